@@ -1,0 +1,59 @@
+"""The model class: a functional ``keras.Model`` that carries its contract."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_resnet.contract import Contract
+from keras_resnet.layers import PACKAGE
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class ImageClassifier(keras.Model):
+    """A functional model with a ``contract`` that is saved and loaded with it.
+
+    Everything else is ``keras.Model``: it is built as ``ImageClassifier(inputs, outputs)``,
+    and ``save``, ``load_model`` and ``clone_model`` work as ever.
+    """
+
+    contract: Contract = Contract(None, None)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "contract": self.contract.to_dict()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> ImageClassifier:
+        config = dict(config)
+        contract = config.pop("contract")
+        model = super().from_config(config, custom_objects=custom_objects)
+        model.contract = Contract.from_dict(contract)
+        return model
+
+
+def load_model(path: str | os.PathLike[str]) -> ImageClassifier:
+    """Reads a ``.keras`` file that holds a model with a contract. No code in it is run.
+
+    Raises:
+        ValueError: The file is missing, damaged, or holds a model without a contract.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"There is no model file {path}")
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises a dozen types for damaged files
+        raise ValueError(f"{path} is not a readable .keras file: {_first_line(error)}") from error
+    if not isinstance(model, ImageClassifier):
+        raise ValueError(
+            f"{path} holds a {type(model).__name__} without a contract. Build the model with "
+            "keras_resnet, or wrap it: ImageClassifier(model.inputs, model.outputs)."
+        )
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

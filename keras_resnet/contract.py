@@ -1,0 +1,130 @@
+"""The model contract: how an image becomes model input, and what the outputs mean.
+
+The contract is the only place that knows this. It travels inside the model (see
+``ImageClassifier``), and training, SavedModel, TFLite and prediction read it from there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a model expects of an image, and what it answers.
+
+    Attributes:
+        height: Input height in pixels, or ``None`` where any height will do.
+        width: Input width in pixels, or ``None`` where any width will do.
+        channels: 3 means RGB in that order, 1 means grayscale; other counts can only be
+            fed as arrays, never from image files.
+        mean: Mean of each channel, in the units of raw pixels (0–255).
+        std: Standard deviation of each channel, in the units of raw pixels (0–255).
+        normalization: ``"inside"`` when the graph itself computes ``(pixels - mean) / std``
+            and takes raw pixels 0–255; ``"outside"`` when the caller has to.
+        labels: Names of the classes in output order; empty where they are not known.
+        resize: ``"crop"`` keeps the aspect ratio and takes the centre; ``"stretch"`` does
+            not, and takes the whole image.
+        crop_fraction: Share of the largest centred box of the right aspect ratio that is
+            kept (0.875 is the usual "resize to 256, crop 224").
+        interpolation: Resampling filter; always antialiased.
+    """
+
+    height: int | None
+    width: int | None
+    channels: int = 3
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    normalization: Literal["inside", "outside"] = "outside"
+    labels: tuple[str, ...] = ()
+    resize: Literal["crop", "stretch"] = "crop"
+    crop_fraction: float = 0.875
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        # One number may stand for all channels; channels that nobody has statistics for
+        # (a fourth, infrared one, say) get the average of those that are known.
+        for field in ("mean", "std"):
+            values = tuple(float(v) for v in getattr(self, field))
+            if len(values) != self.channels:
+                values = (sum(values) / len(values),) * self.channels
+            object.__setattr__(self, field, values)
+        object.__setattr__(self, "labels", tuple(str(name) for name in self.labels))
+        if not all(value > 0 for value in self.std):
+            raise ValueError(f"std must be above 0 in every channel. Received: std={self.std}")
+        if not 0 < self.crop_fraction <= 1:
+            raise ValueError(
+                f"crop_fraction must be above 0 and at most 1. Received: {self.crop_fraction}"
+            )
+
+    @property
+    def color(self) -> str:
+        """The colour order of the channels: ``"rgb"``, ``"grayscale"`` or ``"raw"``."""
+        return {1: "grayscale", 3: "rgb"}.get(self.channels, "raw")
+
+    def replace(self, **changes: Any) -> Contract:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Contract:
+        """The reverse of ``to_dict``.
+
+        Raises:
+            ValueError: A key is not one of the contract's.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(data) - known):
+            raise ValueError(f"Unknown contract keys: {unknown}. Known: {sorted(known)}")
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
+        }
+        return cls(**values)
+
+
+def crop_box(height: Any, width: Any, contract: Contract) -> tuple[Any, Any, Any, Any]:
+    """The part of an image of ``height`` × ``width`` pixels that the model should see.
+
+    Cropping the box first and resizing it afterwards shows the model the same pixels as
+    resizing the whole image and cropping its centre, at a fraction of the work.
+
+    The arithmetic works on Python integers and on scalar integer tensors inside a
+    ``tf.data`` graph alike, which is why it does not call ``min``.
+
+    Returns:
+        ``(top, left, box_height, box_width)`` in pixels of the original image.
+
+    Raises:
+        ValueError: The contract has no fixed height and width to fit the image to.
+    """
+    if contract.height is None or contract.width is None:
+        raise ValueError(
+            "The model takes any size, so an image cannot be fitted to it. "
+            "Build it with a fixed input_shape, such as (224, 224, 3)."
+        )
+    if contract.resize == "stretch":
+        return 0, 0, height, width
+    # The largest box of the right aspect ratio, then the share of it that is kept.
+    fits_height = width * contract.height // contract.width
+    fits_width = height * contract.width // contract.height
+    per_mille = round(contract.crop_fraction * 1000)
+    box_height = _at_least_1(_smaller(height, fits_height) * per_mille // 1000)
+    box_width = _at_least_1(_smaller(width, fits_width) * per_mille // 1000)
+    return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
+
+
+def _smaller(a: Any, b: Any) -> Any:
+    return (a + b - abs(a - b)) // 2
+
+
+def _at_least_1(a: Any) -> Any:
+    return (a + 1 + abs(a - 1)) // 2

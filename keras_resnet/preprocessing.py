@@ -1,0 +1,127 @@
+"""Image files to arrays, arrays to model input, model output to names.
+
+What is computed is decided by the model's contract alone; see ``keras_resnet.contract``.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_resnet.contract import IMAGENET_MEAN, IMAGENET_STD, Contract, crop_box
+
+# A picture of more pixels than this is refused: decoded, it would take gigabytes.
+MAX_PIXELS = 100_000_000
+
+
+def preprocess_input(x: Any, contract: Contract | None = None) -> Any:
+    """Raw pixels 0–255 to what a model with ``normalization="outside"`` takes.
+
+    Args:
+        x: ``(..., channels)``, RGB for three channels, 0–255, of any numeric type.
+        contract: The model's (``model.contract``); ImageNet's mean and standard deviation
+            by default.
+
+    Returns:
+        float32 of the same shape.
+    """
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    if contract is None:
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+    elif contract.normalization == "inside":
+        return keras.ops.convert_to_numpy(x).astype("float32")
+    else:
+        mean, std = contract.mean, contract.std
+    x = keras.ops.convert_to_numpy(x).astype("float32")
+    if x.shape[-1] != len(mean):
+        raise ValueError(f"Expected {len(mean)} channels in the last axis. Received: {x.shape}")
+    return (x - np.array(mean, "float32")) / np.array(std, "float32")
+
+
+def decode_predictions(
+    predictions: Any, contract: Contract, top: int = 5
+) -> list[list[tuple[str, float]]]:
+    """Names and probabilities of the likeliest classes, best first.
+
+    Args:
+        predictions: ``(images, classes)`` probabilities.
+        contract: The model's; classes without a name are called by their number.
+        top: How many to give an image; all, where there are fewer classes.
+
+    Returns:
+        For each image a list of ``(label, probability)``.
+    """
+    predictions = keras.ops.convert_to_numpy(predictions)
+    if predictions.ndim != 2:
+        raise ValueError(f"predictions must be (images, classes). Received: {predictions.shape}")
+    labels = contract.labels or [str(i) for i in range(predictions.shape[1])]
+    best = np.argsort(-predictions, axis=1, kind="stable")[:, :top]
+    return [[(labels[i], float(row[i])) for i in order] for row, order in zip(predictions, best)]
+
+
+def load_image(source: str | os.PathLike[str] | bytes, contract: Contract) -> np.ndarray:
+    """Reads a picture and fits it to a model, exactly as evaluation and SavedModel do.
+
+    Args:
+        source: Path or content of a JPEG, PNG, BMP, GIF (first frame) or WebP file.
+        contract: The model's.
+
+    Returns:
+        uint8 ``(height, width, channels)``, 0–255.
+
+    Raises:
+        ValueError: The file is missing, is no picture, is too large, or the model takes
+            neither RGB nor grayscale.
+    """
+    return fit_image(_decode(source, contract), contract)
+
+
+def fit_image(image: np.ndarray, contract: Contract) -> np.ndarray:
+    """Crops and resizes one image ``(height, width, channels)`` 0–255 as the contract says.
+
+    Returns:
+        uint8 ``(contract.height, contract.width, channels)``.
+    """
+    top, left, height, width = crop_box(image.shape[0], image.shape[1], contract)
+    box = image[top : top + height, left : left + width]
+    if box.shape[:2] != (contract.height, contract.width):
+        box = keras.ops.image.resize(
+            box.astype("float32"),
+            (contract.height, contract.width),
+            interpolation=contract.interpolation,
+            antialias=True,
+            data_format="channels_last",
+        )
+    return np.clip(np.rint(keras.ops.convert_to_numpy(box)), 0, 255).astype("uint8")
+
+
+def _decode(source: str | os.PathLike[str] | bytes, contract: Contract) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    modes = {"rgb": "RGB", "grayscale": "L"}
+    if contract.color not in modes:
+        raise ValueError(
+            f"The model takes {contract.channels} channels, which no picture file has. "
+            "Pass an array (height, width, channels)."
+        )
+    name = "the given bytes" if isinstance(source, bytes) else os.fspath(source)
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise ValueError(
+                    f"{name} has {picture.width} × {picture.height} pixels; "
+                    f"at most {MAX_PIXELS:,} are read. Scale it down first."
+                )
+            pixels = np.asarray(picture.convert(modes[contract.color]))
+    except FileNotFoundError:
+        raise ValueError(f"There is no file {name}") from None
+    except IsADirectoryError:
+        raise ValueError(f"{name} is a folder, not a picture") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{name} is not a readable picture: {error}") from None
+    return pixels.reshape(*pixels.shape[:2], -1)

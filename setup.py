@@ -1,0 +1,48 @@
+"""Metadata and dependencies. What each dependency is for stands in the README."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (HERE / "keras_resnet/__init__.py").read_text("utf-8"), re.M
+).group(1)
+
+setup(
+    name="keras-resnet",
+    version=VERSION,
+    description="Residual networks for Keras, from images to a phone",
+    long_description=(HERE / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["keras_resnet*", "training*", "tflite*"]),
+    package_data={"training": ["recipes/*.yaml", "templates/*"]},
+    entry_points={"console_scripts": ["keras-resnet=keras_resnet.cli:main"]},
+    install_requires=[
+        "tensorflow>=2.21",
+        "keras>=3.15",
+        "tensorflow-datasets",
+        "keras-tuner",
+        "ai-edge-litert",
+        "ai-edge-quantizer",
+        "tyro",
+        "rich",
+        "pyyaml",
+        "jinja2",
+        "matplotlib",
+        "scikit-learn",
+        "safetensors",
+        "tensorboard",
+        "importlib_resources",
+    ],
+    extras_require={
+        "jax": ["jax"],
+        "torch": ["torch"],
+        "mediapipe": ["mediapipe"],
+        "test": ["pytest"],
+        "dev": ["pytest", "ruff", "mypy", "types-PyYAML"],
+    },
+)
