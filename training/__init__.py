@@ -1,0 +1,1 @@
+"""Training: images in, a run folder with a trained model out."""

@@ -1,0 +1,665 @@
+"""``keras-resnet``: one command from images to a phone.
+
+Results go to stdout and everything else to stderr. Exit codes: 0 done, 1 the model failed its
+verification, 2 something given was wrong, 130 stopped by Ctrl-C. Heavy modules are imported
+inside each subcommand, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from keras_resnet.console import progress, say, show_json, show_table
+
+if TYPE_CHECKING:
+    from keras_resnet.classifier import ImageClassifier
+    from training.data.sources import Source
+    from training.evaluate import Evaluation
+    from training.run import Run
+
+Kind = Literal["float32", "float16", "dynamic", "int8"]
+ALL_KINDS: tuple[Kind, ...] = ("float32", "float16", "dynamic", "int8")
+CALIBRATION = 100
+QUICKSTART_RECIPE = "digits-resnet8"
+
+RunArgument = Annotated[Path | None, arg(metavar="RUN")]
+DataOption = Annotated[str | None, arg(metavar="SPEC")]
+FolderOption = Annotated[Path | None, arg(metavar="DIR")]
+NumberOption = Annotated[int | None, arg(metavar="N")]
+PointsOption = Annotated[float | None, arg(metavar="POINTS")]
+
+app = tyro.extras.SubcommandApp()
+
+
+class Failed(Exception):
+    """The command did its work, and the answer is no: exit code 1."""
+
+
+@app.command
+def models(*, json: bool = False) -> None:
+    """List the networks.
+
+    Args:
+        json: Print a JSON list.
+    """
+    from keras_resnet.architectures import ARCHITECTURES
+
+    rows = [dataclasses.asdict(row) for row in ARCHITECTURES.values()]
+    if json:
+        show_json(rows)
+        return
+    show_table(
+        ("name", "parameters", "input", "classes", "paper"),
+        [
+            (
+                row["name"],
+                f"{row['parameters']:,}",
+                "×".join(map(str, row["input_shape"])),
+                str(row["classes"]),
+                row["paper"].split(",")[0],
+            )
+            for row in rows
+        ],
+    )
+
+
+@app.command
+def train(
+    *,
+    recipe: Annotated[str, arg(metavar="NAME|FILE")] = "digits-resnet8",
+    data: DataOption = None,
+    data_dir: FolderOption = None,
+    epochs: NumberOption = None,
+    batch_size: NumberOption = None,
+    out: FolderOption = None,
+    set: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE ...")] = (),
+    json: bool = False,
+) -> None:
+    """Train a model by a recipe, and evaluate it.
+
+    Args:
+        recipe: A recipe's name (digits-resnet8, cifar10-resnet20, folder-resnet18), or an
+            experiment.yaml.
+        data: Where images come from: digits, tfds:NAME or folder:PATH.
+        data_dir: Where tensorflow-datasets keeps its data.
+        epochs: Passes over the training images.
+        batch_size: Images a step.
+        out: The run folder; runs/RECIPE by default.
+        set: Any other keys of the experiment, such as optimizer.learning_rate=0.05.
+        json: Print the evaluation as JSON.
+    """
+    from training.config import load_experiment
+    from training.run import new_folder
+
+    changes: dict[str, Any] = {
+        "data.source": data,
+        "data.data_dir": None if data_dir is None else str(data_dir),
+        "schedule.epochs": epochs,
+        "runtime.batch_size": batch_size,
+    }
+    changes = {key: value for key, value in changes.items() if value is not None}
+    experiment = load_experiment(recipe, changes | dict(map(_key_value, set)))
+    run = _train(experiment, out or new_folder(Path(recipe).stem))
+    evaluation = _evaluate(run)
+    if json:
+        show_json({"run": str(run.folder), **evaluation.to_dict()})
+    else:
+        _show_evaluation(run, evaluation)
+
+
+@app.command
+def evaluate(
+    run: Positional[RunArgument] = None,
+    /,
+    data: DataOption = None,
+    data_dir: FolderOption = None,
+    json: bool = False,
+) -> None:
+    """Measure a model on test images: top-1, top-5, precision and recall, with intervals.
+
+    Args:
+        run: A run folder or a .keras file; the newest run by default.
+        data: Other images than the run's: digits, tfds:NAME or folder:PATH.
+        data_dir: Where tensorflow-datasets keeps its data.
+        json: Print JSON, confusion matrix included.
+    """
+    opened, source, model = _open(run, data, data_dir)
+    evaluation = _evaluate(opened, source, model)
+    if json:
+        show_json(evaluation.to_dict())
+    else:
+        _show_evaluation(opened, evaluation)
+
+
+@app.command
+def export(run: Positional[RunArgument] = None, /, out: FolderOption = None) -> None:
+    """Write a SavedModel that runs without this package.
+
+    Args:
+        run: A run folder or a .keras file; the newest run by default.
+        out: The SavedModel's folder; saved_model in the run by default.
+    """
+    print(_export(_locate(run), out))
+
+
+@app.command
+def convert(
+    run: Positional[RunArgument] = None,
+    /,
+    kinds: Annotated[tuple[Kind, ...], arg(metavar="KIND ...")] = ALL_KINDS,
+    calibration: Annotated[int, arg(metavar="N")] = CALIBRATION,
+    data: DataOption = None,
+    data_dir: FolderOption = None,
+    out: FolderOption = None,
+    json: bool = False,
+) -> None:
+    """Write TFLite files: float32, float16, dynamic and int8.
+
+    Args:
+        run: A run folder or a .keras file; the newest run by default.
+        kinds: Which of float32, float16, dynamic, int8.
+        calibration: Number of training images that int8 is calibrated with.
+        data: Other images than the run's: digits, tfds:NAME or folder:PATH.
+        data_dir: Where tensorflow-datasets keeps its data.
+        out: Folder for the files; tflite in the run by default.
+        json: Print a JSON object of paths and sizes.
+    """
+    files = _convert(_locate(run), kinds, calibration, data, data_dir, out)
+    sizes = {kind: path.stat().st_size for kind, path in files.items()}
+    if json:
+        show_json({kind: {"path": str(files[kind]), "bytes": sizes[kind]} for kind in files})
+    else:
+        rows = [(kind, _bytes(sizes[kind]), str(files[kind])) for kind in files]
+        show_table(("kind", "size", "file"), rows)
+
+
+@app.command
+def verify(
+    run: Positional[RunArgument] = None,
+    /,
+    max_drop: PointsOption = None,
+    min_agreement: PointsOption = None,
+    images: NumberOption = None,
+    data: DataOption = None,
+    data_dir: FolderOption = None,
+    json: bool = False,
+) -> None:
+    """Prove that the TFLite files still answer as Keras does; exit code 1 where they do not.
+
+    Args:
+        run: A run folder or a .keras file; the newest run by default.
+        max_drop: Points of top-1 that a file may lose.
+        min_agreement: Percent of images on which a file must agree with Keras.
+        images: How many test images, spread over the split; all by default.
+        data: Other images than the run's: digits, tfds:NAME or folder:PATH.
+        data_dir: Where tensorflow-datasets keeps its data.
+        json: Print JSON.
+    """
+    report = _verify(*_open(run, data, data_dir), images, max_drop, min_agreement)
+    if json:
+        show_json(report)
+    else:
+        show_table(
+            (
+                "kind",
+                "size",
+                "top-1",
+                "Keras",
+                "difference",
+                "95 % interval",
+                "agreement",
+                "max Δp",
+            ),
+            [
+                (
+                    row["kind"],
+                    _bytes(row["bytes"]),
+                    f"{row['file_top1']:.2f}",
+                    f"{row['keras_top1']:.2f}",
+                    f"{row['difference']:+.2f}",
+                    "{:+.2f} … {:+.2f}".format(*row["interval"]),
+                    f"{row['agreement']:.2f} %",
+                    "not finite"
+                    if row["max_difference"] is None
+                    else f"{row['max_difference']:.4f}",
+                )
+                for row in report["kinds"]
+            ],
+            title=f"{report['images']:,} test images",
+        )
+    broken = [f"{row['kind']}: {why}" for row in report["kinds"] for why in row["broken"]]
+    if broken:
+        raise Failed("; ".join(broken))
+
+
+@app.command
+def benchmark(
+    run: Positional[RunArgument] = None,
+    /,
+    threads: Annotated[tuple[int, ...], arg(metavar="N ...")] = (1, 2),
+    rounds: Annotated[int, arg(metavar="N")] = 50,
+    json: bool = False,
+) -> None:
+    """Time the TFLite files on this CPU, in turn.
+
+    Args:
+        run: A run folder or a .keras file; the newest run by default.
+        threads: Numbers of CPU threads.
+        rounds: Timed inferences for each file and number of threads.
+        json: Print JSON.
+    """
+    records = _benchmark(_locate(run), threads, rounds)
+    if json:
+        show_json(records)
+        return
+    show_table(
+        ("kind", "threads", "median", "p90", "size"),
+        [
+            (
+                row["kind"],
+                str(row["threads"]),
+                f"{row['median_ms']:.2f} ms",
+                f"{row['p90_ms']:.2f} ms",
+                _bytes(row["bytes"]),
+            )
+            for row in records
+        ],
+    )
+
+
+@app.command
+def predict(
+    model: Positional[Annotated[Path, arg(metavar="MODEL")]],
+    images: Positional[Annotated[tuple[Path, ...], arg(metavar="IMAGE ...")]],
+    /,
+    top: Annotated[int, arg(metavar="N")] = 5,
+    json: bool = False,
+) -> None:
+    """Name what is in pictures.
+
+    Args:
+        model: A .keras or .tflite file, a SavedModel folder, or a run folder.
+        images: Picture files.
+        top: How many names for each picture.
+        json: Print JSON.
+    """
+    answers = _predict(model, images, top)
+    if json:
+        show_json(
+            [
+                {"image": str(path), "top": [{"label": n, "probability": p} for n, p in answer]}
+                for path, answer in zip(images, answers)
+            ]
+        )
+        return
+    for path, answer in zip(images, answers):
+        print(f"{path}: " + ", ".join(f"{label} {100 * p:.2f} %" for label, p in answer))
+
+
+@app.command
+def report(run: Positional[RunArgument] = None, /) -> None:
+    """Write one HTML file with all that is known about a run.
+
+    Args:
+        run: A run folder; the newest run by default.
+    """
+    from training.report import write_report
+
+    print(write_report(_locate(run)))
+
+
+@app.command
+def quickstart(
+    *, out: Annotated[Path, arg(metavar="DIR")] = Path("quickstart"), json: bool = False
+) -> None:
+    """Do everything once, on handwritten digits: train, export, convert, verify, time, report.
+
+    Args:
+        out: The run folder.
+        json: Print one JSON object: accuracy, seconds, and a record for each TFLite kind.
+    """
+    from training.config import load_experiment
+    from training.report import write_report
+
+    began = time.monotonic()
+    run = _train(load_experiment(QUICKSTART_RECIPE), out)
+    opened = _open(run.folder)
+    evaluation = _evaluate(*opened)
+    _export(run)
+    _convert(run, ALL_KINDS, CALIBRATION)
+    verification = _verify(*opened)
+    latencies = {
+        row["kind"]: row["median_ms"] for row in _benchmark(run, (1, 2), 50) if row["threads"] == 1
+    }
+    page = write_report(run)
+    result = {
+        "accuracy": evaluation.top1.value,
+        "seconds": round(time.monotonic() - began, 1),
+        "kinds": {
+            row["kind"]: {
+                "top1": row["file_top1"] / 100,
+                "agreement": row["agreement"] / 100,
+                "bytes": row["bytes"],
+                "latency_ms": round(latencies[row["kind"]], 3),
+            }
+            for row in verification["kinds"]
+        },
+        "report": str(page),
+    }
+    if json:
+        show_json(result)
+        return
+    show_table(
+        ("kind", "size", "top-1", "agreement", "latency"),
+        [
+            (
+                kind,
+                _bytes(row["bytes"]),
+                f"{row['top1']:.2%}",
+                f"{row['agreement']:.2%}",
+                f"{row['latency_ms']:.2f} ms",
+            )
+            for kind, row in result["kinds"].items()
+        ],
+        title=f"Keras: {evaluation.top1}. Done in {result['seconds']:.0f} s. Latency on one thread.",
+    )
+    print(page)
+
+
+# --- The steps that several commands share ------------------------------------------------
+
+
+def _train(experiment: Any, out: Path) -> Run:
+    from training.train import train
+
+    # Keras draws its progress bar on stdout, which is for results.
+    with contextlib.redirect_stdout(sys.stderr):
+        run = train(experiment, out, say=say, verbose=1 if sys.stderr.isatty() else 2)
+    say(f"model: {run.model_file}")
+    return run
+
+
+def _evaluate(
+    run: Run, source: Source | None = None, model: ImageClassifier | None = None
+) -> Evaluation:
+    from keras_resnet.deployable import deployable
+    from training.data.pipeline import evaluation_batches
+    from training.evaluate import BATCH, evaluate
+
+    if source is None or model is None:
+        run, source, model = _open(run.folder)
+    split = source.test
+    batches = evaluation_batches(split, model.contract, BATCH)
+    with progress("evaluating") as bar:
+        evaluation = evaluate(
+            deployable(model), batches, source.labels, lambda done: bar(done, split.count)
+        )
+    run.write("evaluation.json", evaluation.to_dict())
+    return evaluation
+
+
+def _export(run: Run, out: Path | None = None) -> Path:
+    from keras_resnet.classifier import load_model
+    from training.export import export_saved_model
+
+    say("exporting a SavedModel …")
+    return export_saved_model(load_model(run.model_file), out or run.saved_model)
+
+
+def _convert(
+    run: Run,
+    kinds: tuple[Kind, ...],
+    calibration: int,
+    data: str | None = None,
+    data_dir: Path | None = None,
+    out: Path | None = None,
+) -> dict[str, Path]:
+    from keras_resnet.classifier import load_model
+    from tflite.convert import convert
+    from training.data.pipeline import images
+
+    if calibration < 1:
+        raise ValueError(f"--calibration must be at least 1. Received: {calibration}")
+    pictures = None
+    model = load_model(run.model_file)
+    if "int8" in kinds:
+        _, source, _ = _open_source(run, model, data, data_dir)
+        pictures = (image for image, _ in images(source.train, model.contract, calibration))
+    return convert(
+        model,
+        out or run.tflite,
+        kinds,
+        pictures,
+        progress=lambda kind: say(f"converting to {kind} …"),
+    )
+
+
+def _verify(
+    run: Run,
+    source: Source,
+    model: ImageClassifier,
+    count: int | None = None,
+    max_drop: float | None = None,
+    min_agreement: float | None = None,
+) -> dict[str, Any]:
+    from tflite.verify import verify
+    from training.data.pipeline import images
+
+    if count is not None and count < 1:
+        raise ValueError(f"--images must be at least 1. Received: {count}")
+    total = min(count or source.test.count, source.test.count)
+    with progress("verifying") as bar:
+        result = verify(
+            model,
+            _tflite_files(run),
+            images(source.test, model.contract, count),
+            max_drop=max_drop,
+            min_agreement=min_agreement,
+            progress=lambda done, _: bar(done, total),
+        ).to_dict()
+    run.write("tflite/verify.json", result)
+    return result
+
+
+def _benchmark(run: Run, threads: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
+    import numpy as np
+
+    from tflite.benchmark import benchmark
+    from tflite.classifier import Classifier
+
+    files = _tflite_files(run)
+    contract = Classifier(next(iter(files.values()))).contract
+    # The time does not depend on what is in the picture.
+    shape = (contract.height or 0, contract.width or 0, contract.channels)
+    noise = np.random.default_rng(0).integers(0, 256, shape, dtype="uint8")
+    with progress("timing") as bar:
+        latencies = benchmark(files, noise, threads=threads, rounds=rounds, progress=bar)
+    records = [latency.to_dict() for latency in latencies]
+    run.write("tflite/benchmark.json", records)
+    return records
+
+
+def _predict(model: Path, images: tuple[Path, ...], top: int) -> list[list[tuple[str, float]]]:
+    if top < 1:
+        raise ValueError(f"--top must be at least 1. Received: {top}")
+    if not images:
+        raise ValueError("There are no images to predict. Name at least one picture file")
+    if model.suffix == ".tflite":
+        from tflite.classifier import Classifier
+
+        return Classifier(model).predict(images, top)
+
+    import numpy as np
+
+    from keras_resnet.preprocessing import decode_predictions, load_image
+    from training.predict import keras_predictor, saved_model_predictor
+
+    if (model / "saved_model.pb").is_file():
+        contract, predictor = saved_model_predictor(model)
+    else:
+        contract, predictor = keras_predictor(_locate(model).model_file)
+    pixels = np.stack([load_image(path, contract) for path in images])
+    return decode_predictions(predictor(pixels), contract, top)
+
+
+def _locate(path: Path | None) -> Run:
+    """The run that a run folder or a .keras file stands for; the newest one by default."""
+    from training.run import open_run
+
+    return open_run(path)
+
+
+def _open(
+    path: Path | None, data: str | None = None, data_dir: Path | None = None
+) -> tuple[Run, Source, ImageClassifier]:
+    from keras_resnet.classifier import load_model
+
+    run = _locate(path)
+    return _open_source(run, load_model(run.model_file), data, data_dir)
+
+
+def _open_source(
+    run: Run, model: ImageClassifier, data: str | None, data_dir: Path | None
+) -> tuple[Run, Source, ImageClassifier]:
+    """The run's own images or others, once it is certain that they are of the same classes."""
+    from training.config import DataConfig
+    from training.data.sources import open_source
+
+    experiment = run.experiment
+    if experiment is None and data is None:
+        raise ValueError(f"{run.model_file} tells of no images. Name them: --data folder:PATH")
+    config = experiment.data if experiment else DataConfig()
+    if data is not None:
+        config = dataclasses.replace(config, source=data)
+    if data_dir is not None:
+        config = dataclasses.replace(config, data_dir=str(data_dir))
+    source = open_source(config, experiment.runtime.seed if experiment else 0)
+    contract = model.contract
+    if source.channels != contract.channels:
+        raise ValueError(
+            f"{config.source} has {source.channels} channels, the model takes {contract.channels}"
+        )
+    if source.labels != contract.labels:
+        raise ValueError(
+            f"{config.source} has the classes {_some(source.labels)}; the model knows "
+            f"{_some(contract.labels)}. Give images of the same classes"
+        )
+    return run, source, model
+
+
+def _tflite_files(run: Run) -> dict[str, Path]:
+    files = {kind: path for kind in ALL_KINDS if (path := run.tflite_files().get(kind))}
+    if not files:
+        raise ValueError(
+            f"There are no TFLite files in {run.tflite}. Make them: keras-resnet convert"
+        )
+    return files
+
+
+def _show_evaluation(run: Run, evaluation: Evaluation) -> None:
+    show_table(
+        ("class", "images", "precision", "recall"),
+        [
+            (c.label, str(c.recall.images), _percent(c.precision), _percent(c.recall))
+            for c in evaluation.classes
+        ],
+    )
+    print(f"top-1  {evaluation.top1}")
+    print(f"top-5  {evaluation.top5}")
+    print(f"run    {run.folder}")
+
+
+def _percent(estimate: Any) -> str:
+    if not estimate.images:
+        return "–"
+    return f"{estimate.value:.1%} ({estimate.low:.1%}–{estimate.high:.1%})"
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _key_value(text: str) -> tuple[str, Any]:
+    import yaml
+
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set takes KEY=VALUE, such as schedule.epochs=5. Received: {text}")
+    return key, yaml.safe_load(value)
+
+
+# --- Running -------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """The entry point of the command."""
+    debug = "--debug" in sys.argv
+    arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    # Before TensorFlow is imported: its start-up chatter is no one's concern here.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        with _one_line_usage_errors():
+            app.cli(
+                prog="keras-resnet",
+                description="Residual networks for Keras, from images to a phone. "
+                "--debug after any command shows the traceback of an error.",
+                args=arguments,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except KeyboardInterrupt as stop:
+        _leave(str(stop) or "stopped", 130)
+    except Failed as failure:
+        _leave(f"failed: {failure}", 1)
+    except (ValueError, OSError) as error:
+        if debug:
+            raise
+        _leave(f"error: {' '.join(str(error).split())}", 2)
+
+
+def _leave(message: str, code: int) -> None:
+    say(f"keras-resnet: {message}")
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def _one_line_usage_errors() -> Iterator[None]:
+    """tyro draws boxes of several paragraphs around its errors; ours are one line."""
+    drawn = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(drawn):
+            yield
+    except SystemExit as leave:
+        if leave.code in (None, 0):
+            raise
+        _leave(f"error: {_first_paragraph(drawn.getvalue())}. See keras-resnet --help", 2)
+
+
+def _first_paragraph(box: str) -> str:
+    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()[1:]]
+    words = []
+    for line in lines:
+        if not line or set(line) == {"─"}:
+            break
+        words.append(line)
+    if len(lines) > len(words) + 2 and lines[len(words) + 1].startswith("Perhaps you meant"):
+        words.append(f"(perhaps you meant {lines[len(words) + 2]}?)")
+    return " ".join(words).rstrip(".:")
+
+
+if __name__ == "__main__":
+    main()

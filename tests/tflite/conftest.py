@@ -1,0 +1,51 @@
+"""A small network trained on real handwritten digits, and the files made from it."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from keras_resnet.contract import Contract
+from keras_resnet.models import ResNet8
+from keras_resnet.preprocessing import preprocess_input
+from tflite.convert import convert
+
+LABELS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+TRAIN = 1500
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """1,797 scans of 8 × 8 pixels, each pixel repeated to 32 × 32: (images, labels)."""
+    scans, labels = load_digits(return_X_y=True)
+    pixels = np.rint(scans.reshape(-1, 8, 8, 1) * (255 / 16)).astype("uint8")
+    return pixels.repeat(4, axis=1).repeat(4, axis=2), labels
+
+
+@pytest.fixture(scope="session")
+def held_out(digits):
+    """The (image, label) pairs that the model was not trained on."""
+    return list(zip(digits[0][TRAIN:], digits[1][TRAIN:]))
+
+
+@pytest.fixture(scope="session")
+def calibration(digits):
+    return digits[0][:100]
+
+
+@pytest.fixture(scope="session")
+def model(digits):
+    keras.utils.set_random_seed(0)
+    contract = Contract(32, 32, 1, mean=(78.0,), std=(96.0,), labels=LABELS)
+    model = ResNet8(input_shape=(32, 32, 1), classes=10, contract=contract)
+    model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+    x = preprocess_input(digits[0][:TRAIN], model.contract)
+    model.fit(x, digits[1][:TRAIN], batch_size=50, epochs=3, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="session")
+def files(model, calibration, tmp_path_factory) -> dict[str, Path]:
+    return convert(model, tmp_path_factory.mktemp("tflite"), calibration=calibration)

@@ -1,0 +1,212 @@
+"""What comes out of the conversion, and what it refuses."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+from keras_resnet.contract import Contract
+from keras_resnet.deployable import deployable
+from keras_resnet.models import ResNet8, ResNet20
+from tflite.classifier import Classifier
+from tflite.convert import KINDS, convert
+
+
+def opened(path):
+    """Without XNNPACK, which would hide the operations that it takes over."""
+    from ai_edge_litert.interpreter import OpResolverType
+
+    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = Interpreter(model_path=str(path), experimental_op_resolver_type=plain)
+    interpreter.allocate_tensors()
+    return interpreter
+
+
+def operations(path):
+    return Counter(op["op_name"] for op in opened(path)._get_ops_details())
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_takes_raw_float32_pixels_and_answers_float32_probabilities(files, kind):
+    interpreter = opened(files[kind])
+    (taken,), (answered,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert (taken["dtype"], list(taken["shape"])) == (np.float32, [1, 32, 32, 1])
+    assert (answered["dtype"], list(answered["shape"])) == (np.float32, [1, 10])
+    assert list(interpreter.get_signature_list()) == ["serve"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "apart"), [("float32", 1e-4), ("float16", 5e-3), ("dynamic", 0.2), ("int8", 0.3)]
+)
+def test_answers_as_keras_does(model, files, digits, kind, apart):
+    images = digits[0][1500:1600]
+    expected = deployable(model).predict(images.astype("float32"), verbose=0)
+    answered = Classifier(files[kind]).probabilities(images)
+    assert np.abs(answered - expected).max() < apart
+    assert np.mean(answered.argmax(1) == expected.argmax(1)) >= 0.95
+
+
+def test_normalization_is_the_only_arithmetic_beside_the_network(files):
+    # Ten convolutions less one: the fifth and eighth are shortcuts. Batch normalization has
+    # been folded into them, so MUL and ADD are the normalization and the three shortcuts.
+    assert operations(files["float32"]) == {
+        "MUL": 1,
+        "ADD": 4,
+        "CONV_2D": 9,
+        "MEAN": 1,
+        "FULLY_CONNECTED": 1,
+        "SOFTMAX": 1,
+    }
+
+
+def test_int8_computes_in_int8_with_a_scale_a_channel(files):
+    assert operations(files["int8"]) == operations(files["float32"]) | {
+        "QUANTIZE": 1,
+        "DEQUANTIZE": 1,
+    }
+    interpreter = opened(files["int8"])
+    tensors = {t["index"]: t for t in interpreter.get_tensor_details()}
+    for op in interpreter._get_ops_details():
+        if op["op_name"] != "CONV_2D":
+            continue
+        activations, weights = (tensors[i] for i in op["inputs"][:2])
+        assert activations["dtype"] == weights["dtype"] == np.int8
+        assert len(weights["quantization_parameters"]["scales"]) == weights["shape"][0]
+
+
+def test_size_shrinks_with_the_kind(files):
+    size = {kind: path.stat().st_size for kind, path in files.items()}
+    assert size["float16"] < 0.6 * size["float32"]
+    assert max(size["dynamic"], size["int8"]) < 0.35 * size["float32"]
+
+
+def test_same_model_gives_the_same_bytes(model, files, calibration, tmp_path):
+    again = convert(model, tmp_path, calibration=calibration)
+    assert {kind: sha256(path) for kind, path in again.items()} == {
+        kind: sha256(path) for kind, path in files.items()
+    }
+
+
+def test_converts_a_saved_model_without_leaving_anything_else(model, files, tmp_path):
+    model.save(tmp_path / "model.keras")
+    seen = []
+    paths = convert(tmp_path / "model.keras", tmp_path / "out", ["float32"], progress=seen.append)
+    assert seen == ["float32"]
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["model_float32.tflite"]
+    assert sha256(paths["float32"]) == sha256(files["float32"])
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_becomes_float32(policy, digits, tmp_path):
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        mixed = ResNet8(input_shape=(32, 32, 1), classes=10, include_preprocessing=True)
+    finally:
+        keras.config.set_dtype_policy(before)
+    path = convert(mixed, tmp_path, ["float32"])["float32"]
+    assert {t["dtype"] for t in opened(path).get_tensor_details()} <= {np.float32, np.int32}
+    images = digits[0][:5]
+    expected = mixed.predict(images.astype("float32"), verbose=0)
+    assert np.abs(Classifier(path).probabilities(images) - expected).max() < 0.05
+
+
+def test_parameter_free_shortcuts_stay_in_int8(tmp_path):
+    model = ResNet20(input_shape=(32, 32, 3), classes=10, shortcut="A")
+    photographs = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), "uint8")
+    path = convert(model, tmp_path, ["int8"], photographs)["int8"]
+    assert not set(operations(path)) & {"FLEX", "CUSTOM", "TRANSPOSE"}
+    assert operations(path)["DEQUANTIZE"] == 1
+
+
+@pytest.mark.parametrize("calibration", [None, []])
+def test_int8_without_calibration_images_is_refused(model, tmp_path, calibration):
+    with pytest.raises(ValueError, match="int8 needs calibration images and none were given"):
+        convert(model, tmp_path / "out", calibration=calibration)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((32, 32, 3), "uint8"), np.zeros((32, 32, 1), "float32")]
+)
+def test_calibration_images_that_do_not_fit_are_refused(model, tmp_path, image):
+    with pytest.raises(ValueError, match=r"must be uint8 \(32, 32, 1\).*Received"):
+        convert(model, tmp_path, ["int8"], [image])
+
+
+def test_a_model_of_any_size_is_refused(tmp_path):
+    model = ResNet8(input_shape=(None, None, 3), classes=10)
+    with pytest.raises(ValueError, match="fixed input size"):
+        convert(model, tmp_path, ["float32"])
+
+
+@pytest.mark.parametrize("kinds", [["int4"], [], "int8"])
+def test_unknown_kinds_are_refused(model, tmp_path, kinds):
+    with pytest.raises(ValueError, match="kinds must be a list of float32"):
+        convert(model, tmp_path, kinds)
+
+
+def test_a_full_disk_leaves_the_old_file_whole(model, tmp_path, monkeypatch):
+    path = convert(model, tmp_path, ["float32"])["float32"]
+    before = path.read_bytes()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        convert(model, tmp_path, ["float32"])
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_conversion_is_silent(model, tmp_path):
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "images.npy", np.zeros((2, 32, 32, 1), "uint8"))
+    code = (
+        "import numpy; from tflite.convert import convert; "
+        "from tflite.classifier import Classifier; images = numpy.load('images.npy'); "
+        "paths = convert('model.keras', 'out', calibration=images); "
+        "Classifier(paths['int8']).probabilities(images)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_the_package_itself_loads_nothing():
+    code = "import sys, tflite; print(sorted({'keras', 'tensorflow', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_real_pretrained_network_keeps_its_answers(test_data, tmp_path):
+    """MLPerf Tiny's own float32 file: the contract is attached, and it classifies."""
+    from tflite.metadata import attach_contract
+
+    original = test_data / "checkpoints/mlperf-tiny/pretrainedResnet.tflite"
+    path = tmp_path / "model.tflite"
+    contract = Contract(32, 32, 3, mean=(0.0,), std=(1.0,), normalization="inside")
+    path.write_bytes(attach_contract(original.read_bytes(), contract))
+    assert Classifier(path).contract == contract
+    shutil.copy(original, path)
+    with pytest.raises(ValueError, match="holds no contract"):
+        Classifier(path)

@@ -1,0 +1,141 @@
+"""A Keras model to .tflite files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_resnet.classifier import ImageClassifier, load_model
+from keras_resnet.contract import Contract
+from keras_resnet.deployable import deployable
+from tflite.metadata import attach_contract
+from tflite.quantize import TABLE, Graph
+from tflite.quiet import quiet
+
+KINDS = tuple(TABLE)
+
+
+def convert(
+    model: ImageClassifier | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    kinds: Sequence[str] = KINDS,
+    calibration: Iterable[np.ndarray] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Path]:
+    """Writes ``out/model_<kind>.tflite`` for each kind.
+
+    Each file takes float32 ``(1, height, width, channels)`` raw pixels 0–255 and answers
+    float32 ``(1, classes)`` probabilities, with the contract and the labels inside. Mixed
+    precision models are rebuilt in float32 first. A file is complete or not there: it is
+    written beside its place and renamed.
+
+    Args:
+        model: A model with a contract of fixed height and width, or its ``.keras`` file.
+        out: Folder; made where it is missing.
+        kinds: Any of ``KINDS``.
+        calibration: Representative images for int8, uint8 ``(height, width, channels)``
+            0–255, already fitted to the model; a hundred of the training images will do.
+        progress: Called with each kind before it is made.
+
+    Returns:
+        The path of each kind.
+
+    Raises:
+        ValueError: A kind is unknown, int8 has no calibration images, images do not fit, the
+            model takes any size, the model file is not readable, or TFLite cannot express
+            the model.
+    """
+    _check_kinds(kinds)
+    images = [] if calibration is None else list(calibration)
+    if not images and (calibrated := [kind for kind in kinds if TABLE[kind].calibrated]):
+        raise ValueError(
+            f"{', '.join(calibrated)} needs calibration images and none were given. Pass a "
+            "hundred images from the training data, or leave this kind out."
+        )
+    model = model if isinstance(model, ImageClassifier) else load_model(model)
+    _check_fits(model.contract, images)
+
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    paths = {}
+    with tempfile.TemporaryDirectory() as folder:
+        contract = _save(model, Path(folder))
+        graph = Graph(Path(folder), images)
+        for kind in kinds:
+            if progress:
+                progress(kind)
+            paths[kind] = out / f"model_{kind}.tflite"
+            _write(paths[kind], attach_contract(_make(kind, graph), contract))
+    return paths
+
+
+def _check_kinds(kinds: Sequence[str]) -> None:
+    if isinstance(kinds, str) or not kinds or not set(kinds) <= set(KINDS):
+        raise ValueError(f"kinds must be a list of {', '.join(KINDS)}. Received: {kinds!r}")
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "Only TensorFlow converts to TFLite; a model trained on any backend loads in it. "
+            f"Received: KERAS_BACKEND={keras.backend.backend()}"
+        )
+
+
+def _check_fits(contract: Contract, images: Sequence[np.ndarray]) -> None:
+    shape = (contract.height, contract.width, contract.channels)
+    if None in shape:
+        raise ValueError(
+            f"A .tflite file has a fixed input size, and the model takes {shape}. "
+            "Build it with a fixed input_shape, such as (224, 224, 3)."
+        )
+    for image in images:
+        if image.dtype != np.uint8 or image.shape != shape:
+            raise ValueError(
+                f"Calibration images must be uint8 {shape}, raw pixels 0–255; fit them with "
+                f"keras_resnet.load_image. Received: {image.dtype} {image.shape}"
+            )
+
+
+def _save(model: ImageClassifier, folder: Path) -> Contract:
+    """Writes a SavedModel of what the device runs; returns what that expects of an image."""
+    import tensorflow as tf
+
+    device_model = deployable(model)
+    contract = device_model.contract
+    shape = (1, contract.height, contract.width, contract.channels)
+    archive = keras.export.ExportArchive()
+    archive.track(device_model)
+    archive.add_endpoint(
+        "serve",
+        lambda image: device_model(image, training=False),
+        input_signature=[tf.TensorSpec(shape, tf.float32, name="image")],
+    )
+    with quiet():
+        archive.write_out(str(folder), verbose=False)
+    return contract
+
+
+def _make(kind: str, graph: Graph) -> bytes:
+    try:
+        with quiet():
+            return TABLE[kind].make(graph)
+    except Exception as error:  # the converter raises its own types and bare Exception
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"TFLite cannot make {kind} of this model: {reason}") from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    # One fixed name: what a killed run left behind is overwritten by the next.
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

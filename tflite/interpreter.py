@@ -1,0 +1,66 @@
+"""Opening a .tflite file, with an answer in one line where it is not one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from tflite.quiet import quiet
+
+
+def open_interpreter(path: str | os.PathLike[str], threads: int) -> Interpreter:
+    """An interpreter that is ready to run, with XNNPACK's kernels where they exist.
+
+    Args:
+        path: A .tflite file of one image in, one row of probabilities out, both float32, as
+            ``tflite.convert`` writes.
+        threads: Number of CPU threads.
+
+    Raises:
+        ValueError: The file is missing, damaged, no TFLite model, or not of that shape.
+    """
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise ValueError(f"threads must be an integer of at least 1. Received: {threads!r}")
+    path = Path(path)
+    _check_is_tflite(path)
+    failure = None
+    with quiet():
+        try:
+            interpreter = Interpreter(model_path=str(path), num_threads=threads)
+            interpreter.allocate_tensors()
+        # Kept, not raised: its message says what quiet() would print once more.
+        except (ValueError, RuntimeError) as error:
+            failure = error
+    if failure:
+        reason = str(failure).strip().splitlines()[0]
+        raise ValueError(f"{path} is damaged, or needs another runtime: {reason}") from failure
+    _check_is_classifier(path, interpreter)
+    return interpreter
+
+
+def _check_is_tflite(path: Path) -> None:
+    if not path.is_file():
+        raise ValueError(f"There is no model file {path}")
+    with open(path, "rb") as file:
+        if file.read(8)[4:] != b"TFL3":
+            raise ValueError(f"{path} is not a TFLite model: bytes 5–8 are not TFL3")
+
+
+def _check_is_classifier(path: Path, interpreter: Interpreter) -> None:
+    def described(details: list[dict]) -> str:
+        return ", ".join(f"{np.dtype(d['dtype'])} {tuple(map(int, d['shape']))}" for d in details)
+
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    tensors = [*inputs, *outputs]
+    if (
+        [len(d["shape"]) for d in tensors] != [4, 2]
+        or any(d["dtype"] != np.float32 for d in tensors)
+        or any(d["shape"][0] != 1 for d in tensors)
+    ):
+        raise ValueError(
+            f"{path} must take float32 (1, height, width, channels) and answer float32 "
+            f"(1, classes). Received: {described(inputs)} to {described(outputs)}"
+        )

@@ -1,0 +1,139 @@
+"""tf.data: from a source's examples to batches, as the contract and the experiment say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet.contract import Contract, crop_box
+from training.config import AugmentConfig, Experiment
+from training.data.augment import augment, random_resized_crop
+from training.data.sources import Split
+
+# Decoded and fitted images are kept in memory where they take no more than this.
+CACHE_BYTES = 2**30
+
+
+def training_batches(
+    split: Split, contract: Contract, experiment: Experiment
+) -> tuple[tf.data.Dataset, int]:
+    """Endless batches of augmented images and one-hot labels.
+
+    Args:
+        split: The images to learn from.
+        contract: Size and channels of the model.
+        experiment: Batch size, seed and augmentation.
+
+    Returns:
+        The data set, of float32 ``(batch, size, size, channels)`` 0–255 and float32
+        ``(batch, classes)``, and the number of batches that make an epoch.
+
+    Raises:
+        ValueError: There are fewer images than one batch takes.
+    """
+    batch, seed = experiment.runtime.batch_size, experiment.runtime.seed
+    if split.count < batch:
+        raise ValueError(
+            f"There are {split.count} training images for a batch of {batch}. "
+            f"Lower it: --batch-size {split.count}"
+        )
+    config = experiment.augment
+    classes = len(contract.labels)
+    varies_first = config.crop == "resized"
+
+    def vary(index: tf.Tensor, example: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        image, label = example
+        image = _augmented(image, contract, config, tf.stack([tf.cast(seed, "int64"), index]))
+        return tf.cast(image, "float32"), tf.one_hot(label, classes)
+
+    examples = split.examples
+    if not varies_first and _fits_memory(split, contract):
+        examples = examples.map(_fitted(contract), num_parallel_calls=tf.data.AUTOTUNE).cache()
+    dataset = (
+        examples.shuffle(min(split.count, 50_000), seed=seed)
+        .repeat()
+        .enumerate()
+        .map(vary, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(batch, drop_remainder=True)
+        .prefetch(4)
+    )
+    return dataset, split.count // batch
+
+
+def evaluation_batches(split: Split, contract: Contract, batch_size: int) -> tf.data.Dataset:
+    """Every image once, in order: uint8 ``(batch, height, width, channels)`` and int64 labels."""
+    examples = split.examples.map(_fitted(contract), num_parallel_calls=tf.data.AUTOTUNE)
+    if _fits_memory(split, contract):
+        examples = examples.cache()
+    return examples.batch(batch_size).prefetch(4)
+
+
+def images(split: Split, contract: Contract, count: int | None = None) -> Iterator[tuple]:
+    """Single fitted images ``(height, width, channels)`` uint8 with their labels.
+
+    Args:
+        split: Where from.
+        contract: How they are fitted.
+        count: How many, spread evenly over the split so that every class is among them; all
+            by default.
+    """
+    examples = split.examples
+    if count is not None and count < split.count:
+        examples = examples.shard(split.count // count, 0).take(count)
+    fitted = examples.map(_fitted(contract), num_parallel_calls=2).prefetch(8)
+    for image, label in fitted.as_numpy_iterator():
+        yield np.asarray(image), int(label)
+
+
+def fit_image(image: tf.Tensor, contract: Contract) -> tf.Tensor:
+    """Crops and resizes as the contract says; the graph's twin of ``keras_resnet.load_image``.
+
+    Args:
+        image: uint8 ``(height, width, channels)``, or the bytes of a JPEG, PNG, BMP or GIF.
+        contract: The model's.
+
+    Returns:
+        uint8 ``(contract.height, contract.width, channels)``.
+    """
+    image = _decoded(image, contract.channels)
+    top, left, height, width = crop_box(tf.shape(image)[0], tf.shape(image)[1], contract)
+    box = image[top : top + height, left : left + width]
+    size = (contract.height, contract.width)
+    box = tf.image.resize(box, size, method=contract.interpolation, antialias=True)
+    return tf.cast(tf.clip_by_value(tf.round(box), 0, 255), "uint8")
+
+
+def _fitted(contract: Contract):  # type: ignore[no-untyped-def]  # a function for Dataset.map
+    return lambda image, label: (fit_image(image, contract), label)
+
+
+def _augmented(
+    image: tf.Tensor, contract: Contract, config: AugmentConfig, seed: tf.Tensor
+) -> tf.Tensor:
+    size = contract.height
+    if config.crop == "resized":
+        image = _decoded(image, contract.channels)
+        image = random_resized_crop(image, size, config.min_area, seed)
+    elif image.dtype == tf.string or image.shape[:2] != (size, size):
+        image = fit_image(image, contract)
+    return augment(image, size, config, seed)
+
+
+def _decoded(image: tf.Tensor, channels: int) -> tf.Tensor:
+    if image.dtype != tf.string:
+        return image
+    # The accurate transform is the one that Pillow uses, and phones.
+    pixels = tf.cond(
+        tf.io.is_jpeg(image),
+        lambda: tf.io.decode_jpeg(image, channels, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_image(image, channels, expand_animations=False),
+    )
+    pixels.set_shape((None, None, channels))
+    return pixels
+
+
+def _fits_memory(split: Split, contract: Contract) -> bool:
+    height, width = contract.height or 0, contract.width or 0
+    return split.count * height * width * contract.channels <= CACHE_BYTES

@@ -1,0 +1,187 @@
+"""Where images come from: one spec string names a source.
+
+``digits``         the 1,797 handwritten digits inside scikit-learn (8×8, grayscale)
+``tfds:<name>``    a data set of tensorflow-datasets
+``folder:<path>``  a folder of pictures, with ``train`` and ``val`` (or ``test``) inside, or
+                   with one subfolder a class, which is then split by the seed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from training.config import DataConfig
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+
+
+@dataclass(frozen=True)
+class Split:
+    """A number of labelled images.
+
+    Attributes:
+        count: How many.
+        examples: A ``tf.data.Dataset`` of ``(image, label)``: the image either uint8
+            ``(height, width, channels)`` or the bytes of a picture file, the label int64.
+            Always in the same order.
+        files: Path of each image, where it is one.
+    """
+
+    count: int
+    examples: tf.data.Dataset
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images to learn from and images to test on.
+
+    Attributes:
+        labels: Names of the classes, in the order of their numbers.
+        channels: 1 for grayscale, 3 for RGB.
+        train: What the model learns from, and what quantization is calibrated with.
+        test: What it is measured on.
+    """
+
+    labels: tuple[str, ...]
+    channels: int
+    train: Split
+    test: Split
+
+
+def open_source(data: DataConfig, seed: int) -> Source:
+    """Opens the source that ``data.source`` names.
+
+    Args:
+        data: Spec string, folder and held-out share.
+        seed: Decides which images are held out where the source has no split of its own.
+
+    Raises:
+        ValueError: The spec is unknown, or there is nothing usable where it points.
+    """
+    kind, _, rest = data.source.partition(":")
+    if kind not in SOURCES or (kind != "digits" and not rest):
+        raise ValueError(
+            f"A source is 'digits', 'tfds:<name>' or 'folder:<path>'. Received: {data.source!r}"
+        )
+    return SOURCES[kind](rest, data, seed)
+
+
+def _digits(_: str, data: DataConfig, seed: int) -> Source:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = np.rint(digits.images * (255 / 16)).astype("uint8")[..., np.newaxis]
+    train, test = _stratified(digits.target, data.test_fraction, seed)
+
+    def split(chosen: np.ndarray) -> Split:
+        arrays = pixels[chosen], digits.target[chosen].astype("int64")
+        return Split(len(chosen), tf.data.Dataset.from_tensor_slices(arrays))
+
+    return Source(tuple("0123456789"), 1, split(train), split(test))
+
+
+def _tfds(name: str, data: DataConfig, seed: int) -> Source:
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=data.data_dir or None)
+        if not builder.info.splits:
+            builder.download_and_prepare()
+    except Exception as error:  # tensorflow-datasets raises whatever its readers and servers do
+        raise ValueError(
+            f"The data set {name!r} cannot be opened in {data.data_dir or 'its default folder'}: "
+            f"{' '.join(str(error).split())[:200]}. Check the name and --data-dir"
+        ) from None
+    features = builder.info.features
+    if not {"image", "label"} <= set(features):
+        raise ValueError(f"{name!r} is not an image classification data set: {sorted(features)}")
+
+    held_out = next((s for s in ("test", "validation") if s in builder.info.splits), None)
+    percent = round(100 * (1 - data.test_fraction))
+    train, test = (
+        ("train", held_out) if held_out else (f"train[:{percent}%]", f"train[{percent}%:]")
+    )
+
+    def split(which: str) -> Split:
+        read = tfds.ReadConfig(try_autocache=False, shuffle_seed=seed)
+        examples = builder.as_dataset(which, as_supervised=True, read_config=read)
+        return Split(builder.info.splits[which].num_examples, examples)
+
+    channels = features["image"].shape[-1]
+    return Source(tuple(features["label"].names), channels, split(train), split(test))
+
+
+def _folder(path: str, data: DataConfig, seed: int) -> Source:
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise ValueError(f"There is no folder {root}")
+    held_out = next((root / n for n in ("val", "test", "validation") if (root / n).is_dir()), None)
+    if (root / "train").is_dir() and held_out:
+        labels, files, classes = _scan(root / "train")
+        test_labels, test_files, test_classes = _scan(held_out)
+        if unknown := sorted(set(test_labels) - set(labels)):
+            raise ValueError(f"{held_out} has classes that {root / 'train'} lacks: {unknown}")
+        number = np.array([labels.index(label) for label in test_labels])
+        return Source(
+            labels, 3, _file_split(files, classes), _file_split(test_files, number[test_classes])
+        )
+    labels, files, classes = _scan(root)
+    train, test = _stratified(classes, data.test_fraction, seed)
+    return Source(
+        labels,
+        3,
+        _file_split([files[i] for i in train], classes[train]),
+        _file_split([files[i] for i in test], classes[test]),
+    )
+
+
+SOURCES: dict[str, Callable[[str, DataConfig, int], Source]] = {
+    "digits": _digits,
+    "tfds": _tfds,
+    "folder": _folder,
+}
+
+
+def _scan(root: Path) -> tuple[tuple[str, ...], list[str], np.ndarray]:
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
+    files: list[str] = []
+    classes: list[int] = []
+    labels: list[str] = []
+    for folder in folders:
+        found = sorted(str(p) for p in folder.rglob("*") if p.suffix.lower() in PICTURES)
+        if found:
+            classes += [len(labels)] * len(found)
+            labels.append(folder.name)
+            files += found
+    if len(labels) < 2:
+        raise ValueError(
+            f"{root} needs a subfolder of pictures ({', '.join(PICTURES)}) for each of at least "
+            f"two classes. Found: {', '.join(labels) or 'none'}"
+        )
+    return tuple(labels), files, np.array(classes, "int64")
+
+
+def _file_split(files: list[str], classes: np.ndarray) -> Split:
+    paths = tf.data.Dataset.from_tensor_slices((files, classes.astype("int64")))
+    examples = paths.map(
+        lambda path, label: (tf.io.read_file(path), label), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    return Split(len(files), examples, tuple(files))
+
+
+def _stratified(classes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.model_selection import train_test_split
+
+    try:
+        train, test = train_test_split(
+            np.arange(len(classes)), test_size=fraction, stratify=classes, random_state=seed
+        )
+    except ValueError as error:
+        raise ValueError(f"The images cannot be split by class: {error}") from None
+    return np.sort(train), np.sort(test)

@@ -1,0 +1,155 @@
+"""How good a model is, and how sure that is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A proportion with its number of images and its 95 % interval.
+
+    The interval is Wilson's (1927, JASA 22:209), which stays inside 0–1 and holds for few
+    images too.
+    """
+
+    value: float
+    images: int
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, successes: int, images: int) -> Estimate:
+        from scipy.stats import binomtest
+
+        if images == 0:
+            return cls(float("nan"), 0, 0.0, 1.0)
+        interval = binomtest(int(successes), int(images)).proportion_ci(method="wilson")
+        return cls(successes / images, int(images), float(interval.low), float(interval.high))
+
+    def __str__(self) -> str:
+        if self.images == 0:
+            return "no images"
+        return f"{self.value:.2%} ({self.low:.2%}–{self.high:.2%}, {self.images:,} images)"
+
+
+@dataclass(frozen=True)
+class ClassEvaluation:
+    """One class: of those called it, how many were; of those that were, how many were called."""
+
+    label: str
+    precision: Estimate
+    recall: Estimate
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong answer: which test image, what it is, what it was taken for, how surely."""
+
+    index: int
+    label: str
+    predicted: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model on a split.
+
+    Attributes:
+        top1: Share of images whose likeliest class is right.
+        top5: Share of images whose class is among the five likeliest.
+        classes: Precision and recall of each class.
+        confusion: ``confusion[i][j]`` images of class i were taken for class j.
+        mistakes: The most confident wrong answers, worst first.
+    """
+
+    top1: Estimate
+    top5: Estimate
+    classes: tuple[ClassEvaluation, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    mistakes: tuple[Mistake, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+def evaluate(
+    model: keras.Model,
+    batches: tf.data.Dataset,
+    labels: tuple[str, ...],
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Measures a model that takes raw pixels.
+
+    Args:
+        model: From ``keras_resnet.deployable``: pixels 0–255 in, probabilities out.
+        batches: Of uint8 ``(batch, height, width, channels)`` and int labels.
+        labels: Names of the classes.
+        progress: Called with the number of images done.
+
+    Raises:
+        ValueError: There are no images.
+    """
+    probabilities: list[np.ndarray] = []
+    truth: list[np.ndarray] = []
+    done = 0
+    for images, classes in batches:
+        probabilities.append(keras.ops.convert_to_numpy(model(tf.cast(images, "float32"))))
+        truth.append(np.asarray(classes))
+        done += len(classes)
+        if progress:
+            progress(done)
+    if not done:
+        raise ValueError("There are no images to evaluate on")
+    return summarize(np.concatenate(probabilities), np.concatenate(truth), labels)
+
+
+def summarize(
+    probabilities: np.ndarray, truth: np.ndarray, labels: tuple[str, ...], worst: int = 16
+) -> Evaluation:
+    """All figures, from ``(images, classes)`` probabilities and ``(images,)`` true classes."""
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    predicted = order[:, 0]
+    confusion = np.zeros((len(labels), len(labels)), int)
+    np.add.at(confusion, (truth, predicted), 1)
+    return Evaluation(
+        top1=Estimate.of(int(np.sum(predicted == truth)), len(truth)),
+        top5=Estimate.of(int(np.sum(order[:, :5] == truth[:, np.newaxis])), len(truth)),
+        classes=tuple(
+            ClassEvaluation(
+                label=label,
+                precision=Estimate.of(confusion[i, i], confusion[:, i].sum()),
+                recall=Estimate.of(confusion[i, i], confusion[i].sum()),
+            )
+            for i, label in enumerate(labels)
+        ),
+        confusion=tuple(tuple(int(n) for n in row) for row in confusion),
+        mistakes=_mistakes(probabilities, predicted, truth, labels, worst),
+    )
+
+
+def _mistakes(
+    probabilities: np.ndarray,
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    labels: tuple[str, ...],
+    worst: int,
+) -> tuple[Mistake, ...]:
+    wrong = np.flatnonzero(predicted != truth)
+    sureness = probabilities[wrong, predicted[wrong]]
+    worst_first = wrong[np.argsort(-sureness, kind="stable")][:worst]
+    return tuple(
+        Mistake(int(i), labels[truth[i]], labels[predicted[i]], float(probabilities[i].max()))
+        for i in worst_first
+    )

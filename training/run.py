@@ -1,0 +1,114 @@
+"""The run folder: what each command leaves there for the next."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.config import Experiment, load_experiment
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder that a training run wrote, or one that holds a model from elsewhere.
+
+    Attributes:
+        folder: Where it is.
+        model_name: The model's file in it.
+    """
+
+    folder: Path
+    model_name: str = "model.keras"
+
+    @property
+    def experiment(self) -> Experiment | None:
+        """The resolved experiment, unless the model comes from elsewhere.
+
+        Running this file again is the same run.
+        """
+        return load_experiment(self.experiment_file) if self.experiment_file.is_file() else None
+
+    @property
+    def experiment_file(self) -> Path:
+        return self.folder / "experiment.yaml"
+
+    @property
+    def model_file(self) -> Path:
+        return self.folder / self.model_name
+
+    @property
+    def log_file(self) -> Path:
+        """CSV: epoch, loss, accuracy, val_loss, val_accuracy, learning_rate, seconds."""
+        return self.folder / "log.csv"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def saved_model(self) -> Path:
+        return self.folder / "saved_model"
+
+    @property
+    def tflite(self) -> Path:
+        return self.folder / "tflite"
+
+    @property
+    def report_file(self) -> Path:
+        return self.folder / "report.html"
+
+    def tflite_files(self) -> dict[str, Path]:
+        """The converted files that are there, by kind."""
+        prefix = "model_"
+        return {
+            p.stem.removeprefix(prefix): p for p in sorted(self.tflite.glob(f"{prefix}*.tflite"))
+        }
+
+    def write(self, name: str, data: Any) -> Path:
+        """Writes JSON beside and renames it; returns the path."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        beside.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        beside.replace(path)
+        return path
+
+    def read(self, name: str) -> Any:
+        """JSON that ``write`` wrote, or ``None`` where it is not there."""
+        path = self.folder / name
+        return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+
+def open_run(path: str | Path | None = None) -> Run:
+    """Opens a run folder, or a ``.keras`` file and the folder that it lies in.
+
+    Args:
+        path: Without it, the newest run under ``runs``.
+
+    Raises:
+        ValueError: There is no trained model there.
+    """
+    if path is None:
+        runs = [path.parent for path in Path("runs").glob("*/model.keras")]
+        if not runs:
+            raise ValueError("There is no run under runs/. Train one first: keras-resnet train")
+        return Run(max(runs, key=lambda path: (path / "model.keras").stat().st_mtime))
+    path = Path(path)
+    run = Run(path.parent, path.name) if path.suffix == ".keras" else Run(path)
+    if not run.model_file.is_file():
+        raise ValueError(
+            f"There is no model {run.model_file}. Give a run folder or a .keras file, or train "
+            "one: keras-resnet train"
+        )
+    return run
+
+
+def new_folder(name: str) -> Path:
+    """A folder under ``runs`` that is not there yet: ``name``, ``name-2`` …"""
+    folder, number = Path("runs") / name, 2
+    while folder.exists():
+        folder, number = Path("runs") / f"{name}-{number}", number + 1
+    return folder
