@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,6 +22,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from keras_resnet.console import progress, say, show_json, show_table
+from keras_resnet.quiet import quiet
 
 if TYPE_CHECKING:
     from keras_resnet.classifier import ImageClassifier
@@ -42,11 +44,22 @@ PointsOption = Annotated[float | None, arg(metavar="POINTS")]
 app = tyro.extras.SubcommandApp()
 
 
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Registers a subcommand, so that parsing returns it, ready to be called."""
+
+    @functools.wraps(function)
+    def ready(*args: Any, **kwargs: Any) -> Callable[[], None]:
+        return functools.partial(function, *args, **kwargs)
+
+    app.command(ready)
+    return function
+
+
 class Failed(Exception):
     """The command did its work, and the answer is no: exit code 1."""
 
 
-@app.command
+@command
 def models(*, json: bool = False) -> None:
     """List the networks.
 
@@ -74,7 +87,7 @@ def models(*, json: bool = False) -> None:
     )
 
 
-@app.command
+@command
 def train(
     *,
     recipe: Annotated[str, arg(metavar="NAME|FILE")] = "digits-resnet8",
@@ -118,7 +131,7 @@ def train(
         _show_evaluation(run, evaluation)
 
 
-@app.command
+@command
 def evaluate(
     run: Positional[RunArgument] = None,
     /,
@@ -142,7 +155,7 @@ def evaluate(
         _show_evaluation(opened, evaluation)
 
 
-@app.command
+@command
 def export(run: Positional[RunArgument] = None, /, out: FolderOption = None) -> None:
     """Write a SavedModel that runs without this package.
 
@@ -153,7 +166,7 @@ def export(run: Positional[RunArgument] = None, /, out: FolderOption = None) -> 
     print(_export(_locate(run), out))
 
 
-@app.command
+@command
 def convert(
     run: Positional[RunArgument] = None,
     /,
@@ -184,7 +197,7 @@ def convert(
         show_table(("kind", "size", "file"), rows)
 
 
-@app.command
+@command
 def verify(
     run: Positional[RunArgument] = None,
     /,
@@ -243,7 +256,7 @@ def verify(
         raise Failed("; ".join(broken))
 
 
-@app.command
+@command
 def benchmark(
     run: Positional[RunArgument] = None,
     /,
@@ -278,7 +291,7 @@ def benchmark(
     )
 
 
-@app.command
+@command
 def predict(
     model: Positional[Annotated[Path, arg(metavar="MODEL")]],
     images: Positional[Annotated[tuple[Path, ...], arg(metavar="IMAGE ...")]],
@@ -307,7 +320,7 @@ def predict(
         print(f"{path}: " + ", ".join(f"{label} {100 * p:.2f} %" for label, p in answer))
 
 
-@app.command
+@command
 def report(run: Positional[RunArgument] = None, /) -> None:
     """Write one HTML file with all that is known about a run.
 
@@ -319,7 +332,7 @@ def report(run: Positional[RunArgument] = None, /) -> None:
     print(write_report(_locate(run)))
 
 
-@app.command
+@command
 def quickstart(
     *, out: Annotated[Path, arg(metavar="DIR")] = Path("quickstart"), json: bool = False
 ) -> None:
@@ -343,25 +356,22 @@ def quickstart(
         row["kind"]: row["median_ms"] for row in _benchmark(run, (1, 2), 50) if row["threads"] == 1
     }
     page = write_report(run)
-    result = {
-        "accuracy": evaluation.top1.value,
-        "seconds": round(time.monotonic() - began, 1),
-        "kinds": {
-            row["kind"]: {
-                "top1": row["file_top1"] / 100,
-                "agreement": row["agreement"] / 100,
-                "bytes": row["bytes"],
-                "latency_ms": round(latencies[row["kind"]], 3),
-            }
-            for row in verification["kinds"]
-        },
-        "report": str(page),
+    kinds = {
+        row["kind"]: {
+            "top1": row["file_top1"] / 100,
+            "agreement": row["agreement"] / 100,
+            "bytes": row["bytes"],
+            "latency_ms": round(latencies[row["kind"]], 3),
+        }
+        for row in verification["kinds"]
     }
+    seconds = round(time.monotonic() - began, 1)
+    result = {"accuracy": evaluation.top1.value, "seconds": seconds, "kinds": kinds}
     if json:
-        show_json(result)
+        show_json(result | {"report": str(page)})
         return
     show_table(
-        ("kind", "size", "top-1", "agreement", "latency"),
+        ("kind", "size", "top-1", "agreement", "one thread"),
         [
             (
                 kind,
@@ -370,9 +380,9 @@ def quickstart(
                 f"{row['agreement']:.2%}",
                 f"{row['latency_ms']:.2f} ms",
             )
-            for kind, row in result["kinds"].items()
+            for kind, row in kinds.items()
         ],
-        title=f"Keras: {evaluation.top1}. Done in {result['seconds']:.0f} s. Latency on one thread.",
+        title=f"Keras: {evaluation.top1}",
     )
     print(page)
 
@@ -586,6 +596,10 @@ def _percent(estimate: Any) -> str:
     return f"{estimate.value:.1%} ({estimate.low:.1%}–{estimate.high:.1%})"
 
 
+def _probability(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4f}"
+
+
 def _bytes(size: int) -> str:
     return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
 
@@ -614,13 +628,16 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with _one_line_usage_errors():
-            app.cli(
+            run = app.cli(
                 prog="keras-resnet",
                 description="Residual networks for Keras, from images to a phone. "
                 "--debug after any command shows the traceback of an error.",
                 args=arguments,
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
+        if run.func is not models:
+            _start_keras()
+        run()
     except KeyboardInterrupt as stop:
         _leave(str(stop) or "stopped", 130)
     except Failed as failure:
@@ -629,6 +646,12 @@ def main() -> None:
         if debug:
             raise
         _leave(f"error: {' '.join(str(error).split())}", 2)
+
+
+def _start_keras() -> None:
+    # TensorFlow greets from C++ before any of its settings are heard.
+    with quiet():
+        import keras  # noqa: F401
 
 
 def _leave(message: str, code: int) -> None:

@@ -15,7 +15,7 @@ from keras_resnet.contract import Contract
 from keras_resnet.deployable import deployable
 from tflite.metadata import attach_contract
 from tflite.quantize import TABLE, Graph
-from tflite.quiet import quiet
+from keras_resnet.quiet import quiet
 
 KINDS = tuple(TABLE)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from tflite.quiet import quiet
+from keras_resnet.quiet import quiet
 
 
 def open_interpreter(path: str | os.PathLike[str], threads: int) -> Interpreter:

@@ -10,8 +10,9 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from keras_resnet import ImageClassifier, deployable
+from keras_resnet.classifier import ImageClassifier
 from keras_resnet.contract import Contract
+from keras_resnet.deployable import deployable
 from training.data.pipeline import fit_image
 
 # TensorFlow's folder for files that come with a SavedModel and are not read by it.

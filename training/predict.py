@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_resnet import deployable, load_model
+from keras_resnet.classifier import load_model
 from keras_resnet.contract import Contract
+from keras_resnet.deployable import deployable
 
 Predictor = Callable[[np.ndarray], np.ndarray]
 

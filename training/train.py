@@ -11,8 +11,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-import keras_resnet
+from keras_resnet.architectures import find
+from keras_resnet.classifier import ImageClassifier
 from keras_resnet.contract import Contract
+from keras_resnet.models import create_model
 from training.checkpoint import KeepLastAndBest, save_atomically
 from training.config import Experiment, save_experiment
 from training.data.pipeline import evaluation_batches, training_batches
@@ -96,10 +98,10 @@ def make_contract(experiment: Experiment, source: Source) -> Contract:
     )
 
 
-def make_model(experiment: Experiment, contract: Contract) -> keras_resnet.ImageClassifier:
+def make_model(experiment: Experiment, contract: Contract) -> ImageClassifier:
     """A fresh network that takes raw pixels."""
     config = experiment.model
-    return keras_resnet.create_model(
+    return create_model(
         config.architecture,
         input_shape=(config.size, config.size, contract.channels),
         classes=len(contract.labels),
@@ -115,7 +117,7 @@ def _start(folder: Path, experiment: Experiment) -> Run:
     run = Run(folder)
     if run.experiment_file.exists():
         raise ValueError(f"{folder} holds a run already. Give another folder: --out FOLDER")
-    keras_resnet.architectures.find(experiment.model.architecture)  # before anything is written
+    find(experiment.model.architecture)  # before anything is written
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_experiment(experiment, run.experiment_file)
@@ -167,7 +169,7 @@ def _fit(
 
 
 def _validation_batches(
-    split: Split, model: keras_resnet.ImageClassifier, experiment: Experiment
+    split: Split, model: ImageClassifier, experiment: Experiment
 ) -> tf.data.Dataset:
     classes = len(model.contract.labels)
     batches = evaluation_batches(split, model.contract, experiment.runtime.batch_size)

@@ -112,7 +112,7 @@ def _fitted(contract: Contract):  # type: ignore[no-untyped-def]  # a function f
 def _augmented(
     image: tf.Tensor, contract: Contract, config: AugmentConfig, seed: tf.Tensor
 ) -> tf.Tensor:
-    size = contract.height
+    size = contract.height or 0
     if config.crop == "resized":
         image = _decoded(image, contract.channels)
         image = random_resized_crop(image, size, config.min_area, seed)
