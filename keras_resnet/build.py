@@ -12,7 +12,7 @@ from keras import layers
 from keras_resnet.architectures import Architecture
 from keras_resnet.blocks import BATCH_NORM_MOMENTUM, BLOCKS, STEMS, Style
 from keras_resnet.classifier import ImageClassifier
-from keras_resnet.contract import Contract
+from keras_resnet.contract import Contract, one_of
 
 MIN_SIZE = 32
 
@@ -137,23 +137,26 @@ def _contract(shape: tuple[int | None, ...], classes: int | None, options: Optio
 
 
 def _check(pooling: str | None, classes: int, options: Options) -> None:
-    _one_of("pooling", pooling, (None, "avg", "max"))
-    _one_of("variant", options.variant, ("v1", "v1.5"))
-    _one_of("shortcut", options.shortcut, ("A", "B"))
+    one_of("pooling", pooling, (None, "avg", "max"))
+    one_of("variant", options.variant, ("v1", "v1.5"))
+    one_of("shortcut", options.shortcut, ("A", "B"))
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
         raise ValueError(f"classes must be an integer of at least 1. Received: classes={classes!r}")
-    if not 0 <= options.batch_norm_momentum < 1:
+    momentum, epsilon = options.batch_norm_momentum, options.batch_norm_epsilon
+    if not isinstance(momentum, (int, float)) or not 0 <= momentum < 1:
         raise ValueError(
             "batch_norm_momentum must be at least 0 and below 1. "
-            f"Received: batch_norm_momentum={options.batch_norm_momentum!r}"
+            f"Received: batch_norm_momentum={momentum!r}"
         )
-
-
-def _one_of(argument: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    if value not in allowed:
+    if epsilon is not None and (not isinstance(epsilon, (int, float)) or not epsilon > 0):
         raise ValueError(
-            f"{argument} must be one of {', '.join(map(repr, allowed))}. "
-            f"Received: {argument}={value!r}"
+            "batch_norm_epsilon must be above 0, or None for the architecture's own. "
+            f"Received: batch_norm_epsilon={epsilon!r}"
+        )
+    if options.contract is not None and not isinstance(options.contract, Contract):
+        raise ValueError(
+            "contract must be a keras_resnet.Contract or None. "
+            f"Received: contract={options.contract!r}"
         )
 
 

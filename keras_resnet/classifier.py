@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +14,26 @@ import keras
 from keras_resnet.contract import Contract
 from keras_resnet.layers import PACKAGE
 
+# Keras walks a graph by recursion, a few calls a layer: ResNet1202 needs about 5,000 of
+# them where Python allows 1,000. Frames of Python functions take no C stack.
+RECURSION_LIMIT = 20_000
+
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class ImageClassifier(keras.Model):
     """A functional model with a ``contract`` that is saved and loaded with it.
 
     Everything else is ``keras.Model``: it is built as ``ImageClassifier(inputs, outputs)``,
-    and ``save``, ``load_model`` and ``clone_model`` work as ever.
+    and ``save`` and ``load_model`` work as ever. ``keras.models.clone_model`` knows nothing of
+    the contract: use ``copy.deepcopy(model)``, or set the clone's.
     """
 
     contract: Contract = Contract(None, None)
+
+    # The parameters of Keras's own functional models: by their names it recognizes this as one.
+    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
+        with _deep_recursion():
+            super().__init__(inputs, outputs, name=name, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "contract": self.contract.to_dict()}
@@ -53,6 +66,16 @@ def load_model(path: str | os.PathLike[str]) -> ImageClassifier:
             "keras_resnet, or wrap it: ImageClassifier(model.inputs, model.outputs)."
         )
     return model
+
+
+@contextmanager
+def _deep_recursion() -> Iterator[None]:
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, RECURSION_LIMIT))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def _first_line(error: Exception) -> str:

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.conf import Positional, arg
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from training.evaluate import Evaluation
     from training.run import Run
 
-Kind = Literal["float32", "float16", "dynamic", "int8"]
-ALL_KINDS: tuple[Kind, ...] = ("float32", "float16", "dynamic", "int8")
 CALIBRATION = 100
 QUICKSTART_RECIPE = "digits-resnet8"
 
@@ -170,7 +168,7 @@ def export(run: Positional[RunArgument] = None, /, out: FolderOption = None) -> 
 def convert(
     run: Positional[RunArgument] = None,
     /,
-    kinds: Annotated[tuple[Kind, ...], arg(metavar="KIND ...")] = ALL_KINDS,
+    kinds: Annotated[tuple[str, ...], arg(metavar="KIND ...")] = (),
     calibration: Annotated[int, arg(metavar="N")] = CALIBRATION,
     data: DataOption = None,
     data_dir: FolderOption = None,
@@ -181,7 +179,7 @@ def convert(
 
     Args:
         run: A run folder or a .keras file; the newest run by default.
-        kinds: Which of float32, float16, dynamic, int8.
+        kinds: Which of float32, float16, dynamic, int8; all by default.
         calibration: Number of training images that int8 is calibrated with.
         data: Other images than the run's: digits, tfds:NAME or folder:PATH.
         data_dir: Where tensorflow-datasets keeps its data.
@@ -350,7 +348,7 @@ def quickstart(
     opened = _open(run.folder)
     evaluation = _evaluate(*opened)
     _export(run)
-    _convert(run, ALL_KINDS, CALIBRATION)
+    _convert(run, (), CALIBRATION)
     verification = _verify(*opened)
     latencies = {
         row["kind"]: row["median_ms"] for row in _benchmark(run, (1, 2), 50) if row["threads"] == 1
@@ -429,21 +427,23 @@ def _export(run: Run, out: Path | None = None) -> Path:
 
 def _convert(
     run: Run,
-    kinds: tuple[Kind, ...],
+    kinds: tuple[str, ...],
     calibration: int,
     data: str | None = None,
     data_dir: Path | None = None,
     out: Path | None = None,
 ) -> dict[str, Path]:
     from keras_resnet.classifier import load_model
-    from tflite.convert import convert
+    from tflite.convert import KINDS, convert
+    from tflite.quantize import TABLE
     from training.data.pipeline import images
 
     if calibration < 1:
         raise ValueError(f"--calibration must be at least 1. Received: {calibration}")
+    kinds = kinds or KINDS
     pictures = None
     model = load_model(run.model_file)
-    if "int8" in kinds:
+    if any(TABLE[kind].calibrated for kind in kinds if kind in TABLE):
         _, source, _ = _open_source(run, model, data, data_dir)
         pictures = (image for image, _ in images(source.train, model.contract, calibration))
     return convert(
@@ -569,6 +569,8 @@ def _open_source(
 
 
 def _tflite_files(run: Run) -> dict[str, Path]:
+    from tflite.convert import KINDS
+
     files = {kind: path for kind in ALL_KINDS if (path := run.tflite_files().get(kind))}
     if not files:
         raise ValueError(

@@ -10,6 +10,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+NORMALIZATIONS = ("inside", "outside")
+RESIZES = ("crop", "stretch")
+INTERPOLATIONS = ("bilinear", "bicubic")
+
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
@@ -47,13 +51,19 @@ class Contract:
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     def __post_init__(self) -> None:
+        one_of("normalization", self.normalization, NORMALIZATIONS)
+        one_of("resize", self.resize, RESIZES)
+        one_of("interpolation", self.interpolation, INTERPOLATIONS)
+        self._check_size()
         # One number may stand for all channels; channels that nobody has statistics for
         # (a fourth, infrared one, say) get the average of those that are known.
         for field in ("mean", "std"):
-            values = tuple(float(v) for v in getattr(self, field))
+            values = _floats(field, getattr(self, field))
             if len(values) != self.channels:
                 values = (sum(values) / len(values),) * self.channels
             object.__setattr__(self, field, values)
+        if isinstance(self.labels, str):
+            raise ValueError(f"labels must be a sequence of names. Received: labels={self.labels!r}")
         object.__setattr__(self, "labels", tuple(str(name) for name in self.labels))
         if not all(value > 0 for value in self.std):
             raise ValueError(f"std must be above 0 in every channel. Received: std={self.std}")
@@ -61,6 +71,16 @@ class Contract:
             raise ValueError(
                 f"crop_fraction must be above 0 and at most 1. Received: {self.crop_fraction}"
             )
+
+    def _check_size(self) -> None:
+        for field in ("height", "width", "channels"):
+            value = getattr(self, field)
+            if value is None and field != "channels":
+                continue
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"{field} must be an integer of at least 1. Received: {field}={value!r}"
+                )
 
     @property
     def color(self) -> str:
@@ -89,6 +109,27 @@ class Contract:
             k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
         }
         return cls(**values)
+
+
+def one_of(argument: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    """Raises the ValueError that tells what was received and what would do."""
+    if value not in allowed:
+        raise ValueError(
+            f"{argument} must be one of {', '.join(map(repr, allowed))}. "
+            f"Received: {argument}={value!r}"
+        )
+
+
+def _floats(field: str, values: Any) -> tuple[float, ...]:
+    try:
+        floats = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        floats = ()
+    if not floats:
+        raise ValueError(
+            f"{field} must be one number a channel, such as (127.5,). Received: {field}={values!r}"
+        )
+    return floats
 
 
 def crop_box(height: Any, width: Any, contract: Contract) -> tuple[Any, Any, Any, Any]:

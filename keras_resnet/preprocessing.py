@@ -16,6 +16,8 @@ from keras_resnet.contract import IMAGENET_MEAN, IMAGENET_STD, Contract, crop_bo
 
 # A picture of more pixels than this is refused: decoded, it would take gigabytes.
 MAX_PIXELS = 100_000_000
+# Pillow reads many more, some of them by running other programs.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 
 
 def preprocess_input(x: Any, contract: Contract | None = None) -> Any:
@@ -59,6 +61,13 @@ def decode_predictions(
     predictions = keras.ops.convert_to_numpy(predictions)
     if predictions.ndim != 2:
         raise ValueError(f"predictions must be (images, classes). Received: {predictions.shape}")
+    if top < 1:
+        raise ValueError(f"top must be at least 1. Received: top={top!r}")
+    if contract.labels and len(contract.labels) != predictions.shape[1]:
+        raise ValueError(
+            f"The contract names {len(contract.labels)} labels. "
+            f"Received: predictions of shape {predictions.shape}"
+        )
     labels = contract.labels or [str(i) for i in range(predictions.shape[1])]
     best = np.argsort(-predictions, axis=1, kind="stable")[:, :top]
     return [[(labels[i], float(row[i])) for i in order] for row, order in zip(predictions, best)]
@@ -66,6 +75,9 @@ def decode_predictions(
 
 def load_image(source: str | os.PathLike[str] | bytes, contract: Contract) -> np.ndarray:
     """Reads a picture and fits it to a model, exactly as evaluation and SavedModel do.
+
+    Transparency and the EXIF orientation are ignored and of 16 bits the upper 8 are taken,
+    all as TensorFlow's decoders do.
 
     Args:
         source: Path or content of a JPEG, PNG, BMP, GIF (first frame) or WebP file.
@@ -111,13 +123,14 @@ def _decode(source: str | os.PathLike[str] | bytes, contract: Contract) -> np.nd
         )
     name = "the given bytes" if isinstance(source, bytes) else os.fspath(source)
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(file, formats=FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise ValueError(
                     f"{name} has {picture.width} × {picture.height} pixels; "
                     f"at most {MAX_PIXELS:,} are read. Scale it down first."
                 )
-            pixels = np.asarray(picture.convert(modes[contract.color]))
+            pixels = np.asarray(_in_8_bits(picture).convert(modes[contract.color]))
     except FileNotFoundError:
         raise ValueError(f"There is no file {name}") from None
     except IsADirectoryError:
@@ -125,3 +138,12 @@ def _decode(source: str | os.PathLike[str] | bytes, contract: Contract) -> np.nd
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name} is not a readable picture: {error}") from None
     return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def _in_8_bits(picture: Any) -> Any:
+    """16-bit grayscale scaled to 0–255, where Pillow would clip it; all others as they are."""
+    from PIL import Image
+
+    if not picture.mode.startswith("I"):
+        return picture
+    return Image.fromarray((np.asarray(picture) >> 8).astype("uint8"))

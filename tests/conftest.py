@@ -5,8 +5,12 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from training.run import Run
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +23,14 @@ def test_data() -> Path:
     if not path.is_dir():
         pytest.fail(f"KERAS_RESNET_TEST_DATA={folder} is not a folder")
     return path
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> "Run":
+    """A short training run on real digits, for the tests that look at what it left."""
+    from training.config import load_experiment
+    from training.train import train
+
+    experiment = load_experiment("digits-resnet8", {"schedule.epochs": 8})
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    return train(experiment, folder, say=lambda _: None, verbose=0)

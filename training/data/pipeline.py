@@ -127,11 +127,18 @@ def _decoded(image: tf.Tensor, channels: int) -> tf.Tensor:
     # The accurate transform is the one that Pillow uses, and phones.
     pixels = tf.cond(
         tf.io.is_jpeg(image),
-        lambda: tf.io.decode_jpeg(image, channels, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_image(image, channels, expand_animations=False),
+        lambda: tf.io.decode_jpeg(image, 3, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_image(image, 3, expand_animations=False),
     )
-    pixels.set_shape((None, None, channels))
-    return pixels
+    pixels.set_shape((None, None, 3))
+    return pixels if channels == 3 else _luma(pixels)
+
+
+def _luma(rgb: tf.Tensor) -> tf.Tensor:
+    """Grayscale by ITU-R BT.601 in the same integers as Pillow, so that no pixel differs."""
+    weighted = tf.cast(rgb, "int32") * tf.constant((19595, 38470, 7471))
+    luma = tf.reduce_sum(weighted, axis=-1, keepdims=True) + 2**15
+    return tf.cast(tf.bitwise.right_shift(luma, 16), "uint8")
 
 
 def _fits_memory(split: Split, contract: Contract) -> bool:

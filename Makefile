@@ -1,0 +1,38 @@
+# On a fresh machine with Python 3.11 or later: `make quickstart` shows what the product does,
+# `make test` shows that it works.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: quickstart test lint format clean
+
+quickstart: $(VENV)/installed
+	rm -rf quickstart
+	$(BIN)/keras-resnet quickstart --out quickstart
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) quickstart
+
+# Each mark stands for one installation, and is made anew when the dependencies change.
+$(VENV)/installed: setup.py
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "keras-resnet needs Python 3.11 or later: make PYTHON=python3.11")'
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-%: setup.py $(VENV)/installed
+	$(BIN)/pip install --quiet --editable '.[$*]'
+	touch $@

@@ -1,0 +1,58 @@
+"""The experiment: recipes load, files round-trip, and mistakes are named."""
+
+from pathlib import Path
+
+import pytest
+
+import keras_resnet
+from training.config import Experiment, from_dict, list_recipes, load_experiment, save_experiment
+
+
+@pytest.mark.parametrize("recipe", list_recipes())
+def test_recipe_loads_and_names_a_real_architecture(recipe: str) -> None:
+    experiment = load_experiment(recipe)
+    assert experiment.model.architecture in keras_resnet.list_models()
+
+
+def test_a_saved_experiment_reads_back_as_it_was(tmp_path: Path) -> None:
+    experiment = load_experiment("cifar10-resnet20", {"optimizer.learning_rate": 0.07})
+    save_experiment(experiment, tmp_path / "experiment.yaml")
+    assert load_experiment(tmp_path / "experiment.yaml") == experiment
+
+
+def test_keys_left_out_keep_their_defaults() -> None:
+    assert from_dict({}) == Experiment()
+
+
+@pytest.mark.parametrize(
+    ("tree", "says"),
+    [
+        ({"optimizer": {"learning_rat": 1}}, "Did you mean learning_rate"),
+        ({"optimiser": {}}, "Did you mean optimizer"),
+        ({"schedule": {"epochs": "many"}}, "schedule.epochs must be a whole number"),
+        ({"schedule": {"epochs": 0}}, "schedule.epochs must be between 1"),
+        ({"schedule": {"epochs": True}}, "schedule.epochs must be a whole number"),
+        ({"optimizer": {"momentum": float("nan")}}, "optimizer.momentum must be between"),
+        ({"runtime": {"precision": "float8"}}, "runtime.precision must be one of"),
+        ({"data": {"mean": []}}, "data.mean must be a list of numbers"),
+        ({"model": "ResNet50"}, "model must hold keys and values"),
+    ],
+)
+def test_a_mistake_is_named_with_what_would_do(tree: dict, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        from_dict(tree)
+
+
+def test_a_number_that_yaml_reads_as_text_is_still_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text("optimizer: {weight_decay: 1e-3}")
+    assert load_experiment(path).optimizer.weight_decay == 1e-3
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2", "\x00", "!!python/object:os.system x"])
+def test_a_file_that_is_no_experiment_gives_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError) as error:
+        load_experiment(path)
+    assert "\n" not in str(error.value)
