@@ -571,12 +571,10 @@ def _open_source(
 def _tflite_files(run: Run) -> dict[str, Path]:
     from tflite.convert import KINDS
 
-    files = {kind: path for kind in ALL_KINDS if (path := run.tflite_files().get(kind))}
+    files = run.tflite_files()
     if not files:
-        raise ValueError(
-            f"There are no TFLite files in {run.tflite}. Make them: keras-resnet convert"
-        )
-    return files
+        raise ValueError(f"There are no files in {run.tflite}. Make them: keras-resnet convert")
+    return {kind: files[kind] for kind in KINDS if kind in files}
 
 
 def _show_evaluation(run: Run, evaluation: Evaluation) -> None:
@@ -642,6 +640,9 @@ def main() -> None:
         run()
     except KeyboardInterrupt as stop:
         _leave(str(stop) or "stopped", 130)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except Failed as failure:
         _leave(f"failed: {failure}", 1)
     except (ValueError, OSError) as error:
@@ -675,14 +676,14 @@ def _one_line_usage_errors() -> Iterator[None]:
 
 
 def _first_paragraph(box: str) -> str:
-    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()[1:]]
-    words = []
-    for line in lines:
-        if not line or set(line) == {"─"}:
-            break
-        words.append(line)
-    if len(lines) > len(words) + 2 and lines[len(words) + 1].startswith("Perhaps you meant"):
-        words.append(f"(perhaps you meant {lines[len(words) + 2]}?)")
+    """What stands in the box up to its first rule, and the option meant if one is suggested."""
+    lines = [line.strip("│╭╮╰╯|+ ") for line in box.splitlines()]
+    rules = [i for i, line in enumerate(lines) if set(line) <= set("─-")]
+    rules = [i for i in rules if i > 1] or [len(lines)]
+    words = lines[1 : rules[0]]
+    for line, following in zip(lines, lines[1:]):
+        if line.startswith("Perhaps you meant"):
+            words.append(f"(perhaps you meant {following}?)")
     return " ".join(words).rstrip(".:")
 
 

@@ -63,7 +63,9 @@ class Contract:
                 values = (sum(values) / len(values),) * self.channels
             object.__setattr__(self, field, values)
         if isinstance(self.labels, str):
-            raise ValueError(f"labels must be a sequence of names. Received: labels={self.labels!r}")
+            raise ValueError(
+                f"labels must be a sequence of names. Received: labels={self.labels!r}"
+            )
         object.__setattr__(self, "labels", tuple(str(name) for name in self.labels))
         if not all(value > 0 for value in self.std):
             raise ValueError(f"std must be above 0 in every channel. Received: std={self.std}")

@@ -118,7 +118,7 @@ def list_models() -> list[str]:
     return list(ARCHITECTURES)
 
 
-def create_model(name: str, **kwargs: Any) -> ImageClassifier:
+def create_model(name: str, /, **kwargs: Any) -> ImageClassifier:
     """Builds a network by name: ``create_model("resnet50", classes=10)``.
 
     Args:

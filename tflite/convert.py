@@ -13,9 +13,9 @@ import numpy as np
 from keras_resnet.classifier import ImageClassifier, load_model
 from keras_resnet.contract import Contract
 from keras_resnet.deployable import deployable
+from keras_resnet.quiet import quiet
 from tflite.metadata import attach_contract
 from tflite.quantize import TABLE, Graph
-from keras_resnet.quiet import quiet
 
 KINDS = tuple(TABLE)
 

@@ -52,8 +52,8 @@ class ClassEvaluation:
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """A wrong answer: which test image, what it is, what it was taken for, how surely."""
+class Answer:
+    """One answer: which test image, what it is, what it was taken for, how surely."""
 
     index: int
     label: str
@@ -70,14 +70,15 @@ class Evaluation:
         top5: Share of images whose class is among the five likeliest.
         classes: Precision and recall of each class.
         confusion: ``confusion[i][j]`` images of class i were taken for class j.
-        mistakes: The most confident wrong answers, worst first.
+        hardest: The images whose true class got the least probability, worst first: the
+            surest mistakes, and where there are few, answers that were right but unsure.
     """
 
     top1: Estimate
     top5: Estimate
     classes: tuple[ClassEvaluation, ...]
     confusion: tuple[tuple[int, ...], ...]
-    mistakes: tuple[Mistake, ...]
+    hardest: tuple[Answer, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
@@ -116,7 +117,7 @@ def evaluate(
 
 
 def summarize(
-    probabilities: np.ndarray, truth: np.ndarray, labels: tuple[str, ...], worst: int = 16
+    probabilities: np.ndarray, truth: np.ndarray, labels: tuple[str, ...], hardest: int = 16
 ) -> Evaluation:
     """All figures, from ``(images, classes)`` probabilities and ``(images,)`` true classes."""
     order = np.argsort(-probabilities, axis=1, kind="stable")
@@ -135,21 +136,17 @@ def summarize(
             for i, label in enumerate(labels)
         ),
         confusion=tuple(tuple(int(n) for n in row) for row in confusion),
-        mistakes=_mistakes(probabilities, predicted, truth, labels, worst),
+        hardest=_hardest(probabilities, truth, labels, hardest),
     )
 
 
-def _mistakes(
-    probabilities: np.ndarray,
-    predicted: np.ndarray,
-    truth: np.ndarray,
-    labels: tuple[str, ...],
-    worst: int,
-) -> tuple[Mistake, ...]:
-    wrong = np.flatnonzero(predicted != truth)
-    sureness = probabilities[wrong, predicted[wrong]]
-    worst_first = wrong[np.argsort(-sureness, kind="stable")][:worst]
+def _hardest(
+    probabilities: np.ndarray, truth: np.ndarray, labels: tuple[str, ...], most: int
+) -> tuple[Answer, ...]:
+    of_truth = probabilities[np.arange(len(truth)), truth]
+    chosen = np.argsort(of_truth, kind="stable")[:most]
+    predicted = probabilities.argmax(1)
     return tuple(
-        Mistake(int(i), labels[truth[i]], labels[predicted[i]], float(probabilities[i].max()))
-        for i in worst_first
+        Answer(int(i), labels[truth[i]], labels[predicted[i]], float(probabilities[i].max()))
+        for i in chosen
     )

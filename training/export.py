@@ -1,4 +1,4 @@
-"""A trained model to a SavedModel that needs neither this package nor Keras to run."""
+"""A trained model to a SavedModel that runs without this package."""
 
 from __future__ import annotations
 

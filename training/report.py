@@ -5,16 +5,20 @@ from __future__ import annotations
 import base64
 import datetime
 import io
+import itertools
 import os
+import re
 import shlex
-from collections.abc import Iterator, Sequence
+import warnings
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import matplotlib
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from training.config import Experiment, to_dict
 from training.run import Run
@@ -47,13 +51,13 @@ def write_report(run: Run) -> Path:
     them.
 
     Args:
-        run: A run folder; only ``experiment.yaml`` has to be there.
+        run: A run folder; nothing in it has to be there.
 
     Returns:
         The path of the page, written whole or not at all.
 
     Raises:
-        ValueError: The experiment cannot be read.
+        ValueError: The experiment is there and cannot be read.
     """
     page = _environment().get_template("report.html.j2").render(_contents(run))
     path = run.report_file
@@ -78,7 +82,7 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         "percent": _percent,
         "points": _points,
-        "number": _number,
+        "bytes": _bytes,
         "duration": _duration,
     }
     return environment
@@ -86,17 +90,15 @@ def _environment() -> jinja2.Environment:
 
 def _contents(run: Run) -> dict[str, Any]:
     experiment = run.experiment
-    metrics, evaluation = run.read("metrics.json"), run.read("evaluation.json")
-    folder = shlex.quote(str(run.folder))
     return {
         "name": run.folder.resolve().name,
         "written": datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
-        "experiment": to_dict(experiment),
-        "experiment_yaml": run.experiment_file.read_text("utf-8"),
+        "experiment": experiment and to_dict(experiment),
+        "experiment_yaml": experiment and run.experiment_file.read_text("utf-8"),
         "experiment_file": shlex.quote(str(run.experiment_file)),
-        "folder": folder,
-        "training": _training(metrics),
-        "evaluation": _evaluation(evaluation, experiment),
+        "run": shlex.quote(str(run.folder if run == Run(run.folder) else run.model_file)),
+        "training": _training(run.read("metrics.json")),
+        "evaluation": _evaluation(run.read("evaluation.json"), experiment),
         "tflite": _tflite(run.read("tflite/verify.json"), run.read("tflite/benchmark.json")),
     }
 
@@ -126,7 +128,7 @@ CURVES = (
 def _curves(
     history: list[dict[str, float]], title: str, train: str, test: str | None, factor: float
 ) -> Markup:
-    figure, axes = _figure(4.2, 2.5 if test else 1.4)
+    figure, axes = _figure(3, 2)
     epochs = [row["epoch"] for row in history]
     marker = "o" if len(epochs) < 5 else ""
     for key, color, name in ((train, BLUE, "train"), (test, ORANGE, "test")):
@@ -160,11 +162,12 @@ def _evaluation(evaluation: dict[str, Any] | None, experiment: Experiment) -> di
     labels = [c["label"] for c in evaluation["classes"]]
     confusion = np.array(evaluation["confusion"])
     hardest = sorted(evaluation["classes"], key=_recall)
-    pictures, note = _pictures(evaluation["mistakes"], experiment)
+    pictures, note = _pictures(evaluation, experiment)
     return {
         "top1": evaluation["top1"],
         "top5": evaluation["top5"] if len(labels) > 5 else None,
         "matrix": _confusion_chart(confusion, labels),
+        "class_count": len(labels),
         "named": len(labels) <= MOST_NAMED,
         "mixed_up": _mixed_up(confusion, labels),
         "hardest": hardest[:MOST_LISTED] if len(labels) > MOST_LISTED else hardest,
@@ -241,28 +244,25 @@ def _short(text: str, most: int = SHORT) -> str:
 
 
 def _pictures(
-    mistakes: list[dict[str, Any]], experiment: Experiment
-) -> tuple[Sequence[dict[str, Any] | None], str]:
+    evaluation: dict[str, Any], experiment: Experiment | None
+) -> tuple[list[dict[str, Any] | None], str]:
     """The images that were taken for something else, fitted; or none, and why not."""
-    if not mistakes:
-        return [], ""
     import tensorflow as tf
 
+    mistakes = evaluation["mistakes"]
+    if not mistakes:
+        return [], ""
+    if not experiment:
+        return [None] * len(mistakes), "there is no experiment.yaml that tells of the images"
     try:
-        found = {i: (image, label) for i, image, label in _fetch(mistakes, experiment)}
+        found = _fetch(evaluation, experiment)
     except (ValueError, OSError, tf.errors.OpError) as error:
-        reason = " ".join(str(error).split())[:300]
-        return [None] * len(mistakes), f"The pictures could not be read: {reason}"
-    if any(found.get(m["index"], (None, None))[1] != m["label"] for m in mistakes):
-        changed = f"{experiment.data.source} has changed since the evaluation"
-        return [None] * len(mistakes), f"The pictures are left out: {changed}"
-    return [_picture(found[m["index"]][0]) for m in mistakes], ""
+        return [None] * len(mistakes), " ".join(str(error).split())[:300]
+    return [_picture(found[mistake["index"]]) for mistake in mistakes], ""
 
 
-def _fetch(
-    mistakes: list[dict[str, Any]], experiment: Experiment
-) -> Iterator[tuple[int, np.ndarray, str]]:
-    """Index, fitted pixels and true label of the test images that the mistakes name."""
+def _fetch(evaluation: dict[str, Any], experiment: Experiment) -> dict[int, np.ndarray]:
+    """Fitted pixels of the test images that the mistakes name, by their index."""
     import tensorflow as tf
 
     from training.data.pipeline import fit_image
@@ -271,15 +271,19 @@ def _fetch(
 
     source = open_source(experiment.data, experiment.runtime.seed)
     contract = make_contract(experiment, source)
-    wanted = tf.constant(sorted({m["index"] for m in mistakes}), "int64")
+    expected = {mistake["index"]: mistake["label"] for mistake in evaluation["mistakes"]}
+    wanted = tf.constant(list(expected), "int64")
     examples = (
         source.test.examples.enumerate()
         .filter(lambda index, _: tf.reduce_any(index == wanted))
-        .take(len(wanted))
+        .take(len(expected))
         .map(lambda index, example: (index, fit_image(example[0], contract), example[1]))
     )
-    for index, image, label in examples.as_numpy_iterator():
-        yield int(index), image, source.labels[int(label)]
+    found = {int(i): (image, int(label)) for i, image, label in examples.as_numpy_iterator()}
+    labels = {index: source.labels[label] for index, (_, label) in found.items()}
+    if labels != expected or source.test.count != evaluation["top1"]["images"]:
+        raise ValueError(f"{experiment.data.source} is not what the evaluation was made on")
+    return {index: image for index, (image, _) in found.items()}
 
 
 def _picture(image: np.ndarray) -> dict[str, Any]:
@@ -292,3 +296,174 @@ def _picture(image: np.ndarray) -> dict[str, Any]:
     Image.fromarray(pixels).save(file, "PNG" if tiny else "JPEG", quality=90)
     data = base64.b64encode(file.getvalue()).decode()
     return {"url": f"data:image/{'png' if tiny else 'jpeg'};base64,{data}", "tiny": tiny}
+
+
+# TFLite
+
+
+def _tflite(
+    verify: dict[str, Any] | None, benchmark: list[dict[str, Any]] | None
+) -> dict[str, Any] | None:
+    """One row a kind, from whichever of the two files are there."""
+    rows: dict[str, dict[str, Any]] = {}
+    for record in verify["kinds"] if verify else ():
+        rows[record["kind"]] = {"bytes": record["bytes"], "verified": record, "latencies": {}}
+    for record in benchmark or ():
+        empty = {"bytes": record["bytes"], "verified": None, "latencies": {}}
+        rows.setdefault(record["kind"], empty)["latencies"][record["threads"]] = record
+    if not rows:
+        return None
+    return {
+        "rows": rows,
+        "images": verify and verify["images"],
+        "threads": sorted({record["threads"] for record in benchmark or ()}),
+        "charts": _tflite_charts(rows),
+    }
+
+
+def _tflite_charts(rows: dict[str, dict[str, Any]]) -> list[Markup]:
+    charts = [_sizes(rows)]
+    if any(row["latencies"] for row in rows.values()):
+        charts.append(_latencies(rows))
+    verified = {kind: row["verified"] for kind, row in rows.items() if row["verified"]}
+    return charts + ([_differences(verified), _agreements(verified)] if verified else [])
+
+
+def _sizes(rows: dict[str, dict[str, Any]]) -> Markup:
+    figure, axes = _panel("Size", list(rows))
+    sizes = [row["bytes"] for row in rows.values()]
+    axes.barh(range(len(rows)), sizes, height=0.5, color=BLUE)
+    for y, size in enumerate(sizes):
+        _write_beside(axes, size, y, _bytes(size))
+    _end_panel(axes, max(sizes))
+    return _svg(figure, "Size of each TFLite file")
+
+
+def _latencies(rows: dict[str, dict[str, Any]]) -> Markup:
+    threads = sorted({count for row in rows.values() for count in row["latencies"]})
+    height = 0.7 / len(threads)
+    colors = dict(zip(threads, itertools.cycle((PALE, BLUE))))
+    figure, axes = _panel("Latency, ms an image: median, and a line to p90", list(rows))
+    longest = 0.0
+    for y, row in enumerate(rows.values()):
+        for place, count in enumerate(threads):
+            if record := row["latencies"].get(count):
+                at = y + height * (place - (len(threads) - 1) / 2)
+                median, p90 = record["median_ms"], record["p90_ms"]
+                axes.barh(at, median, height=0.86 * height, color=colors[count])
+                axes.plot((median, p90), (at, at), color=MUTED, linewidth=1.2)
+                _write_beside(axes, p90, at, f"{median:.3g} · {count} thread{'s'[: count - 1]}")
+                longest = max(longest, p90)
+    _end_panel(axes, longest)
+    return _svg(figure, "Latency of each TFLite file")
+
+
+def _differences(verified: dict[str, dict[str, Any]]) -> Markup:
+    figure, axes = _panel("Top-1 against Keras, points, with 95 % interval", list(verified))
+    for y, record in enumerate(verified.values()):
+        low, high = record["interval"]
+        axes.plot((low, high), (y, y), color=BLUE, linewidth=2, solid_capstyle="round")
+        axes.plot(record["difference"], y, "o", color=BLUE, markersize=6)
+        axes.annotate(
+            _points(record["difference"]), (record["difference"], y), (0, 6),
+            textcoords="offset points", ha="center", color=INK,
+        )
+    axes.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
+    widest = max(max(map(abs, record["interval"])) for record in verified.values())
+    axes.set_xlim(-1.15 * widest, 1.15 * widest)
+    axes.tick_params(axis="x", bottom=False)
+    axes.grid(axis="x", color=LINE, linewidth=0.8)
+    return _svg(figure, "Difference of top-1 accuracy between each TFLite file and Keras")
+
+
+def _agreements(verified: dict[str, dict[str, Any]]) -> Markup:
+    figure, axes = _panel("Images answered as Keras does, %", list(verified))
+    for y, record in enumerate(verified.values()):
+        axes.barh(y, 100, height=0.5, color=LINE)
+        axes.barh(y, record["agreement"], height=0.5, color=BLUE)
+        _write_beside(axes, 100, y, f"{record['agreement']:.2f}")
+    _end_panel(axes, 100)
+    return _svg(figure, "Agreement of each TFLite file with Keras")
+
+
+def _panel(title: str, kinds: list[str]) -> tuple[Figure, Axes]:
+    """One small chart with a row for each kind."""
+    figure, axes = _figure(3.5, 0.3 + 0.42 * len(kinds))
+    axes.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold", x=0, pad=8)
+    axes.set_yticks(range(len(kinds)), kinds, parse_math=False, color=INK)
+    axes.set_ylim(len(kinds) - 0.5, -0.5)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure, axes
+
+
+def _write_beside(axes: Axes, x: float, y: float, text: str) -> None:
+    axes.annotate(text, (x, y), (5, 0), textcoords="offset points", va="center", color=INK)
+
+
+def _end_panel(axes: Axes, longest: float) -> None:
+    axes.set_xlim(0, 1.45 * longest or 1)  # room for the numbers
+    axes.set_xticks([])
+
+
+# Charts
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """A bare chart, in inches, in the page's colours."""
+    figure = Figure(figsize=(width, height), layout="none")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.patch.set_visible(False)
+    axes.tick_params(colors=MUTED, labelsize=9, length=3)
+    axes.spines[:].set_color(LINE)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _svg(figure: Figure, description: str) -> Markup:
+    """The figure as markup to be put into the page, in the theme's colours."""
+    file = io.StringIO()
+    # Text stays text: sharp at any zoom, in the page's own type, and found by a search.
+    settings = {"svg.fonttype": "none", "svg.hashsalt": description}
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # the browser has the glyph
+        figure.savefig(
+            file, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.04,
+            metadata=nothing,
+        )
+    markup = file.getvalue()
+    markup = markup[markup.index("<svg") :]
+    width, height = map(float, re.findall(r' (?:width|height)="([\d.]+)pt"', markup)[:2])
+    markup = re.sub("<svg[^>]*>", "", markup, count=1)
+    markup = re.sub('<g id="[^"]*"', "<g", markup)
+    markup = re.sub("(?<=: )#00000[1-6]", lambda match: THEME[match[0]], markup)
+    opening = Markup(
+        '<svg class="chart" role="img" aria-label="{}" viewBox="0 0 {} {}" '
+        'style="max-width: {:.0f}px">'
+    )
+    # As many pixels wide as keep the letters about as large as the page's own.
+    return opening.format(description, width, height, 1.6 * width) + Markup(markup)
+
+
+# Numbers for people
+
+
+def _percent(share: float, digits: int = 2) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
+def _points(points: float) -> str:
+    return f"{points:+.2f}".replace("-", "−") if round(points, 2) else "0.00"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

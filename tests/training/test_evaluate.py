@@ -36,13 +36,17 @@ def test_figures_agree_with_scikit_learn(answers: tuple[np.ndarray, np.ndarray])
     np.testing.assert_array_equal(evaluation.confusion, confusion_matrix(truth, predicted))
 
 
-def test_mistakes_are_the_surest_wrong_answers(answers: tuple[np.ndarray, np.ndarray]) -> None:
+def test_the_hardest_images_got_the_least_probability_for_what_they_are(
+    answers: tuple[np.ndarray, np.ndarray],
+) -> None:
     probabilities, truth = answers
-    mistakes = summarize(probabilities, truth, LABELS, worst=5).mistakes
-    wrong = np.flatnonzero(probabilities.argmax(1) != truth)
-    surest = sorted(probabilities[wrong].max(1), reverse=True)[:5]
-    assert [m.probability for m in mistakes] == pytest.approx(surest)
-    assert all(LABELS[truth[m.index]] == m.label != m.predicted for m in mistakes)
+    hardest = summarize(probabilities, truth, LABELS, hardest=5).hardest
+    of_truth = [probabilities[i, y] for i, y in enumerate(truth)]
+    assert [of_truth[a.index] for a in hardest] == sorted(of_truth)[:5]
+    for answer in hardest:
+        row = probabilities[answer.index]
+        assert answer.label == LABELS[truth[answer.index]]
+        assert (answer.predicted, answer.probability) == (LABELS[row.argmax()], row.max())
 
 
 def test_a_class_without_images_has_no_figure() -> None:

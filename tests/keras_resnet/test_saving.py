@@ -1,0 +1,170 @@
+"""The model file: what goes in comes out, contract included."""
+
+import copy
+import json
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from keras_resnet.architectures import ARCHITECTURES
+from keras_resnet.classifier import ImageClassifier, load_model
+from keras_resnet.contract import Contract
+from keras_resnet.models import ResNet8, ResNet110, create_model
+
+CONTRACT = Contract(
+    None,
+    None,
+    mean=(1, 2, 3),
+    std=(4, 5, 6),
+    labels=tuple("abcdefg"),
+    resize="stretch",
+    crop_fraction=0.9,
+    interpolation="bicubic",
+)
+# Building the deepest takes a minute of its own; the next are saved as their configuration.
+DEEP = ("ResNet101", "ResNet152")
+SAVED = [name for name in ARCHITECTURES if name not in (*DEEP, "ResNet1202")]
+PREDICT_IN_A_FRESH_PROGRAM = """
+import sys
+import keras, keras_resnet
+import numpy as np
+model = keras.saving.load_model(sys.argv[1])
+np.save(sys.argv[3], keras.ops.convert_to_numpy(model(np.load(sys.argv[2]))))
+print(type(model).__name__, model.contract)
+"""
+
+
+def small(name: str, **arguments: Any) -> ImageClassifier:
+    return create_model(name, input_shape=(32, 32, 3), classes=7, contract=CONTRACT, **arguments)
+
+
+def plain(config: dict[str, Any]) -> Any:
+    """As in a file: tuples become lists."""
+    return json.loads(json.dumps(config))
+
+
+def assert_same(ours: ImageClassifier, theirs: ImageClassifier, x: np.ndarray) -> None:
+    assert type(ours) is ImageClassifier
+    assert ours.contract == theirs.contract
+    assert (ours.name, ours.input_shape) == (theirs.name, theirs.input_shape)
+    np.testing.assert_array_equal(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_model_file_round_trip(tmp_path: Path, rng: np.random.Generator, name: str) -> None:
+    x = rng.normal(size=(1, 32, 32, 3)).astype("float32")
+    model = small(name)
+    assert model.contract == CONTRACT.replace(height=32, width=32)
+    model.save(tmp_path / "model.keras")
+    assert_same(load_model(tmp_path / "model.keras"), model, x)
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_configuration_of_a_deep_model_round_trip(name: str) -> None:
+    model = small(name)
+    copied = ImageClassifier.from_config(plain(model.get_config()))
+    assert plain(copied.get_config()) == plain(model.get_config())
+    assert copied.contract == model.contract
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ResNet8", {"shortcut": "A"}),
+        ("ResNet8", {"include_preprocessing": True}),
+        ("ResNet8", {"zero_init_residual": True, "batch_norm_epsilon": 1e-4}),
+        ("ResNet50", {"variant": "v1", "include_top": False, "pooling": "max"}),
+    ],
+    ids=str,
+)
+def test_options_survive(
+    tmp_path: Path, rng: np.random.Generator, name: str, options: dict[str, Any]
+) -> None:
+    x = rng.normal(size=(1, 32, 32, 3)).astype("float32")
+    model = small(name, **options)
+    model.save(tmp_path / "model.keras")
+    loaded = load_model(tmp_path / "model.keras")
+    assert_same(loaded, model, x)
+    assert plain(loaded.get_config()) == plain(model.get_config())
+
+
+def test_mixed_precision_survives(tmp_path: Path, policy: Any) -> None:
+    policy("mixed_bfloat16")
+    model = small("ResNet8")
+    model.save(tmp_path / "model.keras")
+    policy("float32")
+    loaded = load_model(tmp_path / "model.keras")
+    assert loaded.get_layer("stem_norm").compute_dtype == "bfloat16"
+    assert loaded.get_layer("predictions").compute_dtype == "float32"
+
+
+@pytest.mark.parametrize("options", [{}, {"shortcut": "A"}], ids=str)
+def test_loads_where_only_keras_and_keras_resnet_are_imported(
+    tmp_path: Path, rng: np.random.Generator, python: Any, options: dict[str, Any]
+) -> None:
+    x = rng.normal(size=(1, 32, 32, 3)).astype("float32")
+    model = small("ResNet20", **options)
+    paths = [tmp_path / name for name in ("model.keras", "x.npy", "y.npy")]
+    model.save(paths[0])
+    np.save(paths[1], x)
+    printed = python(PREDICT_IN_A_FRESH_PROGRAM, *paths)
+    assert printed.strip() == f"ImageClassifier {model.contract}"
+    np.testing.assert_allclose(np.load(paths[2]), model(x), atol=1e-6)
+
+
+def test_config_and_deepcopy_keep_the_contract(rng: np.random.Generator) -> None:
+    x = rng.normal(size=(1, 32, 32, 3)).astype("float32")
+    model = small("ResNet8")
+    assert ImageClassifier.from_config(model.get_config()).contract == model.contract
+    assert_same(copy.deepcopy(model), model, x)
+
+
+def test_clone_model_gives_a_classifier_without_the_contract() -> None:
+    clone = keras.models.clone_model(small("ResNet8"))
+    assert type(clone) is ImageClassifier
+    assert clone.contract == Contract(None, None)
+
+
+def test_a_contract_belongs_to_one_model() -> None:
+    first, second = ResNet8(), ResNet8()
+    first.contract = first.contract.replace(labels=("x",))
+    assert second.contract.labels == ()
+
+
+def test_deep_network_leaves_the_recursion_limit_as_it_was() -> None:
+    before = sys.getrecursionlimit()
+    try:
+        sys.setrecursionlimit(400)  # ResNet110 is 380 layers deep, below pytest's own calls
+        config = ResNet110().get_config()
+        assert len(ImageClassifier.from_config(config).layers) > 380
+        assert sys.getrecursionlimit() == 400
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def test_load_model_refuses_what_is_no_model(tmp_path: Path) -> None:
+    text = tmp_path / "text.keras"
+    text.write_text("no zip")
+    archive = tmp_path / "zip.keras"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("config.json", "{}")
+    cut = tmp_path / "cut.keras"
+    small("ResNet8").save(cut)
+    cut.write_bytes(cut.read_bytes()[:-1000])
+    for path in (text, archive, cut):
+        with pytest.raises(ValueError, match=rf"{path.name} is not a readable \.keras file"):
+            load_model(path)
+    with pytest.raises(ValueError, match="no model file"):
+        load_model(tmp_path / "missing.keras")
+
+
+def test_load_model_refuses_a_model_without_a_contract(tmp_path: Path) -> None:
+    x = keras.Input((4,))
+    keras.Model(x, keras.layers.Dense(2)(x)).save(tmp_path / "plain.keras")
+    with pytest.raises(ValueError, match="Functional without a contract"):
+        load_model(tmp_path / "plain.keras")

@@ -1,0 +1,232 @@
+"""The command, as a person types it: results, errors of one line, and exit codes."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from keras_resnet import cli
+from training.run import Run
+
+WINGS = ("train", "evaluate", "export", "convert", "verify", "benchmark", "predict")
+COMMANDS = ("models", *WINGS, "report", "quickstart")
+
+
+def run(*arguments: str | Path) -> int:
+    """Runs the command in this process; returns its exit code."""
+    before = sys.argv
+    sys.argv = ["keras-resnet", *map(str, arguments)]
+    try:
+        cli.main()
+    except SystemExit as leave:
+        return leave.code if isinstance(leave.code, int) else 0
+    finally:
+        sys.argv = before
+    return 0
+
+
+@pytest.fixture(scope="module")
+def converted(digits_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the run with evaluation, SavedModel and TFLite files in it."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    shutil.copytree(digits_run.folder, folder)
+    for command in ("evaluate", "export", "convert"):
+        assert run(command, folder) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def digit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    path = tmp_path_factory.mktemp("digit") / "zero.png"
+    pixels = np.rint(load_digits().images[0] * (255 / 16)).astype("uint8")
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command, "--help") == 0
+    output = capsys.readouterr()
+    assert "usage: keras-resnet" in output.out and not output.err
+
+
+def test_help_answers_within_half_a_second() -> None:
+    # In a process of its own; the best of five, because the machine may be busy.
+    code = "import sys; sys.argv = ['keras-resnet', '--help']; from keras_resnet.cli import main; "
+    code += "main()"
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        times.append(time.perf_counter() - began)
+        assert b"quickstart" in done.stdout
+    assert min(times) < 0.5
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['keras-resnet', '--help']\n"
+        "from keras_resnet.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "sys.exit(str({'tensorflow', 'keras', 'numpy', 'matplotlib'} & set(sys.modules) or ''))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip() == ""
+
+
+def test_models_lists_all_networks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("models", "--json") == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["ResNet50"]["parameters"] == 25_557_032
+    assert run("models") == 0
+    assert "25,557,032" in capsys.readouterr().out
+
+
+def test_evaluate_prints_one_json_object(
+    converted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("evaluate", converted, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["top1"]["images"] == 360 and result["top1"]["value"] > 0.9
+    assert result["top1"]["low"] < result["top1"]["value"] < result["top1"]["high"]
+    assert sum(map(sum, result["confusion"])) == 360
+
+
+def test_verify_judges_by_the_tolerance_asked_for(
+    converted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("verify", converted, "--max-drop", "3", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["images"] == 360
+    kinds = {row["kind"]: row for row in result["kinds"]}
+    assert list(kinds) == ["float32", "float16", "dynamic", "int8"]
+    assert kinds["float32"]["agreement"] == 100
+    assert all(abs(row["difference"]) <= 3 for row in kinds.values())
+
+    assert run("verify", converted, "--images", "50") == 0
+    assert "50 test images" in capsys.readouterr().out
+
+
+def test_verify_fails_with_exit_code_1_where_a_file_answers_otherwise(
+    converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The files of a model are held against another model, an untrained one."""
+    import keras_resnet
+
+    folder = tmp_path / "other"
+    shutil.copytree(converted, folder)
+    trained = keras_resnet.load_model(folder / "model.keras")
+    keras_resnet.ResNet8(
+        input_shape=(32, 32, 1), include_preprocessing=True, contract=trained.contract
+    ).save(folder / "model.keras")
+    assert run("verify", folder, "--min-agreement", "90", "--images", "60") == 1
+    output = capsys.readouterr()
+    assert "float32" in output.out
+    assert "and must on 90" in output.err and "Traceback" not in output.err
+
+
+def test_benchmark_times_every_file(converted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("benchmark", converted, "--rounds", "5", "--json") == 0
+    records = json.loads(capsys.readouterr().out)
+    assert {(r["kind"], r["threads"]) for r in records} == {
+        (kind, threads) for kind in ("float32", "float16", "dynamic", "int8") for threads in (1, 2)
+    }
+    assert all(0 < r["median_ms"] <= r["p90_ms"] for r in records)
+
+
+def test_predict_gives_the_same_answer_from_every_file(
+    converted: Path, digit: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = {}
+    for model in (
+        "model.keras",
+        "saved_model",
+        "tflite/model_float32.tflite",
+        "tflite/model_int8.tflite",
+        ".",
+    ):
+        assert run("predict", converted / model, digit, "--json") == 0
+        (answer,) = json.loads(capsys.readouterr().out)
+        answers[model] = {row["label"]: row["probability"] for row in answer["top"]}
+    expected = answers["model.keras"]
+    assert max(expected, key=expected.__getitem__) == "0"
+    for model in (".", "saved_model", "tflite/model_float32.tflite"):
+        assert answers[model] == pytest.approx(expected, abs=1e-4), model
+    assert next(iter(answers["tflite/model_int8.tflite"])) == "0"
+
+
+def test_report_is_one_file_with_the_run_in_it(
+    converted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("report", converted) == 0
+    page = Path(capsys.readouterr().out.strip()).read_text("utf-8")
+    assert "ResNet8" in page and "digits" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("trian",), "Unrecognized options: trian"),
+        (("train", "--epohs", "3"), "perhaps you meant --epochs"),
+        (("train", "--epochs", "x"), "--epochs"),
+        (("train", "--recipe", "digit-resnet8"), "Did you mean digits-resnet8?"),
+        (("train", "--set", "optimizer.lr=1"), "Unknown key optimizer.lr"),
+        (("train", "--set", "nonsense"), "--set takes KEY=VALUE"),
+        (("train", "--data", "folder:/nowhere"), "There is no folder /nowhere"),
+        (("train", "--epochs", "0"), "schedule.epochs must be between 1"),
+        (("evaluate", "/nowhere"), "There is no model /nowhere/model.keras"),
+        (("export",), "There is no run under runs/"),
+        (("convert", "/nowhere/model.keras"), "There is no model"),
+        (("predict", "/nowhere.tflite", "x.png"), "/nowhere.tflite"),
+        (("predict", "/nowhere.tflite"), "There are no images"),
+    ],
+)
+def test_an_error_is_one_line_with_exit_code_2(
+    arguments: tuple[str, ...],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 2
+    output = capsys.readouterr()
+    last = output.err.strip().splitlines()[-1]
+    assert last.startswith("keras-resnet: error: ") and says in last
+    assert "Traceback" not in output.err and not output.out
+
+
+def test_debug_shows_the_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="There is no model"):
+        run("evaluate", "/nowhere", "--debug")
+
+
+def test_images_of_other_classes_are_refused(
+    converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        for i in range(5):
+            Image.new("RGB", (40, 40)).save(tmp_path / label / f"{i}.png")
+    assert run("evaluate", converted, "--data", f"folder:{tmp_path}") == 2
+    assert "has 3 channels, the model takes 1" in capsys.readouterr().err
+
+
+def test_a_damaged_model_file_gives_one_line(
+    converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.keras"
+    path.write_bytes((converted / "model.keras").read_bytes()[:5000])
+    assert run("export", path) == 2
+    assert "is not a readable .keras file" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.keras"]
