@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import itertools
 import os
 import sys
 import time
@@ -677,14 +678,17 @@ def _one_line_usage_errors() -> Iterator[None]:
 
 def _first_paragraph(box: str) -> str:
     """What stands in the box up to its first rule, and the option meant if one is suggested."""
-    lines = [line.strip("│╭╮╰╯|+ ") for line in box.splitlines()]
-    rules = [i for i, line in enumerate(lines) if set(line) <= set("─-")]
-    rules = [i for i in rules if i > 1] or [len(lines)]
-    words = lines[1 : rules[0]]
-    for line, following in zip(lines, lines[1:]):
+    lines = [line.strip("│╭╮╰╯|+ ") for line in box.splitlines()[1:]]
+    body = itertools.dropwhile(_is_rule, lines)
+    words = list(itertools.takewhile(lambda line: not _is_rule(line), body))
+    for line, following in itertools.pairwise(lines):
         if line.startswith("Perhaps you meant"):
             words.append(f"(perhaps you meant {following}?)")
     return " ".join(words).rstrip(".:")
+
+
+def _is_rule(line: str) -> bool:
+    return set(line) <= set("─-")
 
 
 if __name__ == "__main__":

@@ -172,9 +172,9 @@ def _evaluation(evaluation: dict[str, Any] | None, experiment: Experiment) -> di
         "mixed_up": _mixed_up(confusion, labels),
         "hardest": hardest[:MOST_LISTED] if len(labels) > MOST_LISTED else hardest,
         "others": hardest[MOST_LISTED:],
-        "mistakes": [
-            {**mistake, "picture": picture}
-            for mistake, picture in zip(evaluation["mistakes"], pictures)
+        "answers": [
+            {**answer, "picture": picture}
+            for answer, picture in zip(evaluation["hardest"], pictures)
         ],
         "note": note,
     }
@@ -240,7 +240,7 @@ def _short(text: str, most: int = SHORT) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-# The pictures behind the mistakes
+# The pictures behind the answers
 
 
 def _pictures(
@@ -249,20 +249,20 @@ def _pictures(
     """The images that were taken for something else, fitted; or none, and why not."""
     import tensorflow as tf
 
-    mistakes = evaluation["mistakes"]
-    if not mistakes:
+    answers = evaluation["hardest"]
+    if not answers:
         return [], ""
     if not experiment:
-        return [None] * len(mistakes), "there is no experiment.yaml that tells of the images"
+        return [None] * len(answers), "there is no experiment.yaml that tells of the images"
     try:
         found = _fetch(evaluation, experiment)
     except (ValueError, OSError, tf.errors.OpError) as error:
-        return [None] * len(mistakes), " ".join(str(error).split())[:300]
-    return [_picture(found[mistake["index"]]) for mistake in mistakes], ""
+        return [None] * len(answers), " ".join(str(error).split())[:300]
+    return [_picture(found[answer["index"]]) for answer in answers], ""
 
 
 def _fetch(evaluation: dict[str, Any], experiment: Experiment) -> dict[int, np.ndarray]:
-    """Fitted pixels of the test images that the mistakes name, by their index."""
+    """Fitted pixels of the test images that the answers name, by their index."""
     import tensorflow as tf
 
     from training.data.pipeline import fit_image
@@ -271,7 +271,7 @@ def _fetch(evaluation: dict[str, Any], experiment: Experiment) -> dict[int, np.n
 
     source = open_source(experiment.data, experiment.runtime.seed)
     contract = make_contract(experiment, source)
-    expected = {mistake["index"]: mistake["label"] for mistake in evaluation["mistakes"]}
+    expected = {answer["index"]: answer["label"] for answer in evaluation["hardest"]}
     wanted = tf.constant(list(expected), "int64")
     examples = (
         source.test.examples.enumerate()

@@ -9,7 +9,7 @@ import pytest
 from keras_resnet.classifier import ImageClassifier, load_model
 from keras_resnet.contract import Contract
 from keras_resnet.deployable import deployable
-from keras_resnet.models import ResNet8, ResNet20
+from keras_resnet.models import ResNet8
 from keras_resnet.preprocessing import preprocess_input
 
 CONTRACT = Contract(None, None, mean=(120, 110, 100), std=(50, 60, 70), labels=tuple("abcdefghij"))
@@ -27,16 +27,20 @@ def compute_dtypes(model: keras.Model) -> set[str]:
     return {layer.compute_dtype for layer in layers if not isinstance(layer, holders)}
 
 
+def network(**options: Any) -> ImageClassifier:
+    return ResNet8(contract=CONTRACT, batch_norm_momentum=0.5, **options)
+
+
 def settled(model: ImageClassifier, pixels: np.ndarray) -> ImageClassifier:
     """With moving statistics that are no longer those of a new network."""
-    for _ in range(20):
+    for _ in range(3):
         model(preprocess_input(pixels, model.contract), training=True)
     return model
 
 
 @pytest.mark.parametrize("options", [{}, {"shortcut": "A"}], ids=str)
 def test_normalization_moves_inside(pixels: np.ndarray, options: dict[str, Any]) -> None:
-    model = settled(ResNet20(contract=CONTRACT, **options), pixels)
+    model = settled(network(**options), pixels)
     device = deployable(model)
     assert device.contract == model.contract.replace(normalization="inside")
     assert device.input_shape == model.input_shape
@@ -45,7 +49,7 @@ def test_normalization_moves_inside(pixels: np.ndarray, options: dict[str, Any])
 
 
 def test_normalization_inside_stays(pixels: np.ndarray) -> None:
-    model = settled(ResNet8(contract=CONTRACT, include_preprocessing=True), pixels)
+    model = settled(network(include_preprocessing=True), pixels)
     device = deployable(model)
     assert device.contract == model.contract
     np.testing.assert_array_equal(device(pixels), model(pixels))
@@ -57,13 +61,13 @@ def test_mixed_precision_becomes_float32(
     policy: Any, pixels: np.ndarray, name: str, inside: bool
 ) -> None:
     policy(name)
-    model = settled(ResNet8(contract=CONTRACT, include_preprocessing=inside), pixels)
+    model = settled(network(include_preprocessing=inside), pixels)
     device = deployable(model)  # while the policy is still the global one
     assert compute_dtypes(device) == {"float32"}
     expected = model(preprocess_input(pixels, model.contract))
     np.testing.assert_allclose(device(pixels), expected, atol=0.03)
     policy("float32")
-    exact = settled(ResNet8(contract=CONTRACT, include_preprocessing=inside), pixels)
+    exact = settled(network(include_preprocessing=inside), pixels)
     exact.set_weights(model.get_weights())
     expected = exact(preprocess_input(pixels, model.contract))
     np.testing.assert_allclose(device(pixels), expected, atol=1e-5)

@@ -135,7 +135,8 @@ except ImportError:
     pass
 else:
     raise SystemExit("keras_resnet can still be imported: the test proves nothing")
-np.savez(sys.argv[3], **{{k: v.numpy().astype("S") if k == "labels" else v for k, v in out.items()}})
+out["labels"] = out["labels"].numpy().astype("S")
+np.savez(sys.argv[3], **out)
 """
 
 
