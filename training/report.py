@@ -37,6 +37,7 @@ THEME = {
 # Cells of the confusion matrix lie translucent on either theme.
 RIGHT_CELL, WRONG_CELL = (37, 99, 235), (214, 93, 14)
 
+BESIDE = 12  # classes: above, the matrix of named classes takes the full width
 MOST_NUMBERED = 20  # classes: above, the matrix goes without counts
 MOST_NAMED = 40  # classes: above, it goes without names
 MOST_LISTED = 20  # classes: above, all but the hardest are folded away
@@ -83,6 +84,7 @@ def _environment() -> jinja2.Environment:
         "percent": _percent,
         "points": _points,
         "bytes": _bytes,
+        "threads": _threads,
         "duration": _duration,
     }
     return environment
@@ -113,7 +115,7 @@ def _training(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
     return {
         "epochs": metrics["epochs"],
         "seconds": sum(row["seconds"] for row in history),
-        "charts": [_curves(history, *panel) for panel in CURVES],
+        "charts": {panel[0]: _curves(history, *panel) for panel in CURVES},
     }
 
 
@@ -131,32 +133,23 @@ def _curves(
     figure, axes = _figure(3, 2)
     epochs = [row["epoch"] for row in history]
     marker = "o" if len(epochs) < 5 else ""
-    for key, color, name in ((train, BLUE, "train"), (test, ORANGE, "test")):
+    for key, color in ((train, BLUE), (test, ORANGE)):
         values = [row.get(key, np.nan) * factor for row in history] if key else []
         if np.isfinite(values).any():
-            axes.plot(epochs, values, color=color, marker=marker, markersize=4, label=name)
-    axes.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold")
+            axes.plot(epochs, values, color=color, marker=marker, markersize=4)
     axes.set_xlabel("epoch", color=MUTED)
     axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.margins(x=0.02)
-    if test:
-        axes.legend(
-            loc="lower right",
-            bbox_to_anchor=(1, 1),
-            ncols=2,
-            frameon=False,
-            labelcolor=MUTED,
-            borderaxespad=0.2,
-            handlelength=1.2,
-        )
     return _svg(figure, f"{title} by epoch")
 
 
 # Evaluation
 
 
-def _evaluation(evaluation: dict[str, Any] | None, experiment: Experiment) -> dict[str, Any] | None:
+def _evaluation(
+    evaluation: dict[str, Any] | None, experiment: Experiment | None
+) -> dict[str, Any] | None:
     if not evaluation:
         return None
     labels = [c["label"] for c in evaluation["classes"]]
@@ -165,10 +158,11 @@ def _evaluation(evaluation: dict[str, Any] | None, experiment: Experiment) -> di
     pictures, note = _pictures(evaluation, experiment)
     return {
         "top1": evaluation["top1"],
-        "top5": evaluation["top5"] if len(labels) > 5 else None,
+        "top5": evaluation["top5"] if len(labels) > 10 else None,
         "matrix": _confusion_chart(confusion, labels),
         "class_count": len(labels),
         "named": len(labels) <= MOST_NAMED,
+        "broad": BESIDE < len(labels) <= MOST_NAMED,
         "mixed_up": _mixed_up(confusion, labels),
         "hardest": hardest[:MOST_LISTED] if len(labels) > MOST_LISTED else hardest,
         "others": hardest[MOST_LISTED:],
@@ -210,8 +204,9 @@ def _confusion_chart(confusion: np.ndarray, labels: list[str]) -> Markup:
     cells[np.eye(count, dtype=bool), :3] = np.array(RIGHT_CELL) / 255
     cells[..., 3] = opacity
 
-    side = max(2.4, count * (0.38 if count <= MOST_NUMBERED else 0.2))
-    figure, axes = _figure(*(min(side, 7.5),) * 2)
+    cell = 0.38 if count <= MOST_NUMBERED else 0.24
+    side = max(2.4, cell * count) if count <= MOST_NAMED else 4.5
+    figure, axes = _figure(side, side)
     axes.imshow(cells, interpolation="none")
     axes.set_xlabel("predicted", color=MUTED)
     axes.set_ylabel("true", color=MUTED)
@@ -246,7 +241,7 @@ def _short(text: str, most: int = SHORT) -> str:
 def _pictures(
     evaluation: dict[str, Any], experiment: Experiment | None
 ) -> tuple[list[dict[str, Any] | None], str]:
-    """The images that were taken for something else, fitted; or none, and why not."""
+    """The image behind each answer, as the model saw it; or none, and why not."""
     import tensorflow as tf
 
     answers = evaluation["hardest"]
@@ -321,16 +316,18 @@ def _tflite(
     }
 
 
-def _tflite_charts(rows: dict[str, dict[str, Any]]) -> list[Markup]:
-    charts = [_sizes(rows)]
+def _tflite_charts(rows: dict[str, dict[str, Any]]) -> dict[str, Markup]:
+    charts = {"Size": _sizes(rows)}
     if any(row["latencies"] for row in rows.values()):
-        charts.append(_latencies(rows))
-    verified = {kind: row["verified"] for kind, row in rows.items() if row["verified"]}
-    return charts + ([_differences(verified), _agreements(verified)] if verified else [])
+        charts["Latency, ms an image: median, and a line to p90"] = _latencies(rows)
+    if verified := {kind: row["verified"] for kind, row in rows.items() if row["verified"]}:
+        charts["Top-1 against Keras, points, with 95 % interval"] = _differences(verified)
+        charts["Images answered as Keras does, %"] = _agreements(verified)
+    return charts
 
 
 def _sizes(rows: dict[str, dict[str, Any]]) -> Markup:
-    figure, axes = _panel("Size", list(rows))
+    figure, axes = _panel(list(rows))
     sizes = [row["bytes"] for row in rows.values()]
     axes.barh(range(len(rows)), sizes, height=0.5, color=BLUE)
     for y, size in enumerate(sizes):
@@ -343,7 +340,7 @@ def _latencies(rows: dict[str, dict[str, Any]]) -> Markup:
     threads = sorted({count for row in rows.values() for count in row["latencies"]})
     height = 0.7 / len(threads)
     colors = dict(zip(threads, itertools.cycle((PALE, BLUE))))
-    figure, axes = _panel("Latency, ms an image: median, and a line to p90", list(rows))
+    figure, axes = _panel(list(rows))
     longest = 0.0
     for y, row in enumerate(rows.values()):
         for place, count in enumerate(threads):
@@ -352,21 +349,25 @@ def _latencies(rows: dict[str, dict[str, Any]]) -> Markup:
                 median, p90 = record["median_ms"], record["p90_ms"]
                 axes.barh(at, median, height=0.86 * height, color=colors[count])
                 axes.plot((median, p90), (at, at), color=MUTED, linewidth=1.2)
-                _write_beside(axes, p90, at, f"{median:.3g} · {count} thread{'s'[: count - 1]}")
+                _write_beside(axes, p90, at, f"{median:.3g} · {count} {_threads(count)}")
                 longest = max(longest, p90)
     _end_panel(axes, longest)
     return _svg(figure, "Latency of each TFLite file")
 
 
 def _differences(verified: dict[str, dict[str, Any]]) -> Markup:
-    figure, axes = _panel("Top-1 against Keras, points, with 95 % interval", list(verified))
+    figure, axes = _panel(list(verified))
     for y, record in enumerate(verified.values()):
         low, high = record["interval"]
         axes.plot((low, high), (y, y), color=BLUE, linewidth=2, solid_capstyle="round")
         axes.plot(record["difference"], y, "o", color=BLUE, markersize=6)
         axes.annotate(
-            _points(record["difference"]), (record["difference"], y), (0, 6),
-            textcoords="offset points", ha="center", color=INK,
+            _points(record["difference"]),
+            (record["difference"], y),
+            (0, 6),
+            textcoords="offset points",
+            ha="center",
+            color=INK,
         )
     axes.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
     widest = max(max(map(abs, record["interval"])) for record in verified.values())
@@ -377,7 +378,7 @@ def _differences(verified: dict[str, dict[str, Any]]) -> Markup:
 
 
 def _agreements(verified: dict[str, dict[str, Any]]) -> Markup:
-    figure, axes = _panel("Images answered as Keras does, %", list(verified))
+    figure, axes = _panel(list(verified))
     for y, record in enumerate(verified.values()):
         axes.barh(y, 100, height=0.5, color=LINE)
         axes.barh(y, record["agreement"], height=0.5, color=BLUE)
@@ -386,10 +387,9 @@ def _agreements(verified: dict[str, dict[str, Any]]) -> Markup:
     return _svg(figure, "Agreement of each TFLite file with Keras")
 
 
-def _panel(title: str, kinds: list[str]) -> tuple[Figure, Axes]:
+def _panel(kinds: list[str]) -> tuple[Figure, Axes]:
     """One small chart with a row for each kind."""
     figure, axes = _figure(3.5, 0.3 + 0.42 * len(kinds))
-    axes.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold", x=0, pad=8)
     axes.set_yticks(range(len(kinds)), kinds, parse_math=False, color=INK)
     axes.set_ylim(len(kinds) - 0.5, -0.5)
     axes.tick_params(length=0)
@@ -429,7 +429,11 @@ def _svg(figure: Figure, description: str) -> Markup:
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # the browser has the glyph
         figure.savefig(
-            file, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.04,
+            file,
+            format="svg",
+            transparent=True,
+            bbox_inches="tight",
+            pad_inches=0.04,
             metadata=nothing,
         )
     markup = file.getvalue()
@@ -459,6 +463,10 @@ def _points(points: float) -> str:
 
 def _bytes(count: float) -> str:
     return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+
+
+def _threads(count: int) -> str:
+    return "thread" if count == 1 else "threads"
 
 
 def _duration(seconds: float) -> str:

@@ -148,8 +148,8 @@ def test_what_is_no_picture_is_refused(tmp_path: Path, pixels: np.ndarray) -> No
     (tmp_path / "empty.jpg").touch()
     data = encoded(Image.fromarray(pixels.repeat(20, 0).repeat(20, 1)), "PNG")
     (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
-    (tmp_path / "picture.eps").write_bytes(encoded(Image.fromarray(pixels), "EPS"))
-    for name in ("text.jpg", "empty.jpg", "cut.png", "picture.eps"):
+    (tmp_path / "picture.ppm").write_bytes(encoded(Image.fromarray(pixels), "PPM"))
+    for name in ("text.jpg", "empty.jpg", "cut.png", "picture.ppm"):
         with pytest.raises(ValueError, match=rf"{name} is not a readable picture"):
             load_image(tmp_path / name, exactly(8, 12))
 

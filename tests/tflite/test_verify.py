@@ -16,10 +16,10 @@ def answers(label, keras, file, apart=0.0):
 def test_interval_by_hand():
     # 100 images, the file alone right on 4, Keras alone on 10. With half an image in each
     # cell: (4.5 - 10.5) / 102 = -0.058824 and
-    # 1.959964 * sqrt(15 - 36 / 102) / 102 = 0.073536.
+    # 1.959964 * sqrt(15 - 36 / 102) / 102 = 0.073540.
     low, high = paired_interval(gained=4, lost=10, n=100)
-    assert low == pytest.approx(-0.132360, abs=2e-6)
-    assert high == pytest.approx(0.014713, abs=2e-6)
+    assert low == pytest.approx(-0.132363, abs=1e-6)
+    assert high == pytest.approx(0.014716, abs=1e-6)
 
 
 def test_interval_of_no_difference_still_has_a_width():
