@@ -33,6 +33,7 @@ setup(
         "pyyaml",
         "jinja2",
         "matplotlib",
+        "pillow",
         "scikit-learn",
         "safetensors",
         "tensorboard",

@@ -147,7 +147,7 @@ def evaluate(
         json: Print JSON, confusion matrix included.
     """
     opened, source, model = _open(run, data, data_dir)
-    evaluation = _evaluate(opened, source, model)
+    evaluation = _evaluate(opened, source, model, keep=data is None)
     if json:
         show_json(evaluation.to_dict())
     else:
@@ -218,7 +218,8 @@ def verify(
         data_dir: Where tensorflow-datasets keeps its data.
         json: Print JSON.
     """
-    report = _verify(*_open(run, data, data_dir), images, max_drop, min_agreement)
+    opened = _open(run, data, data_dir)
+    report = _verify(*opened, images, max_drop, min_agreement, keep=data is None)
     if json:
         show_json(report)
     else:
@@ -400,7 +401,10 @@ def _train(experiment: Any, out: Path) -> Run:
 
 
 def _evaluate(
-    run: Run, source: Source | None = None, model: ImageClassifier | None = None
+    run: Run,
+    source: Source | None = None,
+    model: ImageClassifier | None = None,
+    keep: bool = True,
 ) -> Evaluation:
     from keras_resnet.deployable import deployable
     from training.data.pipeline import evaluation_batches
@@ -414,7 +418,8 @@ def _evaluate(
         evaluation = evaluate(
             deployable(model), batches, source.labels, lambda done: bar(done, split.count)
         )
-    run.write("evaluation.json", evaluation.to_dict())
+    if keep:  # the run folder tells of the run's own images
+        run.write("evaluation.json", evaluation.to_dict())
     return evaluation
 
 
@@ -463,6 +468,7 @@ def _verify(
     count: int | None = None,
     max_drop: float | None = None,
     min_agreement: float | None = None,
+    keep: bool = True,
 ) -> dict[str, Any]:
     from tflite.verify import verify
     from training.data.pipeline import images
@@ -479,7 +485,8 @@ def _verify(
             min_agreement=min_agreement,
             progress=lambda done, _: bar(done, total),
         ).to_dict()
-    run.write("tflite/verify.json", result)
+    if keep:
+        run.write("tflite/verify.json", result)
     return result
 
 

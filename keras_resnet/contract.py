@@ -59,6 +59,11 @@ class Contract:
         # (a fourth, infrared one, say) get the average of those that are known.
         for field in ("mean", "std"):
             values = _floats(field, getattr(self, field))
+            if len(values) not in (1, 3, self.channels):
+                raise ValueError(
+                    f"{field} must have one value, three for RGB, or one for each of "
+                    f"{self.channels} channels. Received: {field}={values}"
+                )
             if len(values) != self.channels:
                 values = (sum(values) / len(values),) * self.channels
             object.__setattr__(self, field, values)

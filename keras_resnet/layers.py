@@ -15,8 +15,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """Keras's batch normalization, on TensorFlow computed by the fused kernel.
 
     Same arguments, weights and results as ``keras.layers.BatchNormalization``. Keras 3's own
-    layer is a chain of separate operations; on two CPU cores they cost a ResNet-50 training
-    step almost half of its speed. Other backends, and the cases that the kernel does not
+    layer is a chain of separate operations, which slow a ResNet-50 training step down
+    (``benchmarks/train_step.py``). Other backends, and the cases that the kernel does not
     cover (masks, renormalization, synchronized statistics, axes other than the last, ranks
     other than 4), run Keras's own path.
     """

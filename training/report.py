@@ -19,6 +19,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from training.config import Experiment, to_dict
 from training.run import Run
@@ -139,7 +140,7 @@ def _curves(
             axes.plot(epochs, values, color=color, marker=marker, markersize=4)
     axes.set_xlabel("epoch", color=MUTED)
     axes.grid(axis="y", color=LINE, linewidth=0.8)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10), integer=True))
     axes.margins(x=0.02)
     return _svg(figure, f"{title} by epoch")
 
@@ -411,7 +412,7 @@ def _end_panel(axes: Axes, longest: float) -> None:
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     """A bare chart, in inches, in the page's colours."""
-    figure = Figure(figsize=(width, height), layout="none")
+    figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.patch.set_visible(False)
     axes.tick_params(colors=MUTED, labelsize=9, length=3)
@@ -424,7 +425,7 @@ def _svg(figure: Figure, description: str) -> Markup:
     """The figure as markup to be put into the page, in the theme's colours."""
     file = io.StringIO()
     # Text stays text: sharp at any zoom, in the page's own type, and found by a search.
-    settings = {"svg.fonttype": "none", "svg.hashsalt": description}
+    settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": description}
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # the browser has the glyph
