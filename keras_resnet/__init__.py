@@ -7,9 +7,9 @@ __version__ = "0.1.0"
 
 # Importing Keras takes seconds. The one program that must answer before that is the
 # command itself: `keras-resnet --help` imports keras_resnet.cli, and that this package.
-_PROGRAM = Path(getattr(sys, "argv", [""])[0] or "").stem
+_PROGRAM = Path(getattr(sys, "argv", [""])[0] or "").name
 
-if _PROGRAM not in ("keras-resnet", "-m"):
+if _PROGRAM not in ("keras-resnet", "keras-resnet.exe"):
     from keras_resnet.classifier import ImageClassifier, load_model
     from keras_resnet.contract import Contract
     from keras_resnet.deployable import deployable

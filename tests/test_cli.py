@@ -230,3 +230,26 @@ def test_a_damaged_model_file_gives_one_line(
     assert run("export", path) == 2
     assert "is not a readable .keras file" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.keras"]
+
+
+def test_quickstart_prints_one_object_and_leaves_the_whole_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The real thing on fewer epochs; `make quickstart` runs all of them."""
+    from training.config import load_experiment, save_experiment
+
+    short = tmp_path / "short.yaml"
+    save_experiment(load_experiment(cli.QUICKSTART_RECIPE, {"schedule.epochs": 8}), short)
+    monkeypatch.setattr(cli, "QUICKSTART_RECIPE", str(short))
+    assert run("quickstart", "--out", tmp_path / "q", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["accuracy"] > 0.9 and result["seconds"] > 0
+    assert set(result["kinds"]) == {"float32", "float16", "dynamic", "int8"}
+    for figures in result["kinds"].values():
+        assert abs(figures["top1"] - result["accuracy"]) < 0.03
+        assert 0.9 < figures["agreement"] <= 1
+        assert figures["bytes"] > 10_000 and figures["latency_ms"] > 0
+    assert result["kinds"]["int8"]["bytes"] < result["kinds"]["float32"]["bytes"] / 2
+    left = {path.name for path in (tmp_path / "q").iterdir()}
+    assert left >= {"experiment.yaml", "log.csv", "tensorboard", "checkpoints", "model.keras"}
+    assert left >= {"metrics.json", "saved_model", "tflite", "report.html"}
