@@ -660,7 +660,8 @@ def main() -> None:
 
 
 def _start_keras() -> None:
-    # TensorFlow greets from C++ before any of its settings are heard.
+    say("starting TensorFlow …")
+    # It greets from C++ before any of its settings are heard.
     with quiet():
         import keras  # noqa: F401
 

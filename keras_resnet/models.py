@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -140,4 +141,13 @@ def _load(model: ImageClassifier, weights: str | os.PathLike[str]) -> None:
         )
     if not os.path.isfile(path):
         raise ValueError(f"There is no weights file {path!r}")
-    model.load_weights(path)
+    try:
+        with warnings.catch_warnings():  # Keras warns of what it then raises an error for
+            warnings.simplefilter("ignore")
+            model.load_weights(path)
+    except Exception as error:  # h5py, zipfile and Keras raise a dozen types
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"{path!r} does not hold the weights of this network. Build the one that was saved, "
+            f"with the same options and classes. Keras says: {reason}"
+        ) from error

@@ -15,7 +15,7 @@ from keras_resnet import classifier
 from keras_resnet.architectures import ARCHITECTURES
 from keras_resnet.classifier import ImageClassifier, load_model
 from keras_resnet.contract import Contract
-from keras_resnet.models import ResNet8, ResNet110, create_model
+from keras_resnet.models import ResNet8, ResNet20, ResNet110, create_model
 
 CONTRACT = Contract(
     None,
@@ -168,3 +168,30 @@ def test_load_model_refuses_a_model_without_a_contract(tmp_path: Path) -> None:
     keras.Model(x, keras.layers.Dense(2)(x)).save(tmp_path / "plain.keras")
     with pytest.raises(ValueError, match="Functional without a contract"):
         load_model(tmp_path / "plain.keras")
+
+
+@pytest.mark.parametrize("name", ["w.keras", "w.weights.h5"])
+def test_weights_argument_reads_what_the_same_network_saved(name: str, tmp_path: Path) -> None:
+    model = ResNet8()
+    path = tmp_path / name
+    model.save(path) if name.endswith(".keras") else model.save_weights(path)
+    loaded = ResNet8(weights=path)
+    for a, b in zip(model.get_weights(), loaded.get_weights()):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("other", ["classes", "network", "truncated", "empty", "missing"])
+def test_weights_that_do_not_fit_are_an_error_of_one_line(other: str, tmp_path: Path) -> None:
+    path = tmp_path / "w.weights.h5"
+    ResNet8().save_weights(path)
+    content = path.read_bytes()
+    if other == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif other == "empty":
+        path.write_bytes(b"")
+    elif other == "missing":
+        path.unlink()
+    build = ResNet20 if other == "network" else ResNet8
+    with pytest.raises(ValueError, match=r"w\.weights\.h5") as error:
+        build(weights=path, classes=7 if other == "classes" else 10)
+    assert "\n" not in str(error.value)
