@@ -11,7 +11,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_resnet.architectures import find
 from keras_resnet.classifier import ImageClassifier
 from keras_resnet.contract import Contract
 from keras_resnet.models import create_model
@@ -57,7 +56,7 @@ def train(
         ValueError: The experiment cannot be run, or the folder holds a run already.
         Interrupted: Ctrl-C was pressed; the model was saved.
     """
-    run = _start(Path(out), experiment)
+    run = _free(Path(out))
     runtime = prepare(experiment.runtime)
     for reason in runtime.reasons:
         say(reason)
@@ -71,6 +70,7 @@ def train(
     )
 
     model = make_model(experiment, contract)
+    _begin(run, experiment)
     _compile(model, experiment, runtime, steps)
     log = EpochLog(run.log_file)
     epochs_done = _fit(model, run, experiment, source, batches, steps, log, verbose)
@@ -113,17 +113,20 @@ def make_model(experiment: Experiment, contract: Contract) -> ImageClassifier:
     )
 
 
-def _start(folder: Path, experiment: Experiment) -> Run:
+def _free(folder: Path) -> Run:
+    # A run that ended before its first epoch did has nothing to lose.
     run = Run(folder)
-    if run.experiment_file.exists():
+    if run.log_file.exists() or run.model_file.exists():
         raise ValueError(f"{folder} holds a run already. Give another folder: --out FOLDER")
-    find(experiment.model.architecture)  # before anything is written
+    return run
+
+
+def _begin(run: Run, experiment: Experiment) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        run.folder.mkdir(parents=True, exist_ok=True)
         save_experiment(experiment, run.experiment_file)
     except OSError as error:
-        raise ValueError(f"{folder} cannot be written: {error.strerror}") from None
-    return run
+        raise ValueError(f"{run.folder} cannot be written: {error.strerror}") from None
 
 
 def _compile(model: keras.Model, experiment: Experiment, runtime: Runtime, steps: int) -> None:

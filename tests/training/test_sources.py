@@ -71,11 +71,13 @@ def test_classes_keep_their_numbers_where_the_test_split_lacks_one(tmp_path: Pat
         ("folder:", "A source is"),
         ("folder:/nowhere/at/all", "There is no folder"),
         ("tfds:no_such_data_set_here", "cannot be opened"),
+        ("tfds:cifar10", "There is no folder"),
     ],
 )
 def test_a_source_that_is_not_there_is_named(spec: str, says: str, tmp_path: Path) -> None:
+    data_dir = tmp_path / "missing" if spec == "tfds:cifar10" else tmp_path
     with pytest.raises(ValueError, match=says) as error:
-        open_source(DataConfig(source=spec, data_dir=str(tmp_path)), seed=0)
+        open_source(DataConfig(source=spec, data_dir=str(data_dir)), seed=0)
     assert "\n" not in str(error.value)
 
 

@@ -175,3 +175,15 @@ def test_a_model_of_any_size_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="pictures of one size"):
         export_saved_model(keras_resnet.ResNet8(input_shape=(None, None, 3)), tmp_path / "s")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_start_leaves_no_folder_and_can_be_mended(tmp_path: Path) -> None:
+    wrong = load_experiment("digits-resnet8", {"runtime.batch_size": 5000})
+    with pytest.raises(ValueError, match="for a batch of 5000"):
+        train(wrong, tmp_path / "run", quiet, verbose=0)
+    wrong = load_experiment("digits-resnet8", {"model.architecture": "ResNet9"})
+    with pytest.raises(ValueError, match="No architecture is called"):
+        train(wrong, tmp_path / "run", quiet, verbose=0)
+    assert not list(tmp_path.iterdir())
+    right = load_experiment("digits-resnet8", {"schedule.epochs": 1})
+    assert train(right, tmp_path / "run", quiet, verbose=0).model_file.is_file()

@@ -89,6 +89,8 @@ def _digits(_: str, data: DataConfig, seed: int) -> Source:
 def _tfds(name: str, data: DataConfig, seed: int) -> Source:
     import tensorflow_datasets as tfds
 
+    if data.data_dir and not Path(data.data_dir).is_dir():  # or it would be downloaded there
+        raise ValueError(f"There is no folder {data.data_dir} for tensorflow-datasets")
     try:
         builder = tfds.builder(name, data_dir=data.data_dir or None)
         if not builder.info.splits:
