@@ -123,7 +123,7 @@ def train(
     changes = {key: value for key, value in changes.items() if value is not None}
     experiment = load_experiment(recipe, changes | dict(map(_key_value, set)))
     run = _train(experiment, out or new_folder(Path(recipe).stem))
-    evaluation = _evaluate(run)
+    evaluation = _evaluate(*_open(run.folder))
     if json:
         show_json({"run": str(run.folder), **evaluation.to_dict()})
     else:
@@ -400,18 +400,11 @@ def _train(experiment: Any, out: Path) -> Run:
     return run
 
 
-def _evaluate(
-    run: Run,
-    source: Source | None = None,
-    model: ImageClassifier | None = None,
-    keep: bool = True,
-) -> Evaluation:
+def _evaluate(run: Run, source: Source, model: ImageClassifier, keep: bool = True) -> Evaluation:
     from keras_resnet.deployable import deployable
     from training.data.pipeline import evaluation_batches
     from training.evaluate import BATCH, evaluate
 
-    if source is None or model is None:
-        run, source, model = _open(run.folder)
     split = source.test
     batches = evaluation_batches(split, model.contract, BATCH)
     with progress("evaluating") as bar:

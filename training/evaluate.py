@@ -16,13 +16,13 @@ BATCH = 128
 
 @dataclass(frozen=True)
 class Estimate:
-    """A proportion with its number of images and its 95 % interval.
+    """A proportion with its number of images and its 95 % interval; ``None`` of no images.
 
     The interval is Wilson's (1927, JASA 22:209), which stays inside 0–1 and holds for few
     images too.
     """
 
-    value: float
+    value: float | None
     images: int
     low: float
     high: float
@@ -32,12 +32,12 @@ class Estimate:
         from scipy.stats import binomtest
 
         if images == 0:
-            return cls(float("nan"), 0, 0.0, 1.0)
+            return cls(None, 0, 0.0, 1.0)
         interval = binomtest(int(successes), int(images)).proportion_ci(method="wilson")
         return cls(successes / images, int(images), float(interval.low), float(interval.high))
 
     def __str__(self) -> str:
-        if self.images == 0:
+        if self.value is None:
             return "no images"
         return f"{self.value:.2%} ({self.low:.2%}–{self.high:.2%}, {self.images:,} images)"
 

@@ -1,5 +1,7 @@
 """Figures and their intervals, against sums done by hand and by scikit-learn."""
 
+import json
+
 import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, top_k_accuracy_score
@@ -52,3 +54,4 @@ def test_the_hardest_images_got_the_least_probability_for_what_they_are(
 def test_a_class_without_images_has_no_figure() -> None:
     evaluation = summarize(np.array([[0.9, 0.1, 0.0]]), np.array([0]), ("a", "b", "c"))
     assert str(evaluation.classes[2].recall) == "no images"
+    json.dumps(evaluation.to_dict(), allow_nan=False)  # NaN is not JSON
