@@ -141,6 +141,8 @@ def _curves(
     axes.set_xlabel("epoch", color=MUTED)
     axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10), integer=True))
+    if len(epochs) < 8:  # so few that each has its tick, and a single one no fractions
+        axes.set_xticks(epochs)
     axes.margins(x=0.02)
     return _svg(figure, f"{title} by epoch")
 
