@@ -243,9 +243,7 @@ def verify(
                     f"{row['difference']:+.2f}",
                     "{:+.2f} … {:+.2f}".format(*row["interval"]),
                     f"{row['agreement']:.2f} %",
-                    "not finite"
-                    if row["max_difference"] is None
-                    else f"{row['max_difference']:.4f}",
+                    _probability(row["max_difference"]),
                 )
                 for row in report["kinds"]
             ],
@@ -487,10 +485,10 @@ def _benchmark(run: Run, threads: tuple[int, ...], rounds: int) -> list[dict[str
     import numpy as np
 
     from tflite.benchmark import benchmark
-    from tflite.classifier import Classifier
+    from tflite.metadata import read_contract
 
     files = _tflite_files(run)
-    contract = Classifier(next(iter(files.values()))).contract
+    contract = read_contract(next(iter(files.values())))
     # The time does not depend on what is in the picture.
     shape = (contract.height or 0, contract.width or 0, contract.channels)
     noise = np.random.default_rng(0).integers(0, 256, shape, dtype="uint8")

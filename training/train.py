@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras_resnet.classifier import ImageClassifier
 from keras_resnet.contract import Contract
 from keras_resnet.models import create_model
+from keras_resnet.preprocessing import load_image
 from training.checkpoint import KeepLastAndBest, save_atomically
 from training.config import Experiment, save_experiment
 from training.data.pipeline import evaluation_batches, training_batches
@@ -73,12 +74,12 @@ def train(
     _begin(run, experiment)
     _compile(model, experiment, runtime, steps)
     log = EpochLog(run.log_file)
-    epochs_done = _fit(model, run, experiment, source, batches, steps, log, verbose)
+    _fit(model, run, experiment, source, batches, steps, log, verbose)
 
     save_atomically(model, run.model_file)
     run.write("metrics.json", {"epochs": len(log.rows), "history": log.rows})
-    if epochs_done < experiment.schedule.epochs:
-        raise Interrupted(run, epochs_done)
+    if len(log.rows) < experiment.schedule.epochs:
+        raise Interrupted(run, len(log.rows))
     return run
 
 
@@ -148,8 +149,8 @@ def _fit(
     steps: int,
     log: EpochLog,
     verbose: int,
-) -> int:
-    """Trains, and returns how many whole epochs were done: fewer after Ctrl-C."""
+) -> None:
+    """Trains until the last epoch or Ctrl-C; the log tells how many epochs were done."""
     try:
         model.fit(
             batches,
@@ -167,8 +168,8 @@ def _fit(
     except KeyboardInterrupt:
         pass
     except tf.errors.InvalidArgumentError as error:
-        raise ValueError(_unreadable(source) or " ".join(error.message.split())[:300]) from error
-    return len(log.rows)
+        reason = _unreadable(source, model.contract) or " ".join(error.message.split())[:300]
+        raise ValueError(reason) from error
 
 
 def _validation_batches(
@@ -179,16 +180,13 @@ def _validation_batches(
     return batches.map(lambda x, y: (tf.cast(x, "float32"), tf.one_hot(y, classes)))
 
 
-def _unreadable(source: Source) -> str | None:
+def _unreadable(source: Source, contract: Contract) -> str | None:
     """Finds the picture that stopped the run, which TensorFlow's error does not name."""
-    from PIL import Image
-
     for path in source.train.files + source.test.files:
         try:
-            with Image.open(path) as picture:
-                picture.load()
-        except (OSError, SyntaxError) as error:
-            return f"{path} is not a readable picture ({error}). Mend or remove it"
+            load_image(path, contract)
+        except ValueError as error:
+            return f"{error}. Mend or remove it"
     return None
 
 
