@@ -6,7 +6,6 @@ import base64
 import datetime
 import io
 import itertools
-import os
 import re
 import shlex
 import warnings
@@ -62,14 +61,7 @@ def write_report(run: Run) -> Path:
         ValueError: The experiment is there and cannot be read.
     """
     page = _environment().get_template("report.html.j2").render(_contents(run))
-    path = run.report_file
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(page, "utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    return path
+    return run.write_text(run.report_file.name, page)
 
 
 def _environment() -> jinja2.Environment:

@@ -68,12 +68,19 @@ class Run:
         }
 
     def write(self, name: str, data: Any) -> Path:
-        """Writes JSON beside and renames it; returns the path."""
+        """Writes JSON, as ``write_text`` does; returns the path."""
+        return self.write_text(name, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Writes beside and renames, so that the file is whole or not there; returns the path."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        beside.replace(path)
+        try:
+            beside.write_text(text, "utf-8")
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
         return path
 
     def read(self, name: str) -> Any:
