@@ -19,7 +19,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["keras_resnet*", "training*", "tflite*"]),
-    package_data={"training": ["recipes/*.yaml", "templates/*"]},
+    package_data={
+        "keras_resnet": ["weights/imagenet_labels.txt"],
+        "training": ["recipes/*.yaml", "templates/*"],
+    },
     entry_points={"console_scripts": ["keras-resnet=keras_resnet.cli:main"]},
     install_requires=[
         "tensorflow>=2.21",
