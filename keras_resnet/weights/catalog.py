@@ -241,16 +241,25 @@ def identify(path: str | os.PathLike[str]) -> Published | None:
     Raises:
         OSError: The file cannot be read.
     """
+    sha256, md5, size = digests(path)
+    for row in CATALOG:
+        if row.matches(sha256, md5, size):
+            return row
+    return None
+
+
+def digests(path: str | os.PathLike[str]) -> tuple[str, str, int]:
+    """A file's SHA-256 and MD5 (lower-case hex) and its size in bytes.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
             sha256.update(chunk)
             md5.update(chunk)
-        size = file.tell()
-    for row in CATALOG:
-        if row.matches(sha256.hexdigest(), md5.hexdigest(), size):
-            return row
-    return None
+        return sha256.hexdigest(), md5.hexdigest(), file.tell()
 
 
 # torchvision: torchvision/models/resnet.py 0.29. The whole hashes were computed by others from
@@ -261,6 +270,9 @@ _FULL_SHA256 = {
     "resnet34-b627a593.pth": "b627a593bcbe140c234610266fe4f8ae95ea42fc881d091c9b6052e6b1d0590f",
     "resnet50-0676ba61.pth": "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a",
     "resnet50-11ad3fa6.pth": "11ad3fa62ca79e40addfd354a8ec4b7c75143b3038b8d2a807fbc68deab379ca",
+    "resnet101-63fe2227.pth": "63fe2227b86e8f1f2063f43a75c84d195911b6a0eace650907dd3dc62dd49a0a",
+    "resnet101-cd907fc2.pth": "cd907fc2a0de2292b2ba2b27d2216bc672d84632d1cf20058d01c0c03b5e020e",
+    "resnet152-394f9c45.pth": "394f9c45966e3651a89bbb78a48410a6755854ce4a5ab64927cf1c7247f85e58",
     "wide_resnet50_2-95faca4d.pth": (
         "95faca4d11227dddf8633dbb5ff6c8a9003c1aa5b8945c73834b8007b10950b8"
     ),
@@ -508,6 +520,21 @@ _PINNED: dict[str, tuple[str, str, int]] = {
         "80c49dee3da4822c009c5a7fe591e9223c5a2cfcf95a4067ca4dfb5a7b89c612",
         46_807_446,
     ),
+    "resnet18.tv_in1k": (
+        "bbd144b3e5565108aad885f145491d11bc6ce807",
+        "694f673df6520a3158624e8a89af086f59923ee4cd7436fe5bc3bc71d295ad81",
+        46_807_446,
+    ),
+    "resnet50.tv_in1k": (
+        "78f3ecfdb38e06d9b8397f662e7ab8fee96026fa",
+        "5d061a3c593d795bfe682d9b152bafbcf550579873492def3515b46db1189888",
+        102_469_840,
+    ),
+    "wide_resnet50_2.racm_in1k": (
+        "30f73aceaaa1911830a9795b83ab1908dba18719",
+        "03b71d65fb2c73bb0de079a1781009f27a782ec481d2f64ab3bde9b1cdec3000",
+        275_835_296,
+    ),
     "resnet50.a1_in1k": (
         "767268603ca0cb0bfe326fa87277f19c419566ef",
         "773525d5821de224f8f30c33377b7a795d7863e08522698200d3217d3f2a41bb",
@@ -604,9 +631,9 @@ _MLPERF_TINY = Published(
 
 CATALOG: tuple[Published, ...] = (
     *(_torchvision(*row) for row in _TORCHVISION),
-    *(_keras(a, v, word, top1, md5, size) for a, v, word, top1, md5, size, *_ in _KERAS),
+    *(_keras(a, v, word, top1, md5, size) for a, v, word, top1, md5, size, _, _ in _KERAS),
     *(_timm(*row) for row in _TIMM),
     *(_akamaster(*row) for row in _AKAMASTER),
     _MLPERF_TINY,
-    *(_keras(a, v, word, None, *notop, False) for a, v, word, _, _, _, *notop in _KERAS),
+    *(_keras(a, v, word, None, md5, size, False) for a, v, word, _, _, _, md5, size in _KERAS),
 )
