@@ -1,0 +1,77 @@
+"""Reads HDF5 in a process of its own, because the library may crash or hang on a damaged file.
+
+Of some thousand random mutations of a small file, one made HDF5 1.14.6 loop for ever.
+The process starts in a few tenths of a second: it imports h5py, and not Keras.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from typing import IO
+
+import numpy as np
+
+from keras_resnet.weights.hdf5 import Format, read_hdf5
+from keras_resnet.weights.refusal import reason
+
+# Under the name of the command, the package does not import Keras (see its __init__).
+PROGRAM = """
+import sys
+sys.argv[0] = "keras-resnet"
+from keras_resnet.weights.apart import answer
+answer(*sys.argv[1:])
+"""
+START_SECONDS = 30
+SLOWEST_DISK = 10_000_000  # bytes a second
+
+
+def read_hdf5_apart(
+    path: str | os.PathLike[str], member: str | None = None
+) -> tuple[Format, dict[str, np.ndarray]]:
+    """The same as ``read_hdf5``.
+
+    Raises:
+        ValueError: Whatever is wrong with the file.
+    """
+    arguments = [os.fspath(path)] if member is None else [os.fspath(path), member]
+    with tempfile.TemporaryFile() as answered:
+        try:
+            status = subprocess.run(
+                [sys.executable, "-P", "-c", PROGRAM, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=answered,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                timeout=START_SECONDS + os.path.getsize(path) / SLOWEST_DISK,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            raise ValueError("it is damaged: the HDF5 library does not come to an end") from None
+        if status:
+            raise ValueError(f"it is damaged: the HDF5 library ends with status {status}")
+        answered.seek(0)
+        return _parse(answered)
+
+
+def _parse(answered: IO[bytes]) -> tuple[Format, dict[str, np.ndarray]]:
+    head = json.loads(answered.readline())
+    if "error" in head:
+        raise ValueError(head["error"])
+    return head["format"], {name: np.load(answered) for name in head["names"]}
+
+
+def answer(path: str, member: str | None = None) -> None:
+    """What the process does: prints a line of JSON, and the arrays as ``.npy`` behind it."""
+    out = sys.stdout.buffer
+    try:
+        form, arrays = read_hdf5(path, member)
+    except Exception as error:  # h5py raises half a dozen types for damaged files
+        out.write(json.dumps({"error": reason(error)}).encode())
+        return
+    out.write(json.dumps({"format": form, "names": list(arrays)}).encode() + b"\n")
+    for array in arrays.values():
+        np.save(out, array, allow_pickle=False)
+    out.flush()
