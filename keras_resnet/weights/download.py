@@ -121,7 +121,7 @@ def fetch(what: Published | str, timeout: float = 30.0) -> Path:
             return target
         if offline():
             raise DownloadError(
-                f"KERAS_RESNET_OFFLINE is set and {target.name} is not in the cache. "
+                f"KERAS_RESNET_OFFLINE is set and {_title(urls[0])} is not in the cache. "
                 + _by_hand(urls[0], target)
             )
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -193,6 +193,12 @@ def _hf_parts(address: str) -> dict[str, str]:
 
 def _hub() -> str:
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def _title(url: str) -> str:
+    """The file's name; of the hub's, which are all called alike, with the repository's."""
+    part = _hf_parts(url) if url.startswith("hf://") else None
+    return f"{part['name']}/{part['file']}" if part else cached_as(url).name
 
 
 def _web_address(url: str) -> str:
@@ -303,14 +309,14 @@ def _download_from_any(urls: tuple[str, ...], target: Path, known: _Known, timeo
     complaints = []
     for url in urls:
         try:
-            with progress(f"Downloading {target.name} (kB)") as show:
+            with progress(f"Downloading {_title(urls[0])} (kB)") as show:
                 _download(url, target, known, timeout, show)
             return
         except _Passing as fault:
             complaints.append(f"{fault}. {_by_hand(url, target)}")
         except DownloadError as fault:
             complaints.append(str(fault))
-    raise DownloadError(f"Cannot download {target.name}: {'; '.join(complaints)}")
+    raise DownloadError(f"Cannot download {_title(urls[0])}: {'; '.join(complaints)}")
 
 
 def _download(url: str, target: Path, known: _Known, timeout: float, show: Progress) -> None:
