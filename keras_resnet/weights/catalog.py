@@ -2,12 +2,13 @@
 
 How far each file's hash is known:
 
-- The CIFAR-10 files, and those torchvision and timm files that ``_FULL_SHA256`` and ``_PINNED``
-  name: the whole SHA-256.
-- The other torchvision files: its first 8 hex digits, which torchvision writes into the name.
-- keras.applications: the MD5 that Keras itself checks.
-- The other timm files: nothing here. The Hugging Face hub states the SHA-256 of each file
-  when it is asked for it, and ``download.fetch`` holds the file to that.
+- The whole SHA-256: the CIFAR-10 files of ResNet-8 to 56, and those of torchvision and timm
+  that ``_FULL_SHA256`` and ``_PINNED`` name.
+- Its first 8 hex digits, which stand in the file's name: the other files of torchvision, and
+  CIFAR-10's ResNet-110 and 1202.
+- The MD5 that Keras itself checks: keras.applications.
+- Nothing here: the other timm files. The Hugging Face hub states the SHA-256 of a file when it
+  is asked for it, and ``download.fetch`` holds the file to that; ``identify`` does not know it.
 
 keras.applications does not publish how it resized the images of its accuracies; "224×224,
 single center crop" stands in its README, and the usual resize to 256 is taken here.
@@ -41,6 +42,11 @@ CIFAR10_LABELS = (
 )
 HALF = (127.5, 127.5, 127.5)  # x / 127.5 - 1, as mean and std
 CAFFE_MEAN = (123.68, 116.779, 103.939)
+# How keras.applications prepares images for each variant of its networks.
+APPLICATIONS_PREPROCESSING: dict[str, dict[str, Any]] = {
+    "v1": {"mean": CAFFE_MEAN, "std": (1.0, 1.0, 1.0), "order": "bgr"},
+    "v2": {"mean": HALF, "std": HALF, "order": "rgb"},
+}
 
 
 @dataclass(frozen=True)
@@ -371,7 +377,6 @@ def _keras(
     include_top: bool = True,
 ) -> Published:
     ending = "" if include_top else "_notop"
-    caffe = variant == "v1"
     return Published(
         architecture=architecture,
         variant=variant,
@@ -386,10 +391,8 @@ def _keras(
         source="https://github.com/keras-team/keras-applications/blob/master/README.md",
         md5=md5,
         size=size,
-        mean=CAFFE_MEAN if caffe else HALF,
-        std=(1.0, 1.0, 1.0) if caffe else HALF,
-        order="bgr" if caffe else "rgb",
         include_top=include_top,
+        **APPLICATIONS_PREPROCESSING[variant],
     )
 
 

@@ -121,12 +121,14 @@ def fetch(what: Published | str, timeout: float = 30.0) -> Path:
             return target
         if offline():
             raise DownloadError(
-                f"KERAS_RESNET_OFFLINE is set and {target.name} is not in the cache. "
+                f"KERAS_RESNET_OFFLINE is set and {_title(urls[0])} is not in the cache. "
                 + _by_hand(urls[0], target)
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target):
             if not _is_good(target, known):
+                if target.exists():
+                    say(f"{target} is damaged or another file, and is downloaded again")
                 _download_from_any(urls, target, known, timeout)
         return target
     except DownloadError:
@@ -172,7 +174,7 @@ def _asked_for(what: Published | str) -> tuple[tuple[str, ...], _Known]:
 def _row_at(address: str) -> Published | None:
     row = catalog.at(address)
     # A revision or file of the user's own choice is not the one that the catalog knows.
-    plain = "@" not in address and address.count("/") == len("hf://owner/name".split("/")) - 1
+    plain = "@" not in address and address.count("/") == 3  # hf://owner/name
     return row if row is not None and (plain or address in row.urls) else None
 
 
@@ -191,6 +193,12 @@ def _hf_parts(address: str) -> dict[str, str]:
 
 def _hub() -> str:
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def _title(url: str) -> str:
+    """The file's name; of the hub's, which are all called alike, with the repository's."""
+    part = _hf_parts(url) if url.startswith("hf://") else None
+    return f"{part['name']}/{part['file']}" if part else cached_as(url).name
 
 
 def _web_address(url: str) -> str:
@@ -250,8 +258,6 @@ def _is_good(target: Path, known: _Known) -> bool:
             f"{target} is damaged or another file: {complaint}. KERAS_RESNET_OFFLINE is set, so "
             "it is not downloaded again"
         )
-    if complaint:
-        say(f"{target} is damaged or another file, and is downloaded again")
     return not complaint
 
 
@@ -303,14 +309,14 @@ def _download_from_any(urls: tuple[str, ...], target: Path, known: _Known, timeo
     complaints = []
     for url in urls:
         try:
-            with progress(f"Downloading {target.name} (kB)") as show:
+            with progress(f"Downloading {_title(urls[0])} (kB)") as show:
                 _download(url, target, known, timeout, show)
             return
         except _Passing as fault:
             complaints.append(f"{fault}. {_by_hand(url, target)}")
         except DownloadError as fault:
             complaints.append(str(fault))
-    raise DownloadError(f"Cannot download {target.name}: {'; '.join(complaints)}")
+    raise DownloadError(f"Cannot download {_title(urls[0])}: {'; '.join(complaints)}")
 
 
 def _download(url: str, target: Path, known: _Known, timeout: float, show: Progress) -> None:
@@ -361,9 +367,9 @@ def _transfer(url: str, partial: Path, known: _Known, timeout: float, show: Prog
     with response:
         known = _agreed(url, known, stated)
         if response.status == HTTPStatus.PARTIAL_CONTENT:
-            total = _continued(response, offset, begun)
-            if total is None or known.sha256 != begun.get("sha256"):
-                raise _Stale(f"{url} has changed since its first part was downloaded")
+            total = _total_of_rest(response, offset)
+            if total is None:
+                raise _Stale(f"{url} does not go on where its first part ends")
         else:
             offset, total = 0, _whole_number(response.headers.get("Content-Length"))
         if known.size is not None and total not in (None, known.size):
@@ -371,8 +377,7 @@ def _transfer(url: str, partial: Path, known: _Known, timeout: float, show: Prog
         limit = known.size or total or MOST_BYTES
         if limit != MOST_BYTES:
             _check_room(partial, limit - offset)
-        validator = _validator(response)
-        _write_json(_record(partial), {"validator": validator, "sha256": known.sha256})
+        _write_json(_record(partial), {"validator": _validator(response)})
         with open(partial, "ab" if offset else "wb") as file:
             done = _copy(response, file, offset, limit, timeout, show)
             os.fsync(file.fileno())
@@ -398,13 +403,11 @@ def _agreed(url: str, known: _Known, stated: _Known) -> _Known:
     )
 
 
-def _continued(response: http.client.HTTPResponse, offset: int, begun: dict) -> int | None:
+def _total_of_rest(response: http.client.HTTPResponse, offset: int) -> int | None:
     """The file's size, if the answer goes on where the part ends; else ``None``."""
     text = response.headers.get("Content-Range", "")
-    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", text)
-    if match is None or int(match[1]) != offset or _validator(response) != begun["validator"]:
-        return None
-    return int(match[3])
+    match = re.fullmatch(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", text)
+    return int(match[2]) if match and int(match[1]) == offset else None
 
 
 def _validator(response: http.client.HTTPResponse) -> str:
@@ -459,19 +462,25 @@ def _said(fault: BaseException) -> str:
     return "".join(c if c.isprintable() else " " for c in str(words))[:200]
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Leaves redirects to ``_open``, which looks at each before it follows."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
+def _opener() -> urllib.request.OpenerDirector:
+    """HTTP and proxies, and nothing that follows a redirect unasked or opens another scheme."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.HTTPDefaultErrorHandler(),
+    ):
+        opener.add_handler(handler)
+    return opener
 
 
 def _open(
     url: str, headers: dict[str, str], timeout: float
 ) -> tuple[http.client.HTTPResponse, _Known]:
     """The answer at the end of all redirects, and what the hub stated on the way."""
-    opener = urllib.request.build_opener(_NoRedirect)
-    address, stated = _web_address(url), _Known()
+    opener, address, stated = _opener(), _web_address(url), _Known()
     on_hub = url.startswith("hf://")
     for _ in range(MOST_REDIRECTS + 1):
         if complaint := _address_complaint(address):
