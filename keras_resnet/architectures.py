@@ -5,11 +5,53 @@ This table is the only place that knows depths and widths. A new network is a ne
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 HE_2015 = "He et al. 2015, Deep Residual Learning for Image Recognition, arXiv:1512.03385"
+HE_2016 = "He et al. 2016, Identity Mappings in Deep Residual Networks, arXiv:1603.05027"
+HE_2018 = "He et al. 2018, Bag of Tricks for Image Classification, arXiv:1812.01187"
+HU_2017 = "Hu et al. 2017, Squeeze-and-Excitation Networks, arXiv:1709.01507"
+XIE_2016 = "Xie et al. 2016, Aggregated Residual Transformations, arXiv:1611.05431"
+ZAGORUYKO_2016 = "Zagoruyko & Komodakis 2016, Wide Residual Networks, arXiv:1605.07146"
+BELLO_2021 = "Bello et al. 2021, Revisiting ResNets, arXiv:2103.07579"
 MLPERF_TINY = "Banbury et al. 2021, MLPerf Tiny Benchmark, arXiv:2106.07597"
+
+VariantName = Literal["v1", "v1.5", "v2", "c", "s", "d"]
+BlockName = Literal["basic", "bottleneck"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a variant changes in any network.
+
+    Attributes:
+        stride_on: Which convolution of a bottleneck block strides.
+        preactivation: Whether norm and ReLU come before each convolution instead of after
+            it (He et al. 2016).
+        deep_stem: Filters of the first two of three 3×3 convolutions that replace the 7×7;
+            the third has twice as many. 0 for the 7×7.
+        pooled_shortcut: Whether a projection that strides averages 2×2 pixels first.
+        description: One line for people.
+    """
+
+    description: str
+    stride_on: Literal["1x1", "3x3"] = "3x3"
+    preactivation: bool = False
+    deep_stem: int = 0
+    pooled_shortcut: bool = False
+
+
+VARIANTS: dict[str, Variant] = {
+    "v1": Variant("as in the paper: the first 1×1 convolution strides", stride_on="1x1"),
+    "v1.5": Variant("the 3×3 convolution strides, and no activation is thrown away"),
+    "v2": Variant("norm and ReLU before each convolution", preactivation=True),
+    "c": Variant("three 3×3 convolutions for the stem", deep_stem=32),
+    "s": Variant("the same, twice as wide", deep_stem=64),
+    "d": Variant("the stem of c, and shortcuts that average", deep_stem=32, pooled_shortcut=True),
+}
 
 
 @dataclass(frozen=True)
@@ -21,12 +63,21 @@ class Architecture:
         family: ``"imagenet"`` (stem strides by 4), ``"cifar"`` or ``"tiny"`` (3×3 stem).
         block: Kind of residual block.
         depths: Blocks in each stage.
-        widths: Filters of the 3×3 convolutions in each stage; a bottleneck block puts out
-            four times as many channels.
+        widths: Filters of each stage; a bottleneck block puts out four times as many.
         parameters: Trainable parameters with the default input shape, classes and options.
+        multiply_adds: Multiplications with addition in convolutions and the classifier, for
+            one image of the default input shape.
         paper: Where the network was published.
         input_shape: Default ``(height, width, channels)``.
         classes: Default number of classes.
+        variant: The row's own, one of ``VARIANTS``.
+        stem_filters: Channels that the stem puts out; those of a deep stem follow from the
+            variant.
+        groups: Groups of the 3×3 convolution of a bottleneck block.
+        width_per_group: Filters of each group in a stage of width 64, as ResNeXt counts.
+        se_ratio: Squeeze-and-excitation's inner channels as a share of the block's; 0 for
+            none.
+        convolved_pool: Whether a 3×3 convolution of stride 2 replaces the stem's max-pool.
         conv_bias: Whether convolutions carry a bias although a batch norm follows.
         shortcut_norm: Whether a batch norm follows a projection shortcut.
         padding: How strided convolutions are padded: ``"symmetric"`` as in PyTorch, or
@@ -36,22 +87,74 @@ class Architecture:
 
     name: str
     family: Literal["imagenet", "cifar", "tiny"]
-    block: Literal["basic", "bottleneck"]
+    block: BlockName
     depths: tuple[int, ...]
     widths: tuple[int, ...]
     parameters: int
+    multiply_adds: int
     paper: str
     input_shape: tuple[int, int, int]
     classes: int
+    variant: VariantName = "v1.5"
+    stem_filters: int = 64
+    groups: int = 1
+    width_per_group: int = 64
+    se_ratio: float = 0.0
+    convolved_pool: bool = False
     conv_bias: bool = False
     shortcut_norm: bool = True
     padding: Literal["symmetric", "same"] = "symmetric"
     batch_norm_epsilon: float = 1e-5
 
+    def with_variant(self, variant: str | None) -> Architecture:
+        """The same network in another variant; ``None`` for its own.
+
+        A pre-activation network has a row of its own, and is that wherever it comes from.
+
+        Raises:
+            ValueError: The variant is unknown, or this network cannot have it.
+        """
+        if variant is None or variant == self.variant:
+            return self
+        if variant not in VARIANTS:
+            raise ValueError(
+                f"variant must be one of {', '.join(map(repr, VARIANTS))}, or None for the "
+                f"network's own. Received: variant={variant!r}"
+            )
+        if VARIANTS[variant].deep_stem and self.family != "imagenet":
+            raise ValueError(
+                f"{self.name} has a 3×3 stem already: its variants are 'v1', 'v1.5' and 'v2'. "
+                f"Received: variant={variant!r}"
+            )
+        name = self.name.removesuffix("V2") + ("V2" if variant == "v2" else "")
+        if name != self.name and name in ARCHITECTURES:
+            return ARCHITECTURES[name].with_variant(variant)
+        return dataclasses.replace(self, variant=variant)  # type: ignore[arg-type]
+
+
+DEPTHS: dict[int, tuple[BlockName, tuple[int, ...]]] = {
+    18: ("basic", (2, 2, 2, 2)),
+    34: ("basic", (3, 4, 6, 3)),
+    50: ("bottleneck", (3, 4, 6, 3)),
+    101: ("bottleneck", (3, 4, 23, 3)),
+    152: ("bottleneck", (3, 8, 36, 3)),
+    200: ("bottleneck", (3, 24, 36, 3)),
+    270: ("bottleneck", (4, 29, 53, 4)),
+    350: ("bottleneck", (4, 36, 72, 4)),
+    420: ("bottleneck", (4, 44, 87, 4)),
+}
+
 
 def _imagenet(
-    name: str, block: Literal["basic", "bottleneck"], depths: tuple[int, ...], parameters: int
+    name: str,
+    depth: int,
+    parameters: int,
+    multiply_adds: int,
+    paper: str,
+    size: int = 224,
+    **differences: object,
 ) -> Architecture:
+    block, depths = DEPTHS[depth]
     return Architecture(
         name=name,
         family="imagenet",
@@ -59,57 +162,150 @@ def _imagenet(
         depths=depths,
         widths=(64, 128, 256, 512),
         parameters=parameters,
-        paper=HE_2015 + ", table 1",
-        input_shape=(224, 224, 3),
+        multiply_adds=multiply_adds,
+        paper=paper,
+        input_shape=(size, size, 3),
         classes=1000,
+        **differences,  # type: ignore[arg-type]
     )
 
 
-def _cifar(depth: int, parameters: int) -> Architecture:
+def _rs(depth: int, size: int, parameters: int, multiply_adds: int) -> Architecture:
+    return _imagenet(
+        f"ResNetRS{depth}",
+        depth,
+        parameters,
+        multiply_adds,
+        BELLO_2021,
+        size,
+        variant="d",
+        se_ratio=1 / 4,
+        convolved_pool=True,
+    )
+
+
+def _cifar(
+    depth: int, parameters: int, multiply_adds: int, variant: VariantName = "v1.5"
+) -> Architecture:
+    preactivation = VARIANTS[variant].preactivation
     return Architecture(
-        name=f"ResNet{depth}",
+        name=f"ResNet{depth}V2" if preactivation else f"ResNet{depth}",
         family="cifar",
         block="basic",
         depths=((depth - 2) // 6,) * 3,
         widths=(16, 32, 64),
         parameters=parameters,
-        paper=HE_2015 + ", section 4.2",
+        multiply_adds=multiply_adds,
+        paper=HE_2016 if preactivation else HE_2015 + ", section 4.2",
         input_shape=(32, 32, 3),
         classes=10,
+        variant=variant,
+        stem_filters=16,
     )
 
 
-ARCHITECTURES: dict[str, Architecture] = {
-    row.name: row
-    for row in (
-        _imagenet("ResNet18", "basic", (2, 2, 2, 2), 11_689_512),
-        _imagenet("ResNet34", "basic", (3, 4, 6, 3), 21_797_672),
-        _imagenet("ResNet50", "bottleneck", (3, 4, 6, 3), 25_557_032),
-        _imagenet("ResNet101", "bottleneck", (3, 4, 23, 3), 44_549_160),
-        _imagenet("ResNet152", "bottleneck", (3, 8, 36, 3), 60_192_808),
-        _cifar(20, 272_474),
-        _cifar(32, 466_906),
-        _cifar(44, 661_338),
-        _cifar(56, 855_770),
-        _cifar(110, 1_730_714),
-        _cifar(1202, 19_424_026),
-        Architecture(
-            name="ResNet8",
-            family="tiny",
-            block="basic",
-            depths=(1, 1, 1),
-            widths=(16, 32, 64),
-            parameters=78_186,
-            paper=MLPERF_TINY + ", image classification reference",
-            input_shape=(32, 32, 3),
-            classes=10,
-            conv_bias=True,
-            shortcut_norm=False,
-            padding="same",
-            batch_norm_epsilon=1e-3,
-        ),
+def _wide_cifar(depth: int, factor: int, parameters: int, multiply_adds: int) -> Architecture:
+    return Architecture(
+        name=f"WideResNet{depth}_{factor}",
+        family="cifar",
+        block="basic",
+        depths=((depth - 4) // 6,) * 3,
+        widths=(16 * factor, 32 * factor, 64 * factor),
+        parameters=parameters,
+        multiply_adds=multiply_adds,
+        paper=ZAGORUYKO_2016,
+        input_shape=(32, 32, 3),
+        classes=10,
+        variant="v2",
+        stem_filters=16,
     )
-}
+
+
+def _rows() -> Iterator[Architecture]:
+    yield _imagenet("ResNet18", 18, 11_689_512, 1_814_073_344, HE_2015)
+    yield _imagenet("ResNet34", 34, 21_797_672, 3_663_761_408, HE_2015)
+    yield _imagenet("ResNet50", 50, 25_557_032, 4_089_184_256, HE_2015)
+    yield _imagenet("ResNet101", 101, 44_549_160, 7_801_405_440, HE_2015)
+    yield _imagenet("ResNet152", 152, 60_192_808, 11_513_626_624, HE_2015)
+    yield _imagenet("ResNet200", 200, 64_673_832, 15_007_481_856, HE_2016)
+
+    yield _imagenet("ResNet18V2", 18, 11_690_600, 1_293_848_576, HE_2016, variant="v2")
+    yield _imagenet("ResNet34V2", 34, 21_800_616, 3_143_536_640, HE_2016, variant="v2")
+    yield _imagenet("ResNet50V2", 50, 25_568_360, 3_482_255_360, HE_2016, variant="v2")
+    yield _imagenet("ResNet101V2", 101, 44_577_896, 7_194_476_544, HE_2016, variant="v2")
+    yield _imagenet("ResNet152V2", 152, 60_236_904, 10_906_697_728, HE_2016, variant="v2")
+    yield _imagenet("ResNet200V2", 200, 64_726_120, 14_400_552_960, HE_2016, variant="v2")
+
+    yield _imagenet("SEResNet18", 18, 11_779_624, 1_814_161_408, HU_2017, se_ratio=1 / 16)
+    yield _imagenet("SEResNet34", 34, 21_960_416, 3_663_920_128, HU_2017, se_ratio=1 / 16)
+    yield _imagenet("SEResNet50", 50, 28_088_024, 4_091_699_200, HU_2017, se_ratio=1 / 16)
+    yield _imagenet("SEResNet101", 101, 49_326_872, 7_806_148_608, HU_2017, se_ratio=1 / 16)
+    yield _imagenet("SEResNet152", 152, 66_821_848, 11_520_204_800, HU_2017, se_ratio=1 / 16)
+
+    yield _imagenet(
+        "ResNeXt50_32x4d", 50, 25_028_904, 4_230_479_872, XIE_2016, groups=32, width_per_group=4
+    )
+    yield _imagenet(
+        "ResNeXt101_32x8d", 101, 88_791_336, 16_414_015_488, XIE_2016, groups=32, width_per_group=8
+    )
+    yield _imagenet(
+        "ResNeXt101_64x4d", 101, 83_455_272, 15_460_270_080, XIE_2016, groups=64, width_per_group=4
+    )
+
+    yield _imagenet(
+        "WideResNet50_2", 50, 68_883_240, 11_398_021_120, ZAGORUYKO_2016, width_per_group=128
+    )
+    yield _imagenet(
+        "WideResNet101_2", 101, 126_886_696, 22_753_050_624, ZAGORUYKO_2016, width_per_group=128
+    )
+
+    # The sizes at which the paper's table of models evaluates each depth.
+    yield _rs(50, 160, 35_691_912, 2_278_629_376)
+    yield _rs(101, 192, 63_618_696, 6_012_157_952)
+    yield _rs(152, 256, 86_621_576, 15_527_886_848)
+    yield _rs(200, 256, 93_209_992, 20_093_386_752)
+    yield _rs(270, 256, 129_861_448, 26_950_189_056)
+    yield _rs(350, 288, 163_956_168, 43_493_793_792)
+    yield _rs(420, 320, 191_891_656, 63_942_344_704)
+
+    yield _cifar(20, 272_474, 40_813_184)
+    yield _cifar(32, 466_906, 69_124_736)
+    yield _cifar(44, 661_338, 97_436_288)
+    yield _cifar(56, 855_770, 125_747_840)
+    yield _cifar(110, 1_730_714, 253_149_824)
+    yield _cifar(1202, 19_424_026, 2_829_501_056)
+
+    yield _cifar(20, 272_282, 40_813_184, "v2")
+    yield _cifar(32, 466_714, 69_124_736, "v2")
+    yield _cifar(44, 661_146, 97_436_288, "v2")
+    yield _cifar(56, 855_578, 125_747_840, "v2")
+    yield _cifar(110, 1_730_522, 253_149_824, "v2")
+    yield _cifar(1202, 19_423_834, 2_829_501_056, "v2")
+
+    yield _wide_cifar(28, 10, 36_479_194, 5_243_328_768)
+    yield _wide_cifar(40, 2, 2_243_546, 327_599_360)
+    yield _wide_cifar(16, 8, 10_961_370, 1_548_145_664)
+
+    yield Architecture(
+        name="ResNet8",
+        family="tiny",
+        block="basic",
+        depths=(1, 1, 1),
+        widths=(16, 32, 64),
+        parameters=78_186,
+        multiply_adds=12_501_632,
+        paper=MLPERF_TINY,
+        input_shape=(32, 32, 3),
+        classes=10,
+        stem_filters=16,
+        conv_bias=True,
+        shortcut_norm=False,
+        padding="same",
+        batch_norm_epsilon=1e-3,
+    )
+
+
+ARCHITECTURES: dict[str, Architecture] = {row.name: row for row in _rows()}
 
 
 def find(name: str) -> Architecture:

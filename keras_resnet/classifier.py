@@ -7,12 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from keras_resnet.contract import Contract
 from keras_resnet.layers import PACKAGE
+
+if TYPE_CHECKING:
+    from keras_resnet.weights.load import LoadReport
 
 # Keras walks a graph by recursion, a few calls a layer: ResNet1202 needs about 5,000 of
 # them where Python allows 1,000. Frames of Python functions take no C stack.
@@ -23,16 +26,19 @@ RECURSION_LIMIT = 20_000
 class ImageClassifier(keras.Model):
     """A functional model with a ``contract`` that is saved and loaded with it.
 
+    ``load_report`` tells what ``weights=`` put into it; it is not saved.
+
     Everything else is ``keras.Model``: it is built as ``ImageClassifier(inputs, outputs)``,
     and ``save`` and ``load_model`` work as ever. ``keras.models.clone_model`` knows nothing of
     the contract: use ``copy.deepcopy(model)``, or set the clone's.
     """
 
     contract: Contract = Contract(None, None)
+    load_report: LoadReport | None = None
 
     # The parameters of Keras's own functional models: by their names it recognizes this as one.
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
-        with _deep_recursion():
+        with deep_recursion():
             super().__init__(inputs, outputs, name=name, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
@@ -69,7 +75,8 @@ def load_model(path: str | os.PathLike[str]) -> ImageClassifier:
 
 
 @contextmanager
-def _deep_recursion() -> Iterator[None]:
+def deep_recursion() -> Iterator[None]:
+    """Lets Keras walk the deepest of our graphs."""
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(max(before, RECURSION_LIMIT))
     try:

@@ -59,27 +59,34 @@ class Failed(Exception):
 
 
 @command
-def models(*, json: bool = False) -> None:
+def models(
+    pattern: Positional[Annotated[str, arg(metavar="PATTERN")]] = "", /, json: bool = False
+) -> None:
     """List the networks.
 
     Args:
+        pattern: Only those whose name or paper has these letters; * and ? stand for any.
         json: Print a JSON list.
     """
     from keras_resnet.architectures import ARCHITECTURES
 
-    rows = [dataclasses.asdict(row) for row in ARCHITECTURES.values()]
+    rows = [row for row in ARCHITECTURES.values() if _matches(pattern, row.name, row.paper)]
+    if not rows:
+        raise ValueError(f"No network matches {pattern!r}. See them all: keras-resnet models")
     if json:
-        show_json(rows)
+        show_json([dataclasses.asdict(row) for row in rows])
         return
     show_table(
-        ("name", "parameters", "input", "classes", "paper"),
+        ("name", "parameters", "multiply-adds", "input", "classes", "variant", "paper"),
         [
             (
-                row["name"],
-                f"{row['parameters']:,}",
-                "×".join(map(str, row["input_shape"])),
-                str(row["classes"]),
-                row["paper"].split(",")[0],
+                row.name,
+                f"{row.parameters:,}",
+                _multiply_adds(row.multiply_adds),
+                "×".join(map(str, row.input_shape)),
+                str(row.classes),
+                row.variant,
+                row.paper.split(",")[0],
             )
             for row in rows
         ],
@@ -601,6 +608,16 @@ def _probability(value: float | None) -> str:
 
 def _bytes(size: int) -> str:
     return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
+
+
+def _matches(pattern: str, *texts: str) -> bool:
+    from fnmatch import fnmatch
+
+    return any(fnmatch(text.lower(), f"*{pattern.lower()}*") for text in texts)
+
+
+def _multiply_adds(count: int) -> str:
+    return f"{count / 1e9:.2f} G" if count >= 1e9 else f"{count / 1e6:.1f} M"
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 NORMALIZATIONS = ("inside", "outside")
 RESIZES = ("crop", "stretch")
 INTERPOLATIONS = ("bilinear", "bicubic")
+ORDERS = ("rgb", "bgr")
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -25,12 +26,15 @@ class Contract:
     Attributes:
         height: Input height in pixels, or ``None`` where any height will do.
         width: Input width in pixels, or ``None`` where any width will do.
-        channels: 3 means RGB in that order, 1 means grayscale; other counts can only be
-            fed as arrays, never from image files.
-        mean: Mean of each channel, in the units of raw pixels (0–255).
-        std: Standard deviation of each channel, in the units of raw pixels (0–255).
+        channels: 3 means colour, 1 means grayscale; other counts can only be fed as arrays,
+            never from image files.
+        mean: Mean of each channel, in the units of raw pixels (0–255); of three channels in
+            the order red, green, blue.
+        std: Standard deviation of each channel, likewise.
         normalization: ``"inside"`` when the graph itself computes ``(pixels - mean) / std``
-            and takes raw pixels 0–255; ``"outside"`` when the caller has to.
+            and takes raw RGB pixels 0–255; ``"outside"`` when the caller has to.
+        order: Order in which a graph that normalizes outside takes three channels: ``"rgb"``,
+            or ``"bgr"`` as the first ResNets of keras.applications (and Caffe) do.
         labels: Names of the classes in output order; empty where they are not known.
         resize: ``"crop"`` keeps the aspect ratio and takes the centre; ``"stretch"`` does
             not, and takes the whole image.
@@ -45,6 +49,7 @@ class Contract:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     normalization: Literal["inside", "outside"] = "outside"
+    order: Literal["rgb", "bgr"] = "rgb"
     labels: tuple[str, ...] = ()
     resize: Literal["crop", "stretch"] = "crop"
     crop_fraction: float = 0.875
@@ -52,6 +57,7 @@ class Contract:
 
     def __post_init__(self) -> None:
         one_of("normalization", self.normalization, NORMALIZATIONS)
+        one_of("order", self.order, ORDERS)
         one_of("resize", self.resize, RESIZES)
         one_of("interpolation", self.interpolation, INTERPOLATIONS)
         self._check_size()
@@ -72,6 +78,11 @@ class Contract:
                 f"labels must be a sequence of names. Received: labels={self.labels!r}"
             )
         object.__setattr__(self, "labels", tuple(str(name) for name in self.labels))
+        if self.order == "bgr" and (self.channels != 3 or self.normalization == "inside"):
+            raise ValueError(
+                "order='bgr' is for graphs of three channels that normalize outside. Received: "
+                f"channels={self.channels}, normalization={self.normalization!r}"
+            )
         if not all(value > 0 for value in self.std):
             raise ValueError(f"std must be above 0 in every channel. Received: std={self.std}")
         if not 0 < self.crop_fraction <= 1:
@@ -91,7 +102,7 @@ class Contract:
 
     @property
     def color(self) -> str:
-        """The colour order of the channels: ``"rgb"``, ``"grayscale"`` or ``"raw"``."""
+        """What a picture is decoded to: ``"rgb"``, ``"grayscale"``, or ``"raw"`` for neither."""
         return {1: "grayscale", 3: "rgb"}.get(self.channels, "raw")
 
     def replace(self, **changes: Any) -> Contract:

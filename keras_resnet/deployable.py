@@ -6,38 +6,72 @@ import json
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_resnet.build import normalize
 from keras_resnet.classifier import ImageClassifier
 
 
 def deployable(model: ImageClassifier) -> ImageClassifier:
-    """The same model as a device runs it: float32, raw pixels 0–255 in, normalization inside.
+    """The same model as a device runs it: float32, raw RGB pixels 0–255 in, normalization inside.
 
     Returns:
-        A new model with its own copy of the weights; mixed-precision layers are rebuilt in
-        float32, which is what their variables are kept in anyway.
+        A new model with its own copy of the weights, channels last; mixed-precision layers are
+        rebuilt in float32, which is what their variables are kept in anyway.
     """
-    float32 = ImageClassifier.from_config(_in_float32(model.get_config()))
+    # Through JSON, as in a saved file: tuples and Keras objects become plain data.
+    config = json.loads(json.dumps(model.get_config()))
+    float32 = ImageClassifier.from_config(_channels_last(_in_float32(config)))
     float32.set_weights(model.get_weights())
-    if model.contract.normalization == "inside":
+    contract = model.contract
+    if contract.normalization == "inside":
         return float32
 
-    contract = model.contract
+    if contract.order == "bgr":
+        _reverse_input_channels(float32)
     pixels = keras.Input((contract.height, contract.width, contract.channels), name="image")
     outputs = float32(normalize(pixels, contract))
     wrapped = ImageClassifier(pixels, outputs, name=model.name)
-    wrapped.contract = contract.replace(normalization="inside")
+    wrapped.contract = contract.replace(normalization="inside", order="rgb")
     return wrapped
 
 
-def _in_float32(config: dict[str, Any]) -> dict[str, Any]:
-    def rebuild(value: Any) -> Any:
-        if isinstance(value, dict):
-            if value.get("class_name") == "DTypePolicy":
-                return {**value, "config": {"name": "float32"}}
-            return {key: rebuild(item) for key, item in value.items()}
-        return [rebuild(item) for item in value] if isinstance(value, list) else value
+def _reverse_input_channels(model: ImageClassifier) -> None:
+    """RGB for BGR, at no cost: in the kernel that meets the channels first."""
+    first = next(layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
+    first.kernel.assign(keras.ops.flip(first.kernel, axis=2))
 
-    # Through JSON, as in a saved file: tuples and Keras objects become plain data.
-    return rebuild(json.loads(json.dumps(config)))
+
+def _in_float32(config: Any) -> Any:
+    if isinstance(config, list):
+        return [_in_float32(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "DTypePolicy":
+        return {**config, "config": {"name": "float32"}}
+    return {key: _in_float32(item) for key, item in config.items()}
+
+
+def _channels_last(model: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a model whose layers all take channels last."""
+    layers = model["layers"]
+    if not any(layer["config"].get("data_format") == "channels_first" for layer in layers):
+        return model
+    # What "build_config" tells are shapes of the old format.
+    changed = [{**layer, "config": _with_channels_last(layer["config"])} for layer in layers]
+    return {**model, "layers": [{**layer, "build_config": None} for layer in changed]}
+
+
+def _with_channels_last(layer: dict[str, Any]) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    if layer.get("data_format") == "channels_first":
+        changes["data_format"] = "channels_last"
+    if layer.get("axis") == 1:  # of a norm
+        changes["axis"] = -1
+    if "batch_shape" in layer:
+        batch, channels, height, width = layer["batch_shape"]
+        changes["batch_shape"] = [batch, height, width, channels]
+    for key in ("scale", "offset"):  # of the normalization, one [[value]] a channel
+        if isinstance(layer.get(key), list):
+            changes[key] = np.ravel(layer[key]).tolist()
+    return {**layer, **changes}

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import keras
+import numpy as np
 
 PACKAGE = "keras_resnet"
 
@@ -76,19 +77,111 @@ class PadChannels(keras.layers.Layer):
     Args:
         before: Number of zero channels in front.
         after: Number of zero channels behind.
+        data_format: ``"channels_last"``, or ``"channels_first"`` for ``(batch, c, height,
+            width)``.
     """
 
-    def __init__(self, before: int, after: int, **kwargs: Any) -> None:
+    def __init__(
+        self, before: int, after: int, data_format: str = "channels_last", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.before = before
         self.after = after
+        self.data_format = data_format
 
     def call(self, inputs: Any) -> Any:
-        return keras.ops.pad(inputs, [(0, 0), (0, 0), (0, 0), (self.before, self.after)])
+        widths = [(0, 0)] * 4
+        widths[self._axis] = (self.before, self.after)
+        return keras.ops.pad(inputs, widths)
+
+    @property
+    def _axis(self) -> int:
+        return 3 if self.data_format == "channels_last" else 1
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        *batch_and_space, channels = input_shape
-        return (*batch_and_space, self.before + (channels or 0) + self.after)
+        shape = list(input_shape)
+        shape[self._axis] = self.before + (shape[self._axis] or 0) + self.after
+        return tuple(shape)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "before": self.before, "after": self.after}
+        own = {"before": self.before, "after": self.after, "data_format": self.data_format}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class BlurPool(keras.layers.Layer):
+    """Blurs by the binomial filter 1 2 1 and keeps every ``strides``-th pixel.
+
+    Zhang 2019, Making Convolutional Networks Shift-Invariant Again, arXiv:1904.11486, section
+    3.2. The border is reflected, as in the author's code and in timm.
+    Input ``(batch, height, width, channels)``, output ``(batch, ceil(height / strides),
+    ceil(width / strides), channels)``.
+
+    Args:
+        strides: By how much height and width shrink.
+        data_format: ``"channels_last"``, or ``"channels_first"``.
+    """
+
+    def __init__(self, strides: int = 2, data_format: str = "channels_last", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.strides = strides
+        self.data_format = data_format
+
+    def call(self, inputs: Any) -> Any:
+        last = self.data_format == "channels_last"
+        channels = inputs.shape[3 if last else 1]
+        around = [(0, 0), (1, 1), (1, 1), (0, 0)] if last else [(0, 0), (0, 0), (1, 1), (1, 1)]
+        binomial = np.outer((1, 2, 1), (1, 2, 1)) / 16
+        kernel = np.repeat(binomial[:, :, np.newaxis, np.newaxis], channels, axis=2)
+        return keras.ops.depthwise_conv(
+            keras.ops.pad(inputs, around, mode="reflect"),
+            keras.ops.cast(kernel, inputs.dtype),
+            strides=self.strides,
+            padding="valid",
+            data_format=self.data_format,
+        )
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        first = 1 if self.data_format == "channels_last" else 2
+        return tuple(
+            -(-size // self.strides) if size and i in (first, first + 1) else size
+            for i, size in enumerate(input_shape)
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"strides": self.strides, "data_format": self.data_format}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class StochasticDepth(keras.layers.Layer):
+    """Drops the whole residual branch of some images of a batch, in training.
+
+    Huang et al. 2016, Deep Networks with Stochastic Depth, arXiv:1603.09382. What is kept is
+    scaled up, so that inference needs no correction. Input and output of any one shape.
+
+    Args:
+        rate: Probability that an image's branch is dropped, at least 0 and below 1.
+        seed: Seed of the draws.
+    """
+
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rate = rate
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        if not training:
+            return inputs
+        shape = (keras.ops.shape(inputs)[0], *[1] * (len(inputs.shape) - 1))
+        # Drawn in float32: in half precision the rate would be rounded.
+        draw = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
+        kept = keras.ops.cast(draw >= self.rate, inputs.dtype)
+        return inputs * kept / (1 - self.rate)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}

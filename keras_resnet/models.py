@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
-from keras_resnet.architectures import ARCHITECTURES, Architecture, find
+from keras_resnet.architectures import ARCHITECTURES, Architecture, VariantName, find
 from keras_resnet.blocks import BATCH_NORM_MOMENTUM
 from keras_resnet.build import Options, build
 from keras_resnet.classifier import ImageClassifier
 from keras_resnet.contract import Contract
+from keras_resnet.weights.load import load, locate
+
+__all__ = [*ARCHITECTURES, "create_model", "list_models"]
 
 
 class Constructor:
@@ -36,82 +38,147 @@ class Constructor:
         classifier_activation: str | Callable | None = "softmax",
         name: str | None = None,
         *,
-        variant: Literal["v1", "v1.5"] = "v1.5",
-        shortcut: Literal["A", "B"] = "B",
+        variant: VariantName | None = None,
+        shortcut: Literal["A", "B", "none"] = "B",
+        output_stride: int | None = None,
+        antialias: bool = False,
+        stochastic_depth: float = 0.0,
+        dropout_rate: float = 0.0,
         zero_init_residual: bool = False,
+        norm: Literal["batch", "sync_batch", "group"] = "batch",
         batch_norm_momentum: float = BATCH_NORM_MOMENTUM,
         batch_norm_epsilon: float | None = None,
+        data_format: Literal["channels_last", "channels_first"] | None = None,
         include_preprocessing: bool = False,
         contract: Contract | None = None,
     ) -> ImageClassifier:
+        architecture = self.architecture.with_variant(variant)
+        source = None if weights is None else locate(weights, architecture)
+        if source is not None and contract is None:
+            contract = source.contract(architecture, classes)
         model = build(
-            self.architecture,
+            architecture,
             include_top=include_top,
             input_tensor=input_tensor,
             input_shape=input_shape,
             pooling=pooling,
             classes=classes,
             classifier_activation=classifier_activation,
-            name=name or self.architecture.name.lower(),
+            name=name or architecture.name.lower(),
             options=Options(
-                variant=variant,
                 shortcut=shortcut,
+                output_stride=output_stride,
+                antialias=antialias,
+                stochastic_depth=stochastic_depth,
+                dropout_rate=dropout_rate,
                 zero_init_residual=zero_init_residual,
+                norm=norm,
                 batch_norm_momentum=batch_norm_momentum,
                 batch_norm_epsilon=batch_norm_epsilon,
+                data_format=data_format,
                 include_preprocessing=include_preprocessing,
                 contract=contract,
             ),
         )
-        if weights is not None:
-            _load(model, weights)
+        if source is not None:
+            model.load_report = load(model, source, model.contract)
         return model
 
 
 _ARGUMENTS = """\
 Args:
     include_top: Whether the pooled, fully connected classifier ends the network.
-    weights: ``None`` for random weights, or the path of a ``.weights.h5`` or ``.keras``
-        file saved from the same network.
+    weights: ``None`` for random weights; ``"imagenet"`` for the best published file, or the
+        tag of one (``"torchvision-v2"``, ``"timm-a1"``, ``"keras"``: see docs/models.md);
+        ``"hf://timm/resnet50.a1_in1k"``; or the path of a ``.keras``, ``.weights.h5``,
+        keras.applications ``.h5``, ``.safetensors``, ``.pth`` or ``.th`` file. What was loaded,
+        adapted and initialized anew stands in ``model.load_report``.
     input_tensor: A Keras tensor to build upon, instead of a new ``keras.Input``.
     input_shape: ``(height, width, channels)``; height and width at least 32 or ``None``
-        for any; 1 to N channels. The architecture's own by default.
+        for any; 1 to N channels. The architecture's own by default. ``(channels, height,
+        width)`` with ``data_format="channels_first"``.
     pooling: Without the top: ``None`` gives ``(batch, h, w, channels)``; ``"avg"`` and
         ``"max"`` give ``(batch, channels)``.
     classes: Number of classes. The architecture's own by default.
     classifier_activation: ``"softmax"``, or ``None`` for logits.
     name: Name of the model.
-    variant: ``"v1.5"`` strides on the 3×3 convolution of a bottleneck block, ``"v1"`` on
-        the first 1×1. Networks of basic blocks are the same in both.
+    variant: ``None`` for the network's own, which is ``"v1.5"`` unless its name says
+        otherwise. ``"v1.5"`` strides on the 3×3 convolution of a bottleneck block, ``"v1"`` on
+        the first 1×1; networks of basic blocks are the same in both. ``"v2"`` puts norm and
+        ReLU before each convolution. ``"c"`` has a stem of three 3×3 convolutions, ``"s"`` a
+        wider one, and ``"d"`` that of c and shortcuts that average before they stride.
     shortcut: ``"B"`` projects where shapes differ; ``"A"`` subsamples and pads with zero
-        channels, as the paper does on CIFAR-10.
-    zero_init_residual: Whether the last gamma of each block starts at zero, so that each
-        block starts as the identity followed by its ReLU.
+        channels, as the paper does on CIFAR-10; ``"none"`` gives a plain network.
+    output_stride: By how much the network shrinks its input at most (8, 16 or 32; 1, 2 or 4
+        for the CIFAR networks); further strides become dilation.
+    antialias: Whether a blur subsamples after strided convolutions and pools.
+    stochastic_depth: Probability in training that the last block is dropped; earlier ones
+        are dropped less, in proportion to their depth.
+    dropout_rate: Dropout before the classifier.
+    zero_init_residual: Whether each block starts as the identity: the last gamma of its
+        branch at zero, or with ``"v2"`` the last kernel.
+    norm: ``"batch"``, ``"sync_batch"`` (statistics over all devices) or ``"group"``.
     batch_norm_momentum: Keras's momentum, 1 − PyTorch's.
     batch_norm_epsilon: ``None`` for the architecture's own.
+    data_format: ``"channels_last"`` or ``"channels_first"``; Keras's setting by default.
     include_preprocessing: Whether the graph takes raw pixels 0–255 and normalizes them
         itself.
-    contract: Normalization, labels and resize rule that travel with the model.
+    contract: Normalization, labels and resize rule that travel with the model; those of the
+        weights by default.
 
 Returns:
     A functional ``keras.Model``. The classifier computes in float32 under any policy.
 
 Raises:
-    ValueError: An argument is out of range; says what was received and what would do.
+    ValueError: An argument is out of range, or the weights cannot be had or do not fit; says
+        what was received and what would do.
 """
 
-ResNet8 = Constructor(ARCHITECTURES["ResNet8"])
 ResNet18 = Constructor(ARCHITECTURES["ResNet18"])
+ResNet34 = Constructor(ARCHITECTURES["ResNet34"])
+ResNet50 = Constructor(ARCHITECTURES["ResNet50"])
+ResNet101 = Constructor(ARCHITECTURES["ResNet101"])
+ResNet152 = Constructor(ARCHITECTURES["ResNet152"])
+ResNet200 = Constructor(ARCHITECTURES["ResNet200"])
+ResNet18V2 = Constructor(ARCHITECTURES["ResNet18V2"])
+ResNet34V2 = Constructor(ARCHITECTURES["ResNet34V2"])
+ResNet50V2 = Constructor(ARCHITECTURES["ResNet50V2"])
+ResNet101V2 = Constructor(ARCHITECTURES["ResNet101V2"])
+ResNet152V2 = Constructor(ARCHITECTURES["ResNet152V2"])
+ResNet200V2 = Constructor(ARCHITECTURES["ResNet200V2"])
+SEResNet18 = Constructor(ARCHITECTURES["SEResNet18"])
+SEResNet34 = Constructor(ARCHITECTURES["SEResNet34"])
+SEResNet50 = Constructor(ARCHITECTURES["SEResNet50"])
+SEResNet101 = Constructor(ARCHITECTURES["SEResNet101"])
+SEResNet152 = Constructor(ARCHITECTURES["SEResNet152"])
+ResNeXt50_32x4d = Constructor(ARCHITECTURES["ResNeXt50_32x4d"])
+ResNeXt101_32x8d = Constructor(ARCHITECTURES["ResNeXt101_32x8d"])
+ResNeXt101_64x4d = Constructor(ARCHITECTURES["ResNeXt101_64x4d"])
+WideResNet50_2 = Constructor(ARCHITECTURES["WideResNet50_2"])
+WideResNet101_2 = Constructor(ARCHITECTURES["WideResNet101_2"])
+ResNetRS50 = Constructor(ARCHITECTURES["ResNetRS50"])
+ResNetRS101 = Constructor(ARCHITECTURES["ResNetRS101"])
+ResNetRS152 = Constructor(ARCHITECTURES["ResNetRS152"])
+ResNetRS200 = Constructor(ARCHITECTURES["ResNetRS200"])
+ResNetRS270 = Constructor(ARCHITECTURES["ResNetRS270"])
+ResNetRS350 = Constructor(ARCHITECTURES["ResNetRS350"])
+ResNetRS420 = Constructor(ARCHITECTURES["ResNetRS420"])
 ResNet20 = Constructor(ARCHITECTURES["ResNet20"])
 ResNet32 = Constructor(ARCHITECTURES["ResNet32"])
-ResNet34 = Constructor(ARCHITECTURES["ResNet34"])
 ResNet44 = Constructor(ARCHITECTURES["ResNet44"])
-ResNet50 = Constructor(ARCHITECTURES["ResNet50"])
 ResNet56 = Constructor(ARCHITECTURES["ResNet56"])
-ResNet101 = Constructor(ARCHITECTURES["ResNet101"])
 ResNet110 = Constructor(ARCHITECTURES["ResNet110"])
-ResNet152 = Constructor(ARCHITECTURES["ResNet152"])
 ResNet1202 = Constructor(ARCHITECTURES["ResNet1202"])
+ResNet20V2 = Constructor(ARCHITECTURES["ResNet20V2"])
+ResNet32V2 = Constructor(ARCHITECTURES["ResNet32V2"])
+ResNet44V2 = Constructor(ARCHITECTURES["ResNet44V2"])
+ResNet56V2 = Constructor(ARCHITECTURES["ResNet56V2"])
+ResNet110V2 = Constructor(ARCHITECTURES["ResNet110V2"])
+ResNet1202V2 = Constructor(ARCHITECTURES["ResNet1202V2"])
+WideResNet28_10 = Constructor(ARCHITECTURES["WideResNet28_10"])
+WideResNet40_2 = Constructor(ARCHITECTURES["WideResNet40_2"])
+WideResNet16_8 = Constructor(ARCHITECTURES["WideResNet16_8"])
+ResNet8 = Constructor(ARCHITECTURES["ResNet8"])
 
 
 def list_models() -> list[str]:
@@ -130,24 +197,3 @@ def create_model(name: str, /, **kwargs: Any) -> ImageClassifier:
         ValueError: There is no such network; the message suggests the nearest.
     """
     return Constructor(find(name))(**kwargs)
-
-
-def _load(model: ImageClassifier, weights: str | os.PathLike[str]) -> None:
-    path = os.fspath(weights)
-    if not path.endswith((".weights.h5", ".keras")):
-        raise ValueError(
-            "weights must be None or the path of a .weights.h5 or .keras file. "
-            f"Received: weights={path!r}"
-        )
-    if not os.path.isfile(path):
-        raise ValueError(f"There is no weights file {path!r}")
-    try:
-        with warnings.catch_warnings():  # Keras warns of what it then raises an error for
-            warnings.simplefilter("ignore")
-            model.load_weights(path)
-    except Exception as error:  # h5py, zipfile and Keras raise a dozen types
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(
-            f"{path!r} does not hold the weights of this network. Build the one that was saved, "
-            f"with the same options and classes. Keras says: {reason}"
-        ) from error

@@ -29,7 +29,7 @@ def preprocess_input(x: Any, contract: Contract | None = None) -> Any:
             by default.
 
     Returns:
-        float32 of the same shape.
+        float32 of the same shape, its channels in the order that the model takes.
     """
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -42,7 +42,8 @@ def preprocess_input(x: Any, contract: Contract | None = None) -> Any:
     x = keras.ops.convert_to_numpy(x).astype("float32")
     if x.shape[-1] != len(mean):
         raise ValueError(f"Expected {len(mean)} channels in the last axis. Received: {x.shape}")
-    return (x - np.array(mean, "float32")) / np.array(std, "float32")
+    x = (x - np.array(mean, "float32")) / np.array(std, "float32")
+    return x[..., ::-1] if contract is not None and contract.order == "bgr" else x
 
 
 def decode_predictions(

@@ -24,15 +24,17 @@ class ModelConfig:
 
     Attributes:
         architecture: One of ``keras_resnet.list_models()``.
-        variant: ``"v1"`` or ``"v1.5"``.
-        shortcut: ``"A"`` (subsample and zero-pad) or ``"B"`` (projection).
+        variant: ``"v1"``, ``"v1.5"``, ``"v2"``, ``"c"``, ``"s"``, ``"d"``, or ``"auto"`` for the
+            architecture's own.
+        shortcut: ``"A"`` (subsample and zero-pad), ``"B"`` (projection), or ``"none"`` for a
+            plain network.
         zero_init_residual: Whether each block starts as the identity.
         size: Height and width of the input, in pixels.
     """
 
     architecture: str = "ResNet50"
-    variant: Literal["v1", "v1.5"] = "v1.5"
-    shortcut: Literal["A", "B"] = "B"
+    variant: Literal["auto", "v1", "v1.5", "v2", "c", "s", "d"] = "auto"
+    shortcut: Literal["A", "B", "none"] = "B"
     zero_init_residual: bool = True
     size: int = 224
 

@@ -106,7 +106,7 @@ def make_model(experiment: Experiment, contract: Contract) -> ImageClassifier:
         config.architecture,
         input_shape=(config.size, config.size, contract.channels),
         classes=len(contract.labels),
-        variant=config.variant,
+        variant=None if config.variant == "auto" else config.variant,
         shortcut=config.shortcut,
         zero_init_residual=config.zero_init_residual,
         include_preprocessing=True,

@@ -14,12 +14,15 @@ from typing import Any, Literal
 import numpy as np
 import safetensors
 
+from keras_resnet.contract import Contract
 from keras_resnet.weights.apart import read_hdf5_apart
 from keras_resnet.weights.archive import check_archive
 from keras_resnet.weights.pytorch import read_torch
 from keras_resnet.weights.refusal import reason
 
 KERAS_WEIGHTS = "model.weights.h5"
+KERAS_CONFIG = "config.json"
+CONTRACT = "contract"
 # The number with which torch.save began before it wrote archives, as pickled.
 LEGACY_TORCH = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
 CONTENT = {
@@ -63,10 +66,13 @@ class Tensors:
             the order of the layers in the model, Keras 3 that of the layers of each class,
             class by class, safetensors none that means anything. ``bfloat16`` is widened to
             ``float32``; every other type is as in the file.
+        contract: That of the model which was saved, where a ``.keras`` file or safetensors
+            written by this package holds it.
     """
 
     format: Literal["safetensors", "torch", "keras-h5", "keras-weights-h5", "keras"]
     arrays: dict[str, np.ndarray]
+    contract: Contract | None = None
 
 
 def read_tensors(path: str | os.PathLike[str]) -> Tensors:
@@ -91,13 +97,16 @@ def read_tensors(path: str | os.PathLike[str]) -> Tensors:
 def _read(path: Path) -> Tensors:
     kind = _kind(path)
     if kind == "safetensors":
-        return Tensors("safetensors", _with_torch_names(_read_safetensors(path)))
+        arrays, metadata = _read_safetensors(path)
+        return Tensors("safetensors", _with_torch_names(arrays), _contract(metadata))
     if kind == "torch":
         return Tensors("torch", _with_torch_names(read_torch(path)))
     if kind == "hdf5":
         return Tensors(*read_hdf5_apart(path))
     check_archive(path)
-    return Tensors("keras", read_hdf5_apart(path, KERAS_WEIGHTS)[1])
+    with zipfile.ZipFile(path) as archive:
+        model = json.loads(archive.read(KERAS_CONFIG))
+    return Tensors("keras", read_hdf5_apart(path, KERAS_WEIGHTS)[1], _contract(model["config"]))
 
 
 def _kind(path: Path) -> str:
@@ -144,11 +153,12 @@ def _content_of_archive(path: Path) -> str:
     raise ValueError(f"it is a zip archive with neither {KERAS_WEIGHTS} nor PyTorch's data.pkl")
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     with safetensors.safe_open(path, framework="np") as file:
         # The library has checked the header, but lets the last of two equal names win.
         _check_header(path)
-        return {name: _widened(file.get_tensor(name)) for name in file.offset_keys()}
+        arrays = {name: _widened(file.get_tensor(name)) for name in file.offset_keys()}
+        return arrays, file.metadata() or {}
 
 
 def _check_header(path: Path) -> None:
@@ -162,6 +172,14 @@ def _check_header(path: Path) -> None:
         return dict(pairs)
 
     json.loads(header, object_pairs_hook=unique)
+
+
+def _contract(holder: dict[str, Any]) -> Contract | None:
+    """The contract of a model's configuration, or as text in a file's metadata."""
+    data = holder.get(CONTRACT)
+    if data is None:
+        return None
+    return Contract.from_dict(json.loads(data) if isinstance(data, str) else data)
 
 
 def _widened(array: np.ndarray) -> np.ndarray:

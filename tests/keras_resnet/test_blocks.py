@@ -6,14 +6,14 @@ import keras
 import numpy as np
 import pytest
 
-from keras_resnet.blocks import BLOCKS, Style, basic_block
+from keras_resnet.blocks import BLOCKS, Place, Style, basic_block
 
 WIDTH = {"basic": 8, "bottleneck": 2}  # both put out 8 channels
 
 
 def block_model(kind: str, channels: int, stride: int, style: Style) -> keras.Model:
     x = keras.Input((9, 10, channels))
-    y = BLOCKS[kind](x, WIDTH[kind], stride, style=style)
+    y = BLOCKS[kind, False](x, WIDTH[kind], Place(stride=stride), style)
     return keras.Model(x, y)
 
 
@@ -25,14 +25,14 @@ def shuffle(model: keras.Model, rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("kind", BLOCKS)
+@pytest.mark.parametrize("kind", WIDTH)
 def test_zero_init_block_is_the_relu(rng: np.random.Generator, kind: str, training: bool) -> None:
     model = block_model(kind, 8, 1, Style(zero_init_residual=True))
     x = rng.normal(size=(2, 9, 10, 8)).astype("float32")
     np.testing.assert_array_equal(model(x, training=training), np.maximum(x, 0))
 
 
-@pytest.mark.parametrize("kind", BLOCKS)
+@pytest.mark.parametrize("kind", WIDTH)
 def test_zero_init_projection_is_the_relu_of_the_shortcut(
     rng: np.random.Generator, kind: str
 ) -> None:
@@ -115,7 +115,7 @@ def test_is_pytorchs_textbook_block(rng: np.random.Generator, channels: int, str
     torch = pytest.importorskip("torch")
     theirs = textbook_block(channels, 6, stride)
     x = keras.Input((9, 10, channels))
-    ours = keras.Model(x, basic_block(x, 6, stride, style=Style(conv_bias=True)))
+    ours = keras.Model(x, basic_block(x, 6, Place(stride=stride), Style(conv_bias=True)))
     copy_weights(theirs, ours, rng)
     images = rng.normal(size=(2, 9, 10, channels)).astype("float32")
     with torch.no_grad():

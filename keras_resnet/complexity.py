@@ -1,0 +1,39 @@
+"""What a model costs, counted from its layers."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+
+
+def multiply_adds(model: keras.Model) -> int:
+    """Multiplications with addition for one image, in convolutions and dense layers.
+
+    Norms, activations and pooling are left out, as published figures leave them out.
+
+    Args:
+        model: A functional model of fixed input size.
+
+    Raises:
+        ValueError: The size of an output is not known.
+    """
+    return sum(_of_layer(layer) for layer in model.layers)
+
+
+def _of_layer(layer: keras.Layer) -> int:
+    if isinstance(layer, keras.Model):
+        return multiply_adds(layer)
+    if isinstance(layer, keras.layers.Dense):
+        return math.prod(layer.kernel.shape)
+    if not isinstance(layer, keras.layers.Conv2D):
+        return 0
+    shape = layer.output.shape
+    height, width = shape[1:3] if layer.data_format == "channels_last" else shape[2:4]
+    if height is None or width is None:
+        raise ValueError(
+            f"{layer.name} puts out any size, so its work is not known. Build the model with a "
+            "fixed input_shape, such as (224, 224, 3)."
+        )
+    # The kernel's shape is (height, width, inputs of a group, outputs).
+    return math.prod(layer.kernel.shape) * height * width

@@ -1,0 +1,51 @@
+"""Training only a part of a network."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import keras
+
+from keras_resnet.contract import one_of
+
+
+def freeze(
+    model: keras.Model,
+    through: str | None = "stage3",
+    batch_norm: Literal["frozen", "train"] = "frozen",
+) -> None:
+    """Keeps the first layers of a network as they are while the rest is trained.
+
+    Compile the model afterwards: Keras reads what is trainable when it compiles. Calling it
+    again with another ``through`` freezes that and sets the rest free.
+
+    Args:
+        model: A network of this package.
+        through: The last part to be frozen: ``"stem"``, ``"stage1"`` … ``"stage4"``, or
+            ``None`` to set everything free.
+        batch_norm: What the norms in the frozen part do. ``"frozen"``: they run in inference
+            mode, and their statistics stay still; use it for few images or small batches.
+            ``"train"``: they use the statistics of the batch and go on learning theirs, and
+            their gamma and beta are trained.
+
+    Raises:
+        ValueError: The network has no such part.
+    """
+    one_of("batch_norm", batch_norm, ("frozen", "train"))
+    parts = [_part(layer.name) for layer in model.layers]
+    named = sorted({part for part in parts if part >= 0})
+    allowed = (*("stem" if part == 0 else f"stage{part}" for part in named), None)
+    one_of("through", through, allowed)
+    last = -1 if through is None else allowed.index(through)
+    for layer, part in zip(model.layers, parts):
+        norm = isinstance(layer, (keras.layers.BatchNormalization, keras.layers.GroupNormalization))
+        layer.trainable = not 0 <= part <= last or (norm and batch_norm == "train")
+
+
+def _part(name: str) -> int:
+    """0 for the stem, the number of a stage, and −1 for what comes before and after them."""
+    if name.startswith("stem_"):
+        return 0
+    stage = re.match(r"stage(\d+)_", name)
+    return int(stage[1]) if stage else -1

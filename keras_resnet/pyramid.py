@@ -1,0 +1,114 @@
+"""A network as the encoder of a detector or a segmenter: outputs at several strides."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_resnet.classifier import ImageClassifier, deep_recursion
+from keras_resnet.layers import PACKAGE
+from keras_resnet.models import create_model
+
+FIRST_LEVEL = 2  # of the first stage: it has shrunk an ImageNet network's input by 2²
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class FeaturePyramid(keras.Model):
+    """A functional model whose output is a dictionary of feature maps, ``"P2"`` to ``"P5"``."""
+
+    # The parameters of Keras's own functional models: by their names it recognizes this as one.
+    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
+        with deep_recursion():
+            super().__init__(inputs, outputs, name=name, **kwargs)
+
+    @property
+    def pyramid_outputs(self) -> dict[str, Any]:
+        """Symbolic output of each level, as KerasHub wants it of an image encoder."""
+        return dict(self.output)
+
+    @property
+    def strides(self) -> dict[str, int]:
+        """By how much each level is smaller than the input."""
+        return {level: _stride(output) for level, output in self.output.items()}
+
+
+def features(
+    model: ImageClassifier | str, levels: Sequence[int] = (2, 3, 4, 5), **kwargs: Any
+) -> FeaturePyramid:
+    """The outputs of a network's stages, for detection and segmentation.
+
+    Level 2 is the first stage, and so on. In an ImageNet network level ``n`` is smaller than the
+    input by 2ⁿ, unless ``output_stride`` stops that; in a CIFAR network by 2ⁿ⁻². The result's
+    ``strides`` says by how much. Of a v2 network, each level is taken after the norm and the
+    ReLU that follow its stage.
+
+    Args:
+        model: A network of this package, whose layers are then shared; or a name for
+            ``create_model``, which is called with ``include_top=False``.
+        levels: Which levels, of 2 to 5 (2 to 4 in the CIFAR networks).
+        **kwargs: The constructor's arguments, where a name is given.
+
+    Returns:
+        A model with the output ``{"P2": (batch, height, width, channels), …}``.
+
+    Raises:
+        ValueError: A level does not exist, or arguments are given beside a model.
+    """
+    if isinstance(model, str):
+        model = create_model(model, include_top=False, **kwargs)
+    elif kwargs:
+        raise ValueError(
+            f"Arguments go with a name, such as features('ResNet50'). Received: {sorted(kwargs)} "
+            f"and a {type(model).__name__}"
+        )
+    outputs = _stage_outputs(model)
+    if not levels or not set(levels) <= set(outputs):
+        raise ValueError(
+            f"levels of {model.name} must be some of {', '.join(map(str, outputs))}. "
+            f"Received: levels={levels!r}"
+        )
+    chosen = {f"P{level}": outputs[level] for level in sorted(levels)}
+    return FeaturePyramid(model.inputs, chosen, name=f"{model.name}_features")
+
+
+def _stage_outputs(model: keras.Model) -> dict[int, Any]:
+    """The deepest output of each stage, by level."""
+    blocks = [re.match(r"stage(\d+)_block(\d+)_", layer.name) for layer in model.layers]
+    depths: dict[int, int] = {}
+    for block in filter(None, blocks):
+        stage, number = map(int, block.groups())
+        depths[stage] = max(number, depths.get(stage, 0))
+    if not depths:
+        raise ValueError(f"{model.name} has no stages: it is not a network of keras_resnet")
+    names = {layer.name for layer in model.layers}
+    return {
+        FIRST_LEVEL + stage - 1: model.get_layer(_output_name(stage, depths, names)).output
+        for stage in sorted(depths)
+    }
+
+
+def _output_name(stage: int, depths: dict[int, int], names: set[str]) -> str:
+    out = f"stage{stage}_block{depths[stage]}_out"
+    if out in names:
+        return out
+    # Of a pre-activation network: the activation before the block that shrinks next.
+    if stage == max(depths):
+        return "post_relu"
+    early = "stem_pool" in names  # as in build.py, ImageNet's shrink in a stage's last block
+    block = f"stage{stage}_block{depths[stage]}" if early else f"stage{stage + 1}_block1"
+    return f"{block}_relu1"
+
+
+def _stride(output: Any) -> int:
+    """The product of the strides between the input and a tensor."""
+    stride = 1
+    while output is not None:
+        operation, node, _ = output._keras_history
+        own = getattr(operation, "strides", 1)
+        stride *= own[0] if isinstance(own, (tuple, list)) else own
+        inputs = operation._inbound_nodes[node].input_tensors
+        output = inputs[0] if inputs else None
+    return stride

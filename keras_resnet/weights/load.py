@@ -1,0 +1,348 @@
+"""``weights=``: from a file, or the name of a published one, into a model.
+
+Nothing is skipped silently and nothing is loaded by half: either every weight of the network
+has its value and the report says where it came from, or there is an error and the model is as
+it was.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_resnet.architectures import Architecture
+from keras_resnet.build import default_contract
+from keras_resnet.classifier import ImageClassifier
+from keras_resnet.contract import Contract
+from keras_resnet.weights import catalog
+from keras_resnet.weights.catalog import Published
+from keras_resnet.weights.download import fetch
+from keras_resnet.weights.likely import likely
+from keras_resnet.weights.mapping import (
+    EPSILON,
+    Convention,
+    convention,
+    from_file,
+    full_name,
+    head_names,
+    layer_names,
+)
+from keras_resnet.weights.readers import Tensors, read_tensors
+
+HEAD = "predictions"
+STEMS = ("stem_conv", "stem_conv1")
+# What a file can tell of how its images were prepared.
+PREPROCESSING = ("mean", "std", "order", "labels", "resize", "crop_fraction", "interpolation")
+SUFFIXES = (".keras", ".h5", ".safetensors", ".pth", ".pt", ".th")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every weight, by names such as ``stem_conv/kernel``.
+
+    Attributes:
+        source: The file.
+        loaded: Weights that have the file's values, adapted ones included.
+        adapted: What was changed on the way in, and how.
+        reinitialised: Weights of the classifier that stay random, because the file's is for
+            another number of classes.
+        unused: Weights of the file that this network has no place for: those of the
+            classifier, where it has none.
+        missing: Weights of the classifier that stay random, because the file has none.
+    """
+
+    source: str
+    loaded: tuple[str, ...]
+    adapted: Mapping[str, str]
+    reinitialised: tuple[str, ...]
+    unused: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{'weights':14} {self.source}", f"{'loaded':14} {len(self.loaded)}"]
+        changes = [f"{_some(names)}: {how}" for how, names in self._by_change().items()]
+        for title, names in (
+            ("adapted", changes),
+            ("reinitialised", self.reinitialised),
+            ("unused", self.unused),
+            ("missing", self.missing),
+        ):
+            count = len(self.adapted) if title == "adapted" else len(names)
+            lines.append(f"{title:14} {count}")
+            lines += [f"{'':14} {name}" for name in names]
+        return "\n".join(lines)
+
+    def _by_change(self) -> dict[str, list[str]]:
+        changes: dict[str, list[str]] = {}
+        for name, how in self.adapted.items():
+            changes.setdefault(how, []).append(name)
+        return changes
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights that were found and read, before there is a model to put them into.
+
+    Attributes:
+        name: Where they come from, for people.
+        tensors: The content of the file.
+        published: Its row of the catalog, where it is a file of that.
+    """
+
+    name: str
+    tensors: Tensors
+    published: Published | None = None
+
+    @property
+    def convention(self) -> Convention:
+        found = convention(self.tensors.arrays)
+        if found is None:
+            raise ValueError(
+                f"{self.name} does not name its weights as keras_resnet, torchvision, timm or "
+                f"keras.applications do. The first is {next(iter(self.tensors.arrays), 'none')!r}"
+            )
+        return found
+
+    @property
+    def variant(self) -> str | None:
+        """The variant that the weights were trained in, where that is known."""
+        if self.published:
+            return self.published.variant
+        if self.convention == "keras.applications":
+            return "v2" if "post_bn/gamma" in self.tensors.arrays else "v1"
+        return None
+
+    @property
+    def order(self) -> str:
+        """The order in which the first kernel takes red, green and blue."""
+        return self._preprocessing().get("order", "rgb")
+
+    def contract(self, architecture: Architecture, classes: int | None) -> Contract | None:
+        """How images were prepared for these weights, or ``None`` where nobody says."""
+        contract = self.preprocessing(default_contract(architecture))
+        if contract is None:
+            return None
+        number = architecture.classes if classes is None else classes
+        return contract if len(contract.labels) == number else contract.replace(labels=())
+
+    def preprocessing(self, contract: Contract) -> Contract | None:
+        """The same, for a model that has a contract; its size and channels stay."""
+        known = self._preprocessing()
+        if not known:
+            return None
+        if contract.channels != 3:
+            known = {**known, "order": "rgb"}
+        return contract.replace(**known)
+
+    def _preprocessing(self) -> dict[str, Any]:
+        if self.tensors.contract is not None:
+            return {key: getattr(self.tensors.contract, key) for key in PREPROCESSING}
+        if self.published:
+            return self.published.contract_fields()
+        if self.convention == "keras.applications" and self.variant is not None:
+            return catalog.APPLICATIONS_PREPROCESSING[self.variant]
+        return {}
+
+
+def locate(weights: str | os.PathLike[str], architecture: Architecture) -> Source:
+    """Finds, downloads where needed, checks and reads what ``weights=`` names.
+
+    Raises:
+        ValueError: There is no such file or tag, it cannot be had, or it is not readable.
+    """
+    text = os.fspath(weights)
+    if text.startswith("hf://"):
+        return _hub(text)
+    if isinstance(weights, os.PathLike) or _is_path(text):
+        return _open(Path(text))
+    published = catalog.find(architecture.name, architecture.variant, text)
+    return Source(published.urls[0], read_tensors(fetch(published)), published)
+
+
+def load_weights(model: ImageClassifier, weights: str | os.PathLike[str]) -> LoadReport:
+    """Puts the weights of a file into a network that is there already.
+
+    A model that normalizes outside takes over how images were prepared for the weights, as far
+    as the file tells; one that normalizes inside keeps its own.
+
+    Args:
+        model: A network of this package.
+        weights: The path of a file, or ``hf://owner/name``; see ``weights=`` of the constructors.
+
+    Returns:
+        What became of every weight.
+
+    Raises:
+        ValueError: The file cannot be had or does not fit; the model is as it was.
+    """
+    text = os.fspath(weights)
+    source = _hub(text) if text.startswith("hf://") else _open(Path(text))
+    contract = model.contract
+    prepared = source.preprocessing(contract) if contract.normalization == "outside" else None
+    report = load(model, source, prepared or contract)
+    model.contract = prepared or contract
+    return report
+
+
+def load(model: ImageClassifier, source: Source, contract: Contract) -> LoadReport:
+    """Puts weights into a network; all of them, or none where there is an error.
+
+    Args:
+        model: A network of this package.
+        source: The weights.
+        contract: What the model will expect of an image: its order of channels decides that
+            of the first kernel's.
+
+    Raises:
+        ValueError: A weight does not fit; names it, both shapes and the likely network.
+    """
+    _check_variant(model, source)
+    fitting = _Fitting(model, source, contract)
+    for layer, variable in _variables(model):
+        fitting.take(layer, variable)
+    report = fitting.report()
+    for layer, variable in _variables(model):
+        value = fitting.values.get(_name(layer, variable))
+        if value is not None:
+            variable.assign(value)
+    return report
+
+
+class _Fitting:
+    """The weights of a file on their way into a network."""
+
+    def __init__(self, model: ImageClassifier, source: Source, contract: Contract) -> None:
+        self.source = source
+        self.order = contract.order
+        self.convention = source.convention
+        self.left = dict(source.tensors.arrays)
+        self.layers = {layer.name: layer for layer in model.layers}
+        self.names = layer_names(model, self.convention, self.left)
+        self.values: dict[str, np.ndarray] = {}
+        self.adapted: dict[str, str] = {}
+        self.reinitialised: list[str] = []
+        self.missing: list[str] = []
+
+    def take(self, layer: Any, variable: Any) -> None:
+        """Takes the value of one variable out of the file."""
+        ours, shape = _name(layer, variable), tuple(variable.shape)
+        theirs = self._find(layer.name, variable.name)
+        if theirs is None and layer.name == HEAD:
+            self.missing.append(ours)
+            return
+        if theirs is None:
+            raise self._error(f"it has nothing for {ours} {shape}")
+        value = from_file(self.left.pop(theirs), self.convention).astype("float32")
+        if layer.name in STEMS and variable.name == "kernel":
+            self._take_stem(ours, theirs, value, shape)
+        elif value.shape == shape:
+            self.values[ours] = self._corrected(layer, variable.name, value)
+        elif layer.name == HEAD:
+            self.reinitialised.append(ours)
+        else:
+            raise self._error(f"its {theirs} is {value.shape}, and {ours} is {shape}")
+
+    def report(self) -> LoadReport:
+        """What became of every weight; an error if the file has weights that belong nowhere."""
+        heads = tuple(f"{name}{dot}" for name in head_names(self.convention) for dot in "./")
+        homeless = [name for name in self.left if HEAD in self.layers or not name.startswith(heads)]
+        if homeless:
+            shape = self.left[homeless[0]].shape
+            raise self._error(f"its {homeless[0]} {shape} has no place here")
+        return LoadReport(
+            source=self.source.name,
+            loaded=tuple(self.values),
+            adapted=self.adapted,
+            reinitialised=tuple(self.reinitialised),
+            unused=tuple(self.left),
+            missing=tuple(self.missing),
+        )
+
+    def _find(self, layer: str, variable: str) -> str | None:
+        names = (full_name(name, variable, self.convention) for name in self.names[layer])
+        return next((name for name in names if name in self.left), None)
+
+    def _take_stem(self, ours: str, theirs: str, value: np.ndarray, shape: tuple[int, ...]) -> None:
+        if value.ndim != 4 or (*value.shape[:2], value.shape[3]) != (*shape[:2], shape[3]):
+            raise self._error(f"its {theirs} is {value.shape}, and {ours} is {shape}")
+        if value.shape[2] == 3 and self.source.order != self.order:
+            value = value[:, :, ::-1]
+            self.adapted[ours] = f"input channels from {self.source.order} to {self.order}"
+        if value.shape[2] != shape[2]:
+            value, self.adapted[ours] = _with_channels(value, shape[2])
+        self.values[ours] = value
+
+    def _corrected(self, layer: Any, variable: str, value: np.ndarray) -> np.ndarray:
+        """Norms make up for what the file's network has and this one does not."""
+        if variable == "moving_variance" and self.convention in EPSILON:
+            return value + np.float32(EPSILON[self.convention] - layer.epsilon)
+        if variable != "moving_mean":
+            return value
+        # The bias of a convolution before a norm only shifts the mean that the norm subtracts.
+        conv = layer.name.replace("norm", "conv")
+        bias = self._find(conv, "bias") if conv in self.names else None
+        if bias is None or self.layers[conv].use_bias:
+            return value
+        self.adapted[f"{layer.name}/moving_mean"] = "the convolution's bias is folded in"
+        return value - self.left.pop(bias).astype("float32")
+
+    def _error(self, what: str) -> ValueError:
+        guess = likely(self.source.tensors.arrays, self.convention)
+        hint = f" They look like the weights of {guess}." if guess else ""
+        return ValueError(f"{self.source.name} does not fit this network: {what}.{hint}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _open(path: Path) -> Source:
+    return Source(str(path), read_tensors(path), catalog.identify(path))
+
+
+def _hub(address: str) -> Source:
+    return Source(address, read_tensors(fetch(address)), catalog.at(address))
+
+
+def _is_path(text: str) -> bool:
+    return text.endswith(SUFFIXES) or "/" in text or os.sep in text or Path(text).exists()
+
+
+def _variables(model: keras.Model) -> Iterator[tuple[Any, Any]]:
+    for layer in model.layers:
+        for variable in layer.weights:
+            yield layer, variable
+
+
+def _name(layer: Any, variable: Any) -> str:
+    return f"{layer.name}/{variable.name}"
+
+
+def _with_channels(kernel: np.ndarray, channels: int) -> tuple[np.ndarray, str]:
+    """A kernel for another number of input channels, whose outputs keep their size."""
+    before = kernel.shape[2]
+    if channels == 1:  # a gray image is the same in red, green and blue
+        return kernel.sum(axis=2, keepdims=True), f"summed over {before} input channels"
+    repeated = np.tile(kernel, (1, 1, -(-channels // before), 1))[:, :, :channels]
+    how = f"{before} input channels repeated to {channels} and scaled by {before}/{channels}"
+    return repeated * np.float32(before / channels), how
+
+
+def _check_variant(model: keras.Model, source: Source) -> None:
+    """v1 and v1.5 have the same weights, so that no shape tells them apart."""
+    first = next((x for x in model.layers if x.name == "stage2_block1_conv1"), None)
+    bottleneck = any(layer.name == "stage1_block1_conv3" for layer in model.layers)
+    if first is None or not bottleneck or source.variant not in ("v1", "v1.5"):
+        return
+    graph = "v1" if 2 in first.strides else "v1.5"
+    if graph != source.variant:
+        raise ValueError(
+            f"{source.name} holds {source.variant} weights and this graph is {graph}: they would "
+            f"fit and answer wrongly. Build it with variant={source.variant!r}"
+        )

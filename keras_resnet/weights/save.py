@@ -1,0 +1,57 @@
+"""Weights to a file that PyTorch libraries read."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+from safetensors.numpy import save
+
+from keras_resnet.classifier import ImageClassifier
+from keras_resnet.weights.mapping import full_name, layer_names, to_torch
+from keras_resnet.weights.readers import CONTRACT
+
+
+def save_weights(model: ImageClassifier, path: str | os.PathLike[str]) -> Path:
+    """Writes the weights as safetensors with the names of torchvision and timm.
+
+    ``load_state_dict(safetensors.torch.load_file(path), strict=False)`` of the same network in
+    PyTorch accepts them; what it then calls missing are its ``num_batches_tracked``, counters
+    that inference does not use. The contract travels in the file's metadata, and ``weights=``
+    reads it back.
+
+    Args:
+        model: A network of this package.
+        path: A file named ``.safetensors``; written beside and renamed.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: The path has another suffix, or the folder is not there.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"The path must end in .safetensors. Received: {path}")
+    if not path.parent.is_dir():
+        raise ValueError(f"There is no folder {path.parent}")
+    names = layer_names(model, "torch", ())
+    arrays = {
+        full_name(names[layer.name][0], variable.name, "torch"): np.ascontiguousarray(
+            to_torch(keras.ops.convert_to_numpy(variable).astype("float32"))
+        )
+        for layer in model.layers
+        for variable in layer.weights
+    }
+    contract = json.dumps(model.contract.to_dict(), ensure_ascii=False)
+    content = save(arrays, metadata={"format": "pt", CONTRACT: contract})
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
