@@ -13,6 +13,9 @@ import keras
 
 from keras_resnet.contract import Contract
 from keras_resnet.layers import PACKAGE
+from keras_resnet.weights.apart import read_hdf5_apart
+from keras_resnet.weights.archive import KERAS_WEIGHTS, check_archive
+from keras_resnet.weights.refusal import reason
 
 if TYPE_CHECKING:
     from keras_resnet.weights.load import LoadReport
@@ -57,15 +60,18 @@ def load_model(path: str | os.PathLike[str]) -> ImageClassifier:
     """Reads a ``.keras`` file that holds a model with a contract. No code in it is run.
 
     Raises:
-        ValueError: The file is missing, damaged, or holds a model without a contract.
+        ValueError: The file is missing, damaged, hostile, or holds a model without a contract.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"There is no model file {path}")
     try:
+        check_archive(path)
+        # Keras reads the weights in this process, where the HDF5 library could hang or crash.
+        read_hdf5_apart(path, KERAS_WEIGHTS)
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises a dozen types for damaged files
-        raise ValueError(f"{path} is not a readable .keras file: {_first_line(error)}") from error
+        raise ValueError(f"{path} is not a readable .keras file: {reason(error)}") from error
     if not isinstance(model, ImageClassifier):
         raise ValueError(
             f"{path} holds a {type(model).__name__} without a contract. Build the model with "
@@ -83,7 +89,3 @@ def deep_recursion() -> Iterator[None]:
         yield
     finally:
         sys.setrecursionlimit(before)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

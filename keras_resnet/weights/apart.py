@@ -1,6 +1,7 @@
 """Reads HDF5 in a process of its own, because the library may crash or hang on a damaged file.
 
-Of some thousand random mutations of a small file, one made HDF5 1.14.6 loop for ever.
+Of 10,000 random mutations of two small files, HDF5 1.14.6 looped for ever on twelve and
+crashed on one.
 The process starts in a few tenths of a second: it imports h5py, and not Keras.
 """
 
@@ -38,6 +39,7 @@ def read_hdf5_apart(
         ValueError: Whatever is wrong with the file.
     """
     arguments = [os.fspath(path)] if member is None else [os.fspath(path), member]
+    places = [place or os.getcwd() for place in sys.path]
     with tempfile.TemporaryFile() as answered:
         try:
             status = subprocess.run(
@@ -45,7 +47,7 @@ def read_hdf5_apart(
                 stdin=subprocess.DEVNULL,
                 stdout=answered,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
                 timeout=START_SECONDS + os.path.getsize(path) / SLOWEST_DISK,
             ).returncode
         except subprocess.TimeoutExpired:

@@ -8,6 +8,8 @@ from pathlib import PurePosixPath
 
 from keras_resnet.weights.refusal import check_size
 
+# Where Keras 3 keeps the weights in a .keras file.
+KERAS_WEIGHTS = "model.weights.h5"
 ENCRYPTED = 0x1
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 

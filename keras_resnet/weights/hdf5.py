@@ -82,8 +82,10 @@ def _legacy(root: h5py.Group) -> Iterator[tuple[str, h5py.Dataset]]:
     for layer in layers:
         group = _group(root, layer)
         for weight in _strings(group, "weight_names"):
-            variable = re.sub(r":\d+$", "", weight).removeprefix(f"{layer}/")
-            yield f"{layer}/{variable}", _descend(group, weight)
+            # Keras 2 writes conv/kernel:0, Keras 3 conv/kernel or sequential/conv/kernel.
+            whole = "/" + re.sub(r":\d+$", "", weight)
+            _, found, variable = whole.partition(f"/{layer}/")
+            yield f"{layer}/{variable}" if found else f"{layer}{whole}", _descend(group, weight)
 
 
 def _keras3(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:

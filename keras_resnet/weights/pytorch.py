@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,9 @@ def _load(path: str | os.PathLike[str], zipped: bool) -> Any:
     try:
         # Mapped, each tensor is a slice of the file, with its bounds checked; read record by
         # record, torch believes the size that the pickle claims. Legacy files cannot be mapped.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch makes of damaged files
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         # torch's own message goes on to recommend weights_only=False.
         raise ValueError(

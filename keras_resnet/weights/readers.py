@@ -16,11 +16,10 @@ import safetensors
 
 from keras_resnet.contract import Contract
 from keras_resnet.weights.apart import read_hdf5_apart
-from keras_resnet.weights.archive import check_archive
+from keras_resnet.weights.archive import KERAS_WEIGHTS, check_archive
 from keras_resnet.weights.pytorch import read_torch
-from keras_resnet.weights.refusal import reason
+from keras_resnet.weights.refusal import check_size, reason
 
-KERAS_WEIGHTS = "model.weights.h5"
 KERAS_CONFIG = "config.json"
 CONTRACT = "contract"
 # The number with which torch.save began before it wrote archives, as pickled.
@@ -118,6 +117,7 @@ def _kind(path: Path) -> str:
         raise ValueError("it is no ordinary file")
     if status.st_size == 0:
         raise ValueError("it is empty")
+    check_size(status.st_size, status.st_size)
     kind = _content(path)
     if kind is None:
         raise ValueError(f"it is damaged, or none of these: {', '.join(CONTENT.values())}")

@@ -1,0 +1,551 @@
+"""Damaged and hostile weights files: an error of one line, and nothing else happens."""
+
+import io
+import json
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from keras_resnet.classifier import load_model
+from keras_resnet.models import ResNet8
+from keras_resnet.weights import apart
+from keras_resnet.weights.readers import read_tensors
+
+FUZZ = Path(__file__).with_name("fuzz_weights.py")
+FUZZ_SECONDS = 8
+ARRAYS = {
+    "conv.weight": np.arange(54, dtype="float32").reshape(3, 2, 3, 3),
+    "bn.weight": np.ones(3, "float32"),
+}
+KINDS = ["m.safetensors", "m.pth", "legacy.pth", "m.h5", "m.weights.h5", "m.keras"]
+SUFFIXES = [".pth", ".th", ".pt", ".safetensors", ".h5", ".weights.h5", ".keras", ".bin"]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small sound file of every kind."""
+    folder = tmp_path_factory.mktemp("sound")
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            keras.layers.Conv2D(3, 3, name="conv"),
+            keras.layers.BatchNormalization(name="bn"),
+        ]
+    )
+    model.save(folder / "m.h5")
+    model.save(folder / "m.keras")
+    model.save_weights(folder / "m.weights.h5")
+    safetensors.numpy.save_file(ARRAYS, folder / "m.safetensors")
+    if torch := installed_torch():
+        state = {name: torch.from_numpy(array) for name, array in ARRAYS.items()}
+        torch.save(state, folder / "m.pth")
+        torch.save(state, folder / "legacy.pth", _use_new_zipfile_serialization=False)
+    return folder
+
+
+def installed_torch() -> Any:
+    try:
+        import torch
+    except ImportError:
+        return None
+    return torch
+
+
+def content(sound: Path, kind: str) -> bytes:
+    if kind.endswith(".pth"):
+        pytest.importorskip("torch")
+    return (sound / kind).read_bytes()
+
+
+def assert_refused(path: Path, why: str, read: Callable[[Path], Any] = read_tensors) -> None:
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=why) as error:
+        read(path)
+    assert len(str(error.value).splitlines()) == 1
+    assert path.name in str(error.value)
+    assert time.monotonic() - start < 20
+
+
+def write_archive(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+class Payload:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return open, (str(self.marker), "w")
+
+
+# What is no file
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    assert_refused(tmp_path / "missing.h5", "No such file")
+    folder = tmp_path / "folder.keras"
+    folder.mkdir()
+    assert_refused(folder, "a folder")
+    fifo = tmp_path / "fifo.safetensors"
+    os.mkfifo(fifo)
+    assert_refused(fifo, "no ordinary file")
+    assert_refused(Path("/dev/zero"), "no ordinary file")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("text", [b"", b"<html>404 Not Found</html>", bytes(4096), b"PK\3\4"])
+def test_what_is_no_weights_file(suffix: str, text: bytes, tmp_path: Path) -> None:
+    path = tmp_path / f"m{suffix}"
+    path.write_bytes(text)
+    assert_refused(path, "it is")
+
+
+def test_the_error_is_one_line_whatever_the_name(tmp_path: Path) -> None:
+    path = tmp_path / "two\nlines.h5"
+    path.write_bytes(b"no weights")
+    with pytest.raises(ValueError) as error:
+        read_tensors(path)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_name_that_contradicts_the_content(kind: str, sound: Path, tmp_path: Path) -> None:
+    wrong = ".h5" if kind in ("m.safetensors", "m.keras") else ".safetensors"
+    path = tmp_path / f"m{wrong}"
+    path.write_bytes(content(sound, kind))
+    assert_refused(path, f"while {wrong} stands for .* rename it")
+
+
+# Damage
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tenth", range(10))
+def test_truncated(kind: str, tenth: int, sound: Path, tmp_path: Path) -> None:
+    whole = content(sound, kind)
+    path = tmp_path / kind
+    path.write_bytes(whole[: len(whole) * tenth // 10])
+    assert_refused(path, "it is (empty|damaged)")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "m.keras"])
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_not_a_number(kind: str, number: float, sound: Path, tmp_path: Path) -> None:
+    """The first tensor in the file that holds one is named."""
+    whole = bytearray(content(sound, kind))
+    last = np.ones(3, "float32").tobytes()  # gamma, or bn.weight
+    place = whole.rindex(last) if kind != "m.pth" else whole.rindex(last, 0, whole.rindex(b"PK\1"))
+    whole[place : place + 4] = np.float32(number).tobytes()
+    path = tmp_path / kind
+    path.write_bytes(resealed(bytes(whole)) if kind == "m.pth" else whole)
+    assert_refused(path, r"'bn[./]\w+' holds NaN or infinite values")
+
+
+def resealed(archive: bytes) -> bytes:
+    """The members of a zip archive with checksums that are right, whatever they are now."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(out, "w") as new:
+        for member in old.infolist():
+            member.CRC = None  # type: ignore[assignment]  # not compared, by zipfile's own account
+            with old.open(member) as file:
+                file._expected_crc = None  # type: ignore[attr-defined]
+                new.writestr(member.filename, file.read())
+    return out.getvalue()
+
+
+def test_wrong_checksum(sound: Path, tmp_path: Path) -> None:
+    whole = bytearray(content(sound, "m.keras"))
+    whole[whole.rindex(np.ones(3, "float32").tobytes())] ^= 1
+    (tmp_path / "m.keras").write_bytes(whole)
+    for read in (read_tensors, load_model):
+        assert_refused(tmp_path / "m.keras", "checksum of 'model.weights.h5'", read)
+
+
+def test_a_library_that_hangs_is_ended(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart, "PROGRAM", "while True: pass")
+    monkeypatch.setattr(apart, "START_SECONDS", 1)
+    assert_refused(sound / "m.h5", "does not come to an end")
+    assert_refused(sound / "m.keras", "does not come to an end", load_model)
+
+
+def test_a_library_that_crashes_takes_nobody_along(
+    sound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apart, "PROGRAM", "import os; os.abort()")
+    assert_refused(sound / "m.h5", "ends with status -6")
+
+
+def test_hdf5_is_read_without_importing_keras(tmp_path: Path) -> None:
+    """Or each file would take the seconds that Keras takes."""
+    program = apart.PROGRAM.replace("answer(*sys.argv[1:])", "print('keras' in sys.modules)")
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.stdout.strip() == "False", result.stderr
+
+
+def test_fuzz(sound: Path, tmp_path: Path) -> None:
+    """Random damage gives finite arrays or an error of one line. In a process: it may crash."""
+    result = subprocess.run(
+        [sys.executable, FUZZ, sound, tmp_path, str(FUZZ_SECONDS)],
+        capture_output=True,
+        text=True,
+        timeout=FUZZ_SECONDS * 10,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert result.returncode == 0, result.stdout[-300:] + result.stderr
+    mutations = json.loads(result.stdout.splitlines()[-1])
+    assert set(mutations) == {path.name for path in sound.iterdir()}
+
+
+# Code
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_a_pickle_is_never_run(suffix: str, protocol: int, tmp_path: Path) -> None:
+    marker, path = tmp_path / "marker", tmp_path / f"m{suffix}"
+    path.write_bytes(pickle.dumps({"state_dict": Payload(marker)}, protocol))
+    assert_refused(path, "it is")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_a_torch_file_with_code_is_never_run(suffix: str, zipped: bool, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    marker, path = tmp_path / "marker", tmp_path / f"m{suffix}"
+    content = {"state_dict": {"a": torch.ones(2)}, "extra": Payload(marker)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    assert_refused(path, "could run code|rename it")
+    assert not marker.exists()
+
+
+def test_torch_files_of_other_things(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "m.pth"
+    module = torch.nn.Linear(2, 2)
+    torch.save(module, path)
+    assert_refused(path, r"state_dict\(\)")
+    torch.jit.script(module).save(path)
+    assert_refused(path, "TorchScript")
+    wrong: list[tuple[Any, str]] = [
+        (torch.ones(2), "Tensor, not a state dict"),
+        ({"a": {"b": torch.ones(2)}}, "'a' in it is a dict"),
+        ({1: torch.ones(2)}, "1 in it is a Tensor, not a named tensor"),
+        ({"a": torch.ones(2, 2).to_sparse()}, "'a' is not an ordinary dense tensor"),
+        ({"a": torch.ones(2, dtype=torch.complex64)}, "'a' holds complex64, not numbers"),
+        ({"a": torch.ones(1).expand(2**38)}, "claims to hold"),
+        ({}, "no weights"),
+    ]
+    for content, why in wrong:
+        torch.save(content, path)
+        assert_refused(path, why)
+
+
+def test_a_torch_file_whose_pickle_claims_more_than_its_storage(tmp_path: Path) -> None:
+    """torch itself would read past the end of the record."""
+    torch = pytest.importorskip("torch")
+    torch.save({"a": torch.ones(1000)}, tmp_path / "honest.pth")
+    for claim in (1_000_000, 1 << 29):
+        with zipfile.ZipFile(tmp_path / "honest.pth") as honest:
+            members = {name: honest.read(name) for name in honest.namelist()}
+        old = b"M" + struct.pack("<H", 1000)  # BININT2
+        assert members["honest/data.pkl"].count(old) == 2  # of the storage, and of the tensor
+        lie = members["honest/data.pkl"].replace(old, b"J" + struct.pack("<i", claim))
+        write_archive(tmp_path / "m.pth", {**members, "honest/data.pkl": lie})
+        assert_refused(tmp_path / "m.pth", "it is damaged")
+
+
+@pytest.fixture(scope="module")
+def resnet8(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The members of a model file."""
+    path = tmp_path_factory.mktemp("resnet8") / "m.keras"
+    ResNet8().save(path)
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_a_lambda_in_the_configuration(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    image = keras.Input((4,))
+    run = keras.layers.Lambda(lambda x, path=str(marker): [x, Path(path).touch()][0])
+    path = tmp_path / "m.keras"
+    keras.Model(image, keras.layers.Dense(2, name="fc")(run(image))).save(path)
+    marker.unlink(missing_ok=True)
+    assert set(read_tensors(path).arrays) == {"fc/kernel", "fc/bias"}
+    assert_refused(path, "is not a readable .keras file: .*(Lambda|lambda)", load_model)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "[" * 300 + "]" * 300,
+        "[" * 100_000 + "]" * 100_000,
+        '{"config":' * 900 + "1" + "}" * 900,
+        '{"config":' * 100_000 + "1" + "}" * 100_000,
+        '{"module": "os", "class_name": "system", "config": "true", "registered_name": null}',
+        '{"module": "subprocess", "class_name": "Popen", "config": {"args": "true"}}',
+        "null",
+        "",
+        "\x00",
+    ],
+    ids=lambda config: f"{config[:24]!r} {len(config)}",
+)
+def test_hostile_configurations(config: str, resnet8: dict[str, bytes], tmp_path: Path) -> None:
+    path = write_archive(tmp_path / "m.keras", {**resnet8, "config.json": config.encode()})
+    assert_refused(path, "is not a readable .keras file", load_model)
+    assert read_tensors(path).arrays  # the configuration is not its business
+
+
+# Archives
+
+
+def bomb(path: Path, member: str) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("config.json", "model.weights.h5"):
+            size = 256 << 20 if name == member else 4
+            archive.writestr(name, bytes(size))
+
+
+@pytest.mark.parametrize("member", ["config.json", "model.weights.h5"])
+@pytest.mark.parametrize("read", [read_tensors, load_model])
+def test_zip_bomb(member: str, read: Any, tmp_path: Path) -> None:
+    bomb(tmp_path / "m.keras", member)
+    assert_refused(tmp_path / "m.keras", "claims to hold", read)
+
+
+@pytest.mark.parametrize("read", [read_tensors, load_model])
+@pytest.mark.parametrize(
+    "name", ["../up.txt", "assets/../../up.txt", "/etc/up.txt", "a\\..\\up.txt", "C:/up.txt"]
+)
+def test_members_named_outside_the_archive(
+    name: str, read: Any, resnet8: dict[str, bytes], tmp_path: Path
+) -> None:
+    path = write_archive(tmp_path / "m.keras", {**resnet8, name: b"x"})
+    assert_refused(path, "unsafe name|outside of itself", read)
+    assert not list(tmp_path.parent.rglob("up.txt"))
+
+
+@pytest.mark.parametrize("read", [read_tensors, load_model])
+def test_encrypted_and_duplicated_members(
+    read: Any, resnet8: dict[str, bytes], tmp_path: Path
+) -> None:
+    path = write_archive(tmp_path / "m.keras", resnet8)
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(b"PK\1\2") + 8] |= 1  # the flags in the table of contents
+    path.write_bytes(whole)
+    assert_refused(path, "encrypted", read)
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        write_archive(path, resnet8)
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("model.weights.h5", b"another")
+    assert_refused(path, "the same name", read)
+
+
+# Headers that claim the absurd
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        '{"a":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4000000000000]}}',
+        '{"a":{"dtype":"F32","shape":[4611686018427387904,8],"data_offsets":[0,8]}}',
+        '{"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}}',
+        '{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}',
+        '{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+        '{"a":{"dtype":"BOOL","shape":[8],"data_offsets":[0,8]}}',
+        '{"a":{"dtype":"OBJECT","shape":[1],"data_offsets":[0,8]}}',
+        '{"a":' * 100_000,
+        "{" + "[" * 100_000,
+        '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},'
+        '"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}',
+        "{}",
+    ],
+    ids=lambda header: header[:60],
+)
+def test_safetensors_headers(header: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header.encode() + bytes(8))
+    assert_refused(path, "damaged or not supported|same name|not numbers|no weights")
+    path.write_bytes(struct.pack("<Q", 1 << 60) + header.encode() + bytes(8))
+    assert_refused(path, "damaged")
+
+
+def test_more_than_a_machine_holds(tmp_path: Path) -> None:
+    """Sparse files: long, and empty."""
+    header = b'{"a":{"dtype":"F32","shape":[%d],"data_offsets":[0,%d]}}' % (1 << 32, 1 << 34)
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    os.truncate(path, 8 + len(header) + (1 << 34))
+    assert_refused(path, "8 GiB")
+
+
+def test_hostile_hdf5_inside_an_archive(resnet8: dict[str, bytes], tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "inner.h5", "w") as file:
+        file["layers"] = h5py.ExternalLink("/etc/passwd", "/")
+    members = {**resnet8, "model.weights.h5": (tmp_path / "inner.h5").read_bytes()}
+    path = write_archive(tmp_path / "m.keras", members)
+    for read in (read_tensors, load_model):
+        assert_refused(path, "link to elsewhere", read)
+
+
+# HDF5 that points elsewhere, or claims the absurd
+
+
+@pytest.fixture(params=["m.h5", "m.weights.h5"])
+def build(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """Writes a file of one layer with one array, which the argument makes in a group."""
+
+    def build(make: Callable[[h5py.Group, str], Any]) -> Path:
+        path = tmp_path / request.param
+        with h5py.File(path, "w") as file:
+            if request.param == "m.h5":
+                file.attrs["layer_names"] = [b"dense"]
+                layer = file.create_group("dense")
+                layer.attrs["weight_names"] = [b"kernel:0"]
+                make(layer, "kernel:0")
+            else:
+                make(file.create_group("layers/dense/vars"), "0")
+        return path
+
+    yield build
+
+
+def test_the_builder_builds_what_is_read(build: Any) -> None:
+    path = build(lambda group, name: group.create_dataset(name, data=np.ones((2, 3))))
+    assert {name: a.shape for name, a in read_tensors(path).arrays.items()} == {
+        "dense/kernel": (2, 3)
+    }
+
+
+def virtual(group: h5py.Group, name: str) -> None:
+    layout = h5py.VirtualLayout((4,), "f4")
+    layout[:] = h5py.VirtualSource("/etc/passwd", "x", (4,))
+    group.create_virtual_dataset(name, layout)
+
+
+def external(group: h5py.Group, name: str) -> None:
+    group.create_dataset(name, (4,), "u1", external=[("/etc/passwd", 0, 4)])
+
+
+def link(target: Any) -> Any:
+    return lambda group, name: group.__setitem__(name, target)
+
+
+def chunked_in_one(group: h5py.Group, name: str) -> None:
+    """A chunk of gigabytes for an array of one number."""
+    group.create_dataset(name, (1,), "f4", chunks=(1 << 29,), maxshape=(None,))
+
+
+def dataset(**arguments: Any) -> Any:
+    return lambda group, name: group.create_dataset(name, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (link(h5py.ExternalLink("/etc/passwd", "/x")), "link to elsewhere"),
+        (link(h5py.SoftLink("/layers/dense")), "link to elsewhere"),
+        (link(h5py.SoftLink("kernel:0")), "link to elsewhere"),
+        (external, "another file"),
+        (virtual, "another file"),
+        (dataset(shape=(1 << 28,), dtype="f4", chunks=(1 << 20,), compression=9), "compressed"),
+        (dataset(shape=(10**12,), dtype="f4", chunks=(1 << 20,)), "claims to hold"),
+        (dataset(shape=(2**60, 2**60), dtype="f8", chunks=(1, 1)), "claims to hold"),
+        (chunked_in_one, "claims to hold"),
+        (dataset(data=["text"], dtype=h5py.string_dtype()), "holds object"),
+        (dataset(data=np.array([b"text"])), "not numbers"),
+        (dataset(shape=(1,), dtype=h5py.ref_dtype), "not numbers"),
+        (dataset(shape=(1,), dtype=h5py.vlen_dtype("f4")), "not numbers"),
+        (dataset(shape=(1,), dtype=[("a", "f4")]), "not numbers"),
+        (dataset(shape=(1,), dtype="c8"), "not numbers"),
+        (dataset(data=h5py.Empty("f4")), "not numbers"),
+        (lambda group, name: group.create_group(name), "no dataset"),
+    ],
+)
+def test_hostile_datasets(build: Any, make: Any, why: str) -> None:
+    assert_refused(build(make), why)
+
+
+@pytest.mark.parametrize("target", ["fifo", "/dev/zero"])
+def test_an_external_link_is_not_even_opened(build: Any, tmp_path: Path, target: str) -> None:
+    """Opening a FIFO would wait for ever."""
+    os.mkfifo(tmp_path / "fifo")
+    path = build(link(h5py.ExternalLink(str(tmp_path / target), "/x")))
+    assert_refused(path, "link to elsewhere")
+
+
+@pytest.mark.parametrize("name", ["model_weights", "layers", "vars"])
+def test_links_instead_of_groups(name: str, tmp_path: Path) -> None:
+    for target in (h5py.SoftLink("/"), h5py.SoftLink(f"/{name}"), h5py.ExternalLink("x.h5", "/")):
+        with h5py.File(tmp_path / "m.h5", "w") as file:
+            file[name] = target
+        assert_refused(tmp_path / "m.h5", "link to elsewhere")
+
+
+@pytest.mark.parametrize("name", ["../m", "/layers", "a//b", ".", "a/" * 100 + "a", "missing", ""])
+def test_layer_names_that_are_no_names(name: str, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file.attrs["layer_names"] = [name]
+    assert_refused(tmp_path / "m.h5", "it refers to")
+
+
+def test_layer_names_that_are_no_text(tmp_path: Path) -> None:
+    for names in (np.arange(3), h5py.Empty("f4"), np.array([b"\xff\xfe"]), np.zeros(8)):
+        with h5py.File(tmp_path / "m.h5", "w") as file:
+            file.attrs["layer_names"] = names
+        assert_refused(tmp_path / "m.h5", "where a name should be|UnicodeDecodeError|NoneType")
+
+
+def test_duplicated_names(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file.attrs["layer_names"] = [b"a", b"a"]
+        file.create_group("a").attrs["weight_names"] = [b"kernel:0"]
+        file["a/kernel:0"] = np.ones(3)
+    assert_refused(tmp_path / "m.h5", "two arrays named 'a/kernel'")
+    with h5py.File(tmp_path / "m.weights.h5", "w") as file:
+        for layer in ("dense", "dense_1"):
+            file[f"layers/{layer}/vars/0"] = np.ones(3)
+            file[f"layers/{layer}/vars"].attrs["name"] = "a"
+    assert_refused(tmp_path / "m.weights.h5", "two arrays named 'a/kernel'")
+
+
+@pytest.mark.parametrize("depth", [300, 100_000])
+def test_groups_in_groups(depth: int, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "m.weights.h5", "w", libver="latest") as file:
+        group = file.id
+        for _ in range(depth):
+            group = h5py.h5g.create(group, b"g")
+    assert_refused(tmp_path / "m.weights.h5", "deeper than")
+
+
+def test_groups_in_circles(tmp_path: Path) -> None:
+    """Two ways round at each level: 2^depth paths."""
+    with h5py.File(tmp_path / "m.weights.h5", "w") as file:
+        group = file.create_group("layers/a")
+        group["b"], group["c"] = file["layers"], group
+    assert_refused(tmp_path / "m.weights.h5", "in circles")
+
+
+def test_hdf5_of_other_things(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["images"] = np.ones(3)
+    assert_refused(tmp_path / "m.h5", "no group|no weights")
