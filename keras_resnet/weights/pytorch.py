@@ -28,22 +28,25 @@ def read_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """
     with Path(path).open("rb") as file:
         zipped = file.read(4) == ZIP
-    if zipped:
-        _check_zip(path)
+    records = _record_sizes(path) if zipped else None
     tensors = _state_dict(_load(path, zipped))
+    for name, tensor in tensors.items():
+        if records is not None and tensor.untyped_storage().nbytes() not in records:
+            raise ValueError(f"{name!r} claims a storage that the archive does not hold")
     check_size(
         sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()),
         os.path.getsize(path),
     )
-    return {name: _array(name, tensor) for name, tensor in tensors.items()}
+    return {name: _array(tensor) for name, tensor in tensors.items()}
 
 
-def _check_zip(path: str | os.PathLike[str]) -> None:
+def _record_sizes(path: str | os.PathLike[str]) -> set[int]:
     members = check_archive(path)
     if any("/code/" in member.filename for member in members):
         raise ValueError("it is a TorchScript program; save its state_dict() instead")
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise ValueError("its archive is compressed, as torch.save never does")
+    return {member.file_size for member in members if "/data/" in member.filename}
 
 
 def _load(path: str | os.PathLike[str], zipped: bool) -> Any:
@@ -56,7 +59,8 @@ def _load(path: str | os.PathLike[str], zipped: bool) -> Any:
         ) from None
     try:
         # Mapped, each tensor is a slice of the file, with its bounds checked; read record by
-        # record, torch believes the size that the pickle claims. Legacy files cannot be mapped.
+        # record, not every torch checks the size that the pickle claims, and reads what lies
+        # behind it in memory. Legacy files cannot be mapped.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch makes of damaged files
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
@@ -85,7 +89,7 @@ def _state_dict(content: Any) -> dict[str, Any]:
     return content
 
 
-def _array(name: str, tensor: Any) -> np.ndarray:
+def _array(tensor: Any) -> np.ndarray:
     import torch
 
     tensor = tensor.detach()
