@@ -102,6 +102,11 @@ class Place:
     dilation: tuple[int, int] = (1, 1)
     drop_rate: float = 0.0
 
+    @property
+    def transition(self) -> bool:
+        """Whether the block shrinks its input, or would if that had not become dilation."""
+        return self.stride > 1 or self.dilation[0] != self.dilation[1]
+
 
 def basic_block(x: Tensor, filters: int, place: Place = Place(), style: Style = Style()) -> Tensor:
     """Two 3×3 convolutions beside a shortcut (figure 5, left).
@@ -117,7 +122,7 @@ def basic_block(x: Tensor, filters: int, place: Place = Place(), style: Style = 
     """
     name = place.name
     shortcut = _shortcut(x, filters, place, style)
-    x = conv_norm_relu(x, filters, 3, style, name, 1, place.stride, place.dilation[0])
+    x = conv_norm_relu(x, filters, 3, style, name, 1, place, dilation=place.dilation[0])
     x = conv(x, filters, 3, style, f"{name}_conv2", dilation=place.dilation[1])
     x = norm(x, style, f"{name}_norm2", zero=style.zero_init_residual)
     return layers.ReLU(name=f"{name}_out")(_join(x, shortcut, place, style))
@@ -138,10 +143,10 @@ def bottleneck_block(
         ``(batch, ceil(height / stride), ceil(width / stride), 4 * filters)``.
     """
     name, inner = place.name, style.inner(filters)
-    stride1, stride2 = _strides(place, style)
+    first, second = (place, None) if style.stride_on == "1x1" else (None, place)
     shortcut = _shortcut(x, 4 * filters, place, style)
-    x = conv_norm_relu(x, inner, 1, style, name, 1, stride1)
-    x = conv_norm_relu(x, inner, 3, style, name, 2, stride2, place.dilation[0], style.groups)
+    x = conv_norm_relu(x, inner, 1, style, name, 1, first)
+    x = conv_norm_relu(x, inner, 3, style, name, 2, second, place.dilation[0], style.groups)
     x = conv(x, 4 * filters, 1, style, f"{name}_conv3")
     x = norm(x, style, f"{name}_norm3", zero=style.zero_init_residual)
     return layers.ReLU(name=f"{name}_out")(_join(x, shortcut, place, style))
@@ -161,7 +166,9 @@ def preact_basic_block(
     x = conv(
         activated, filters, 3, style, f"{name}_conv1", _own(place.stride, style), place.dilation[0]
     )
-    x = _blurred(norm_relu(x, style, name, 2), place.stride, style, name)
+    x = norm_relu(x, style, name, 2)
+    if place.transition:
+        x = _blurred(x, place.stride, style, name)
     dilation, zero = place.dilation[1], style.zero_init_residual
     x = conv(x, filters, 3, style, f"{name}_conv2", 1, dilation, bare=True, zero=zero)
     return _join(x, shortcut, place, style)
@@ -186,7 +193,9 @@ def preact_bottleneck_block(
         place.dilation[0],
         style.groups,
     )
-    x = _blurred(norm_relu(x, style, name, 3), place.stride, style, name)
+    x = norm_relu(x, style, name, 3)
+    if place.transition:
+        x = _blurred(x, place.stride, style, name)
     zero = style.zero_init_residual
     x = conv(x, 4 * filters, 1, style, f"{name}_conv3", bare=True, zero=zero)
     return _join(x, shortcut, place, style)
@@ -306,14 +315,15 @@ def conv_norm_relu(
     style: Style,
     name: str,
     number: int,
-    stride: int = 1,
+    strides: Place | None = None,
     dilation: int = 1,
     groups: int = 1,
 ) -> Tensor:
-    """A convolution of a block and what comes after it, the blur of its stride included."""
-    own = _own(stride, style)
+    """A convolution of a block and what comes after it; ``strides`` is the place if it does."""
+    own = _own(strides.stride, style) if strides else 1
     x = conv(x, filters, kernel_size, style, f"{name}_conv{number}", own, dilation, groups)
-    return _blurred(norm_relu(x, style, name, number), stride, style, name)
+    x = norm_relu(x, style, name, number)
+    return _blurred(x, strides.stride, style, name) if strides and strides.transition else x
 
 
 def squeeze_excite(x: Tensor, style: Style, name: str) -> Tensor:
@@ -350,17 +360,13 @@ def _join(x: Tensor, shortcut: Tensor | None, place: Place, style: Style) -> Ten
     return layers.Add(name=f"{place.name}_add")([x, shortcut])
 
 
-def _strides(place: Place, style: Style) -> tuple[int, int]:
-    return (place.stride, 1) if style.stride_on == "1x1" else (1, place.stride)
-
-
 def _own(stride: int, style: Style) -> int:
     """The stride of the layer itself, where a blur may subsample in its stead."""
     return 1 if style.antialias else stride
 
 
 def _blurred(x: Tensor, stride: int, style: Style, name: str) -> Tensor:
-    if not style.antialias or stride == 1:
+    if not style.antialias:
         return x
     return BlurPool(stride, data_format=style.data_format, name=f"{name}_blur")(x)
 
@@ -395,18 +401,20 @@ def _preact_shortcut(
 
 def _pooled(x: Tensor, place: Place, style: Style) -> tuple[Tensor, int]:
     """The input of a projection and the stride that is left for it to take."""
-    if not style.pooled_shortcut or place.stride == 1:
+    if not style.pooled_shortcut or not place.transition:
         return x, place.stride
+    name, padding = f"{place.name}_shortcut_pool", "same"
+    if place.stride == 1:
+        # Where the stride became dilation, timm counts the padding of the last row and column.
+        pad = ((0, 1), (0, 1))
+        x = layers.ZeroPadding2D(pad, data_format=style.data_format, name=f"{name}_pad")(x)
+        padding = "valid"
     # At the edge of an odd size, "same" averages the pixels that are there, as PyTorch's
     # ceil_mode without counting the padding does.
-    pooled = layers.AveragePooling2D(
-        2,
-        place.stride,
-        padding="same",
-        data_format=style.data_format,
-        name=f"{place.name}_shortcut_pool",
+    pool = layers.AveragePooling2D(
+        2, place.stride, padding=padding, data_format=style.data_format, name=name
     )
-    return pooled(x), 1
+    return pool(x), 1
 
 
 def _subsample(x: Tensor, place: Place, style: Style) -> Tensor:

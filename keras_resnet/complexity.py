@@ -6,6 +6,8 @@ import math
 
 import keras
 
+from keras_resnet.layers import BlurPool
+
 
 def multiply_adds(model: keras.Model) -> int:
     """Multiplications with addition for one image, in convolutions and dense layers.
@@ -26,8 +28,15 @@ def _of_layer(layer: keras.Layer) -> int:
         return multiply_adds(layer)
     if isinstance(layer, keras.layers.Dense):
         return math.prod(layer.kernel.shape)
-    if not isinstance(layer, keras.layers.Conv2D):
-        return 0
+    if isinstance(layer, keras.layers.Conv2D):
+        # The kernel's shape is (height, width, inputs of a group, outputs).
+        return math.prod(layer.kernel.shape) * _pixels(layer)
+    if isinstance(layer, BlurPool):  # a depthwise convolution by 3×3
+        return 9 * layer.channels(layer.output.shape) * _pixels(layer)
+    return 0
+
+
+def _pixels(layer: keras.Layer) -> int:
     shape = layer.output.shape
     height, width = shape[1:3] if layer.data_format == "channels_last" else shape[2:4]
     if height is None or width is None:
@@ -35,5 +44,4 @@ def _of_layer(layer: keras.Layer) -> int:
             f"{layer.name} puts out any size, so its work is not known. Build the model with a "
             "fixed input_shape, such as (224, 224, 3)."
         )
-    # The kernel's shape is (height, width, inputs of a group, outputs).
-    return math.prod(layer.kernel.shape) * height * width
+    return height * width

@@ -129,10 +129,11 @@ class BlurPool(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         last = self.data_format == "channels_last"
-        channels = inputs.shape[3 if last else 1]
         around = [(0, 0), (1, 1), (1, 1), (0, 0)] if last else [(0, 0), (0, 0), (1, 1), (1, 1)]
         binomial = np.outer((1, 2, 1), (1, 2, 1)) / 16
-        kernel = np.repeat(binomial[:, :, np.newaxis, np.newaxis], channels, axis=2)
+        kernel = np.repeat(
+            binomial[:, :, np.newaxis, np.newaxis], self.channels(inputs.shape), axis=2
+        )
         return keras.ops.depthwise_conv(
             keras.ops.pad(inputs, around, mode="reflect"),
             keras.ops.cast(kernel, inputs.dtype),
@@ -140,6 +141,10 @@ class BlurPool(keras.layers.Layer):
             padding="valid",
             data_format=self.data_format,
         )
+
+    def channels(self, shape: tuple[int | None, ...]) -> int:
+        """How many channels a tensor of that shape has."""
+        return shape[3 if self.data_format == "channels_last" else 1] or 0
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         first = 1 if self.data_format == "channels_last" else 2

@@ -55,7 +55,8 @@ class Constructor:
         architecture = self.architecture.with_variant(variant)
         source = None if weights is None else locate(weights, architecture)
         if source is not None and contract is None:
-            contract = source.contract(architecture, classes)
+            size = (input_shape or architecture.input_shape)[1]
+            contract = source.contract(architecture, classes, size)
         model = build(
             architecture,
             include_top=include_top,

@@ -121,11 +121,16 @@ class Source:
     @property
     def order(self) -> str:
         """The order in which the first kernel takes red, green and blue."""
-        return self._preprocessing().get("order", "rgb")
+        return self._preprocessing(None).get("order", "rgb")
 
-    def contract(self, architecture: Architecture, classes: int | None) -> Contract | None:
-        """How images were prepared for these weights, or ``None`` where nobody says."""
-        contract = self.preprocessing(default_contract(architecture))
+    def contract(
+        self, architecture: Architecture, classes: int | None, size: int | None
+    ) -> Contract | None:
+        """How images were prepared for these weights, or ``None`` where nobody says.
+
+        ``size`` is the input's height in pixels, to which a published crop fraction belongs.
+        """
+        contract = self.preprocessing(default_contract(architecture).replace(height=size))
         if contract is None:
             return None
         number = architecture.classes if classes is None else classes
@@ -133,18 +138,18 @@ class Source:
 
     def preprocessing(self, contract: Contract) -> Contract | None:
         """The same, for a model that has a contract; its size and channels stay."""
-        known = self._preprocessing()
+        known = self._preprocessing(contract.height)
         if not known:
             return None
         if contract.channels != 3:
             known = {**known, "order": "rgb"}
         return contract.replace(**known)
 
-    def _preprocessing(self) -> dict[str, Any]:
+    def _preprocessing(self, size: int | None) -> dict[str, Any]:
         if self.tensors.contract is not None:
             return {key: getattr(self.tensors.contract, key) for key in PREPROCESSING}
         if self.published:
-            return self.published.contract_fields()
+            return self.published.contract_fields(size)
         if self.convention == "keras.applications" and self.variant is not None:
             return catalog.APPLICATIONS_PREPROCESSING[self.variant]
         return {}

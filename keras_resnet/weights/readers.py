@@ -132,15 +132,18 @@ def _kind(path: Path) -> str:
 def _content(path: Path) -> str | None:
     with path.open("rb") as file:
         start = file.read(64)
+    # The length that a safetensors file begins with may look like any other format's start.
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
+        return "safetensors"
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
         return "hdf5"
-    if start.startswith(b"PK"):
+    if start.startswith(b"PK\x03\x04"):
         return _content_of_archive(path)
     if start.startswith(b"\x80"):
         if LEGACY_TORCH not in start:
             raise ValueError("it is a Python pickle, which could run code; it is not opened")
         return "torch"
-    return "safetensors" if start[8:9] == b"{" else None
+    return None
 
 
 def _content_of_archive(path: Path) -> str:

@@ -4,10 +4,18 @@ from typing import Any
 
 import keras
 import pytest
-from published import KERAS_APPLICATIONS, MULTIPLY_ADDS, PARAMETERS, Figure
-from torch_peers import LAYOUTS, VARIANTS, peer, random_images, randomize, save, torch
 
 from keras_resnet.architectures import ARCHITECTURES
+from tests.keras_resnet.published import KERAS_APPLICATIONS, MULTIPLY_ADDS, PARAMETERS, Figure
+from tests.keras_resnet.torch_peers import (
+    LAYOUTS,
+    VARIANTS,
+    peer,
+    random_images,
+    randomize,
+    save,
+    torch,
+)
 
 flop_counter = pytest.importorskip("torch.utils.flop_counter")
 

@@ -1,5 +1,6 @@
 """Weights files of every format, as the libraries themselves write them."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,15 @@ def test_safetensors(tmp_path: Path) -> None:
     tensors = read_tensors(tmp_path / "m.safetensors")
     assert tensors.format == "safetensors"
     assert_equal(tensors.arrays, {**STATE, "half": np.array([1.5, -2], "float32")})
+
+
+@pytest.mark.parametrize("start", [b"\x80", b"PK"], ids=["pickle", "zip"])
+def test_safetensors_whose_length_looks_like_another_format(tmp_path: Path, start: bytes) -> None:
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}})
+    length = next(n for n in range(1024, 2**20) if n.to_bytes(8, "little").startswith(start))
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + header.ljust(length).encode() + bytes(4))
+    assert_equal(read_tensors(path).arrays, {"a": np.zeros(1, "float32")})
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
