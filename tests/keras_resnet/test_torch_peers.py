@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import pytest
 from published import KERAS_APPLICATIONS, MULTIPLY_ADDS, PARAMETERS, Figure
-from torch_peers import LAYOUTS, VARIANTS, peer, random_images, randomize, save, torch
+from torch_peers import LAYOUTS, peer, random_images, randomize, save, torch
 
 from keras_resnet.architectures import ARCHITECTURES
 
