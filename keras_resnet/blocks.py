@@ -143,10 +143,12 @@ def bottleneck_block(
         ``(batch, ceil(height / stride), ceil(width / stride), 4 * filters)``.
     """
     name, inner = place.name, style.inner(filters)
-    first, second = (place, None) if style.stride_on == "1x1" else (None, place)
+    on_first = style.stride_on == "1x1"
+    first, second = (place, None) if on_first else (None, place)
+    dilation = place.dilation[1 if on_first else 0]
     shortcut = _shortcut(x, 4 * filters, place, style)
     x = conv_norm_relu(x, inner, 1, style, name, 1, first)
-    x = conv_norm_relu(x, inner, 3, style, name, 2, second, place.dilation[0], style.groups)
+    x = conv_norm_relu(x, inner, 3, style, name, 2, second, dilation, style.groups)
     x = conv(x, 4 * filters, 1, style, f"{name}_conv3")
     x = norm(x, style, f"{name}_norm3", zero=style.zero_init_residual)
     return layers.ReLU(name=f"{name}_out")(_join(x, shortcut, place, style))
@@ -242,8 +244,8 @@ def stem_pool(x: Tensor, style: Style) -> Tensor:
 def stem_pool_conv(x: Tensor, style: Style) -> Tensor:
     """3×3 convolution of stride 2 in place of the max-pool (Bello et al. 2021, section 5)."""
     x = conv(x, x.shape[style.channel_axis], 3, style, "stem_pool_conv", _own(2, style))
-    x = layers.ReLU(name="stem_pool_relu")(norm(x, style, "stem_pool_norm"))
-    return _blurred(x, 2, style, "stem_pool")
+    x = _blurred(x, 2, style, "stem_pool")
+    return layers.ReLU(name="stem_pool_relu")(norm(x, style, "stem_pool_norm"))
 
 
 def conv(

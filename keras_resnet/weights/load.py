@@ -146,10 +146,10 @@ class Source:
         return contract.replace(**known)
 
     def _preprocessing(self, size: int | None) -> dict[str, Any]:
-        if self.tensors.contract is not None:
-            return {key: getattr(self.tensors.contract, key) for key in PREPROCESSING}
         if self.published:
             return self.published.contract_fields(size)
+        if self.tensors.contract is not None:
+            return {key: getattr(self.tensors.contract, key) for key in PREPROCESSING}
         if self.convention == "keras.applications" and self.variant is not None:
             return catalog.APPLICATIONS_PREPROCESSING[self.variant]
         return {}

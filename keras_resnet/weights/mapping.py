@@ -13,7 +13,7 @@ A file follows one convention, told by the names in it:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Literal
 
 import keras
@@ -86,8 +86,8 @@ def layer_names(
     """
     layers = [layer for layer in model.layers if layer.weights]
     if convention == "torch":
-        pooled = any(layer.name.endswith("_shortcut_pool") for layer in model.layers)
-        return {layer.name: torch_names(layer.name, pooled) for layer in layers}
+        all_names = {layer.name for layer in model.layers}
+        return {layer.name: torch_names(layer.name, all_names) for layer in layers}
     if convention == "keras.applications":
         preactivation = any(layer.name == "post_norm" for layer in layers)
         return {layer.name: _application_names(layer.name, preactivation) for layer in layers}
@@ -106,14 +106,21 @@ def head_names(convention: Convention) -> tuple[str, ...]:
     }[convention]
 
 
-def torch_names(layer: str, pooled_shortcut: bool) -> tuple[str, ...]:
-    """What a layer is called in PyTorch; the first is torchvision's or timm's name."""
+def torch_names(layer: str, among: Collection[str]) -> tuple[str, ...]:
+    """What a layer is called in PyTorch; the first is torchvision's or timm's name.
+
+    Args:
+        layer: Our name.
+        among: Names of all layers of the model: those without weights count in a Sequential.
+    """
+    if layer == "stem_pool_norm" and "stem_pool_blur" in among:
+        return ("maxpool.2",)
     block = re.fullmatch(r"stage(\d+)_block(\d+)_(.+)", layer)
     if not block:
         return _TORCH_STEM[layer]
     stage, number, part = int(block[1]), int(block[2]), block[3]
     # Where a pool stands first in the shortcut, it takes number 0.
-    first = 1 if pooled_shortcut else 0
+    first = 1 if any(name.endswith("_shortcut_pool") for name in among) else 0
     parts = {
         "shortcut_conv": (f"downsample.{first}", f"shortcut.{first}"),
         "shortcut_norm": (f"downsample.{first + 1}", f"shortcut.{first + 1}"),

@@ -22,7 +22,8 @@ TIMM_GMACS = (
     "timm, results/benchmark-infer-amp-nchw-pt240-cu124-rtx3090.csv at commit 7479d451, "
     "infer_gmacs of %s at %d×%d"
 )
-# Known from the papers, not from a file that a program here has read.
+# The papers were not at hand: CIFAR's table 6 and the WRNs' 11.0M and 36.5M are quoted as other
+# projects' READMEs quote them, the rest from knowledge of the tables.
 HE_2015 = "He et al. 2015, arXiv:1512.03385, %s"
 ZAGORUYKO_2016 = "Zagoruyko & Komodakis 2016, arXiv:1605.07146, table 4"
 # The paper's table has 36, 64, 87, 93, 130, 164 and 192; this one has a digit more, and counts

@@ -1,4 +1,4 @@
-"""``weights=``: files of keras.applications and of this package, what is adapted, what is refused."""
+"""``weights=``: files of keras.applications and our own, what is adapted, what is refused."""
 
 from pathlib import Path
 from typing import Any
