@@ -94,6 +94,41 @@ def models(
 
 
 @command
+def weights(
+    pattern: Positional[Annotated[str, arg(metavar="PATTERN")]] = "", /, json: bool = False
+) -> None:
+    """List the published weights that weights= of the constructors takes by a tag.
+
+    Args:
+        pattern: Only those whose network or tag has these letters; * and ? stand for any.
+        json: Print a JSON list.
+    """
+    from keras_resnet.weights.catalog import CATALOG
+
+    rows = [row for row in CATALOG if _matches(pattern, row.architecture, row.tag)]
+    if not rows:
+        raise ValueError(f"No weights match {pattern!r}. See them all: keras-resnet weights")
+    if json:
+        show_json([dataclasses.asdict(row) for row in rows])
+        return
+    show_table(
+        ("network", "variant", "tag", "top-1", "at", "licence", "size"),
+        [
+            (
+                row.architecture,
+                row.variant,
+                row.tag if row.include_top else f"{row.tag} (no classifier)",
+                "" if row.top1 is None else f"{row.top1:.2f} %",
+                f"{row.resolution} px",
+                row.licence,
+                "" if row.size is None else _bytes(row.size),
+            )
+            for row in rows
+        ],
+    )
+
+
+@command
 def train(
     *,
     recipe: Annotated[str, arg(metavar="NAME|FILE")] = "digits-resnet8",
@@ -651,7 +686,7 @@ def main() -> None:
                 args=arguments,
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
-        if run.func is not models:
+        if run.func not in (models, weights):
             _start_keras()
         run()
     except KeyboardInterrupt as stop:

@@ -33,14 +33,14 @@ class Contract:
         std: Standard deviation of each channel, likewise.
         normalization: ``"inside"`` when the graph itself computes ``(pixels - mean) / std``
             and takes raw RGB pixels 0–255; ``"outside"`` when the caller has to.
-        order: Order in which a graph that normalizes outside takes three channels: ``"rgb"``,
-            or ``"bgr"`` as the first ResNets of keras.applications (and Caffe) do.
         labels: Names of the classes in output order; empty where they are not known.
         resize: ``"crop"`` keeps the aspect ratio and takes the centre; ``"stretch"`` does
             not, and takes the whole image.
         crop_fraction: Share of the largest centred box of the right aspect ratio that is
             kept (0.875 is the usual "resize to 256, crop 224").
         interpolation: Resampling filter; always antialiased.
+        order: Order in which a graph that normalizes outside takes three channels: ``"rgb"``,
+            or ``"bgr"`` as the first ResNets of keras.applications (and Caffe) do.
     """
 
     height: int | None
@@ -49,11 +49,11 @@ class Contract:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     normalization: Literal["inside", "outside"] = "outside"
-    order: Literal["rgb", "bgr"] = "rgb"
     labels: tuple[str, ...] = ()
     resize: Literal["crop", "stretch"] = "crop"
     crop_fraction: float = 0.875
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    order: Literal["rgb", "bgr"] = "rgb"
 
     def __post_init__(self) -> None:
         one_of("normalization", self.normalization, NORMALIZATIONS)

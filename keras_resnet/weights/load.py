@@ -166,7 +166,9 @@ def locate(weights: str | os.PathLike[str], architecture: Architecture) -> Sourc
         return _hub(text)
     if isinstance(weights, os.PathLike) or _is_path(text):
         return _open(Path(text))
-    published = catalog.find(architecture.name, architecture.variant, text)
+    # Networks of basic blocks are the same in v1 and v1.5, and are published as the latter.
+    same = architecture.block == "basic" and architecture.variant == "v1"
+    published = catalog.find(architecture.name, "v1.5" if same else architecture.variant, text)
     return Source(published.urls[0], read_tensors(fetch(published)), published)
 
 

@@ -157,8 +157,14 @@ BAD = [
     ({"classes": 2.5}, r"integer.*classes=2\.5"),
     ({"classes": True}, r"integer.*classes=True"),
     ({"pooling": "mean"}, r"None, 'avg', 'max'.*pooling='mean'"),
-    ({"variant": "v2"}, r"'v1', 'v1\.5'.*variant='v2'"),
-    ({"shortcut": "C"}, r"'A', 'B'.*shortcut='C'"),
+    ({"variant": "v3"}, r"'v1', 'v1\.5'.*variant='v3'"),
+    ({"variant": "d"}, r"3×3 stem already.*variant='d'"),
+    ({"shortcut": "C"}, r"'A', 'B', 'none'.*shortcut='C'"),
+    ({"norm": "layer"}, r"'batch', 'sync_batch', 'group'.*norm='layer'"),
+    ({"output_stride": 3}, r"one of 1, 2, 4.*output_stride=3"),
+    ({"stochastic_depth": 1.0}, r"below 1.*stochastic_depth=1\.0"),
+    ({"dropout_rate": -0.1}, r"at least 0.*dropout_rate=-0\.1"),
+    ({"data_format": "NCHW"}, r"channels_last.*data_format='NCHW'"),
     ({"batch_norm_momentum": 1}, r"below 1.*batch_norm_momentum=1"),
     ({"batch_norm_momentum": "0.9"}, r"below 1.*batch_norm_momentum='0\.9'"),
     ({"batch_norm_epsilon": 0}, r"above 0.*batch_norm_epsilon=0"),
@@ -166,8 +172,8 @@ BAD = [
     ({"input_tensor": np.zeros((1, 32, 32, 3))}, r"symbolic.*keras\.Input.*ndarray"),
     ({"contract": {"height": 32}}, r"keras_resnet\.Contract.*\{'height': 32\}"),
     ({"contract": Contract(32, 32, labels=("a", "b"))}, r"2 labels for 10 classes"),
-    ({"weights": "imagenet"}, r"\.keras file.*weights='imagenet'"),
-    ({"weights": "missing.weights.h5"}, r"no weights file 'missing\.weights\.h5'"),
+    ({"weights": "imagenet"}, r"'imagenet'.*ResNet8.*There are: cifar10"),
+    ({"weights": "missing.weights.h5"}, r"missing\.weights\.h5: No such file"),
 ]
 
 

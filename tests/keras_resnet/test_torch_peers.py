@@ -11,7 +11,6 @@ from keras_resnet.architectures import ARCHITECTURES
 from tests.keras_resnet.published import KERAS_APPLICATIONS, MULTIPLY_ADDS, PARAMETERS, Figure
 from tests.keras_resnet.torch_peers import (
     LAYOUTS,
-    VARIANTS,
     peer,
     random_images,
     randomize,

@@ -198,7 +198,7 @@ def test_a_catalog_tag_loads_what_the_cache_holds(
 ) -> None:
     published = catalog.find("ResNet18", "v1.5", "timm-a1")
     monkeypatch.setattr(load, "fetch", lambda row: {published: saved}[row])
-    model = ResNet18(weights="timm-a1")
+    model = ResNet18(weights="timm-a1", variant="v1")  # of basic blocks: the same as v1.5
     assert model.contract.labels == catalog.class_names("imagenet")
     assert model.contract.interpolation == published.interpolation
     assert model.contract.crop_fraction == published.contract_fields(224)["crop_fraction"]
