@@ -93,18 +93,8 @@ def networks() -> Iterator[str]:
 def weights() -> Iterator[str]:
     yield "\n## Published weights\n"
     yield '★ is what `"imagenet"` (or `"cifar10"`) takes.\n'
-    columns = [
-        "network",
-        "variant",
-        "tag",
-        "top-1",
-        "at",
-        "crop",
-        "interpolation",
-        "licence",
-        "hash",
-        "source",
-    ]
+    columns = ("network", "variant", "tag", "top-1", "at", "crop", "interpolation", "licence")
+    columns += ("hash", "source")
     yield f"| {' | '.join(columns)} |"
     yield "|---" * len(columns) + "|"
     for row in CATALOG:
