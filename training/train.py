@@ -17,7 +17,7 @@ from keras_resnet.models import create_model
 from keras_resnet.preprocessing import load_image
 from training.checkpoint import KeepLastAndBest, save_atomically
 from training.config import Experiment, save_experiment
-from training.data.pipeline import evaluation_batches, training_batches
+from training.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from training.data.sources import Source, Split, open_source
 from training.optim import make_optimizer
 from training.run import Run
@@ -64,7 +64,8 @@ def train(
 
     source = open_source(experiment.data, experiment.runtime.seed)
     contract = make_contract(experiment, source)
-    batches, steps = training_batches(source.train, contract, experiment)
+    steps = steps_per_epoch(source.train, experiment.runtime.batch_size)
+    batches = training_batches(source.train, contract, experiment)
     say(
         f"{source.train.count:,} images to train on, {source.test.count:,} to test on, "
         f"{len(source.labels)} classes, {steps} steps an epoch"
