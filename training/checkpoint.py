@@ -6,7 +6,6 @@ nothing that could run). Its metadata hold a header in JSON and the SHA-256 of h
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -200,7 +199,7 @@ def _leaf(variable: Any) -> str:
 def _header(checkpoint: Checkpoint) -> str:
     tree = {
         "format": FORMAT,
-        "progress": dataclasses.asdict(checkpoint.progress),
+        "progress": vars(checkpoint.progress),
         "facts": checkpoint.facts,
     }
     return json.dumps(tree)

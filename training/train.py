@@ -170,15 +170,21 @@ def train(
             say(f"{run.folder} is finished: {experiment.schedule.epochs} epochs")
             return run
         task = _set_up(run, experiment, say)
-        progress = _resume(task, say) or _begin(task)
-        with (
-            stop_requests() as asked,
-            display(
-                verbose, experiment.schedule.epochs, task.steps, experiment.runtime.batch_size
-            ) as screen,
-        ):
-            progress = _learn(task, progress, asked, screen)
-        _write_results(task, progress, finished=True)
+        batch, epochs = experiment.runtime.batch_size, experiment.schedule.epochs
+        try:
+            progress = _resume(task, say) or _begin(task)
+            with stop_requests() as asked, display(verbose, epochs, task.steps, batch) as screen:
+                progress = _learn(task, progress, asked, screen)
+            _write_results(task, progress, finished=True)
+        except OSError as error:
+            raise OSError(
+                f"{run.folder} can no longer be used: {error}. The last good checkpoint is kept. "
+                "Mend that, then run the same command again"
+            ) from error
+        except tf.errors.ResourceExhaustedError as error:
+            raise ValueError(
+                f"There is too little memory for a batch of {batch}. Lower it: --batch-size N"
+            ) from error
     return run
 
 
@@ -446,7 +452,8 @@ def _next(batches: Iterator, task: Task, progress: Progress) -> Any:
         return next(batches, None)
     except tf.errors.OpError as error:
         _save(task, progress)
-        reason = _unreadable(task.source, task.model.contract) or _first_line(error)
+        reason = _unreadable(task.source, task.model.contract)
+        reason = reason or f"The images cannot be read: {_first_line(error)}. Mend that"
         raise ValueError(f"{reason}, then run the same command again") from error
 
 
@@ -537,12 +544,15 @@ def _publish(task: Task, progress: Progress) -> None:
 
 def _draw(task: Task, row: Figures) -> None:
     """The epoch's figures for TensorBoard, under the names that Keras gives them."""
-    for name, writer in task.boards.items():
-        mine = {k: v for k, v in row.items() if k.startswith("val_") == (name == "validation")}
-        with writer.as_default(step=int(row["epoch"]) - 1):
-            for key, value in mine.items():
-                tf.summary.scalar(f"epoch_{key.removeprefix('val_')}", value)
-        writer.flush()
+    try:
+        for name, writer in task.boards.items():
+            mine = {k: v for k, v in row.items() if k.startswith("val_") == (name == "validation")}
+            with writer.as_default(step=int(row["epoch"]) - 1):
+                for key, value in mine.items():
+                    tf.summary.scalar(f"epoch_{key.removeprefix('val_')}", value)
+            writer.flush()
+    except tf.errors.OpError as error:
+        raise OSError(_first_line(error)) from error
 
 
 def _stop_if(asked: Asked, task: Task, progress: Progress) -> None:
@@ -584,8 +594,7 @@ def _finite(row: Figures) -> Figures:
 
 
 def _first_line(error: tf.errors.OpError) -> str:
-    reason = error.message.strip().splitlines()[0].partition(" [[")[0][:300]
-    return f"The images cannot be read: {reason}. Mend that"
+    return error.message.rpartition("}} ")[2].strip().splitlines()[0].partition(" [[")[0][:300]
 
 
 def _short(value: Any) -> str:

@@ -6,7 +6,9 @@ a start costs a second of tracing instead of four of importing.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import multiprocessing
 import os
 import signal
@@ -37,20 +39,28 @@ class Moment:
         nth: From 1.
         after: Whether the function is done.
         half: Whether half of the bytes that it takes are written first.
+        fill: A file to fill the disk with at that moment, instead of dying.
     """
 
     where: str
     nth: int = 1
     after: bool = False
     half: bool = False
+    fill: str = ""
 
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_at(moment: Moment) -> None:
-    """From now on this process kills itself at the moment."""
+def fill_disk(path: str) -> None:
+    with open(path, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+def strike_at(moment: Moment) -> None:
+    """From now on the moment will be this process's last, or its disk's."""
     module, _, path = moment.where.partition(":")
     owner: Any = importlib.import_module(module)
     *classes, name = path.split(".")
@@ -64,11 +74,17 @@ def die_at(moment: Moment) -> None:
             path, data = args
             original(path, data[: len(data) // 2])
         if now and not moment.after:
-            die()
+            strike()
         result = original(*args, **kwargs)
-        if now:
-            die()
+        if now and moment.after:
+            strike()
         return result
+
+    def strike() -> None:
+        if moment.fill:
+            fill_disk(moment.fill)
+        else:
+            die()
 
     setattr(owner, name, deadly)
 
@@ -77,10 +93,10 @@ def _main(arguments: tuple[str, ...], output: str, moment: Moment | None) -> Non
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    sys.stdout = open(1, "w", closefd=False)
-    sys.stderr = open(2, "w", closefd=False)
+    sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), "utf-8", write_through=True)
+    sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), "utf-8", write_through=True)
     if moment:
-        die_at(moment)
+        strike_at(moment)
     from keras_resnet import cli
 
     sys.argv = ["keras-resnet", *arguments]
@@ -125,6 +141,7 @@ def start(
 ) -> Command:
     """``keras-resnet train`` into a folder."""
     output = out.with_name(f"{out.name}.output")
+    output.touch()
     words = (*arguments, *more, "--out", str(out))
     process = CONTEXT.Process(target=_main, args=(words, str(output), moment))
     process.start()
