@@ -26,7 +26,7 @@ from training.checkpoint import (
 )
 from training.config import load_experiment
 from training.optim import move_average
-from training.run import Run, sole_use
+from training.run import Run, open_run, sole_use
 from training.train import Interrupted, train
 
 
@@ -63,13 +63,15 @@ def tiny_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training.train, "make_model", tiny)
 
 
-def stop_at(monkeypatch: pytest.MonkeyPatch, name: str, nth: int) -> None:
-    """Sends SIGTERM when a function of ``training.train`` is entered for the nth time."""
+def stop_at(
+    monkeypatch: pytest.MonkeyPatch, name: str, nth: int, by: signal.Signals = signal.SIGTERM
+) -> None:
+    """Sends a signal when a function of ``training.train`` is entered for the nth time."""
     original, calls = getattr(training.train, name), iter(range(1, 10**9))
 
     def stopping(*args: Any, **kwargs: Any) -> Any:
         if next(calls) == nth:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), by)
         return original(*args, **kwargs)
 
     monkeypatch.setattr(training.train, name, stopping)
@@ -112,6 +114,18 @@ def test_stopped_anywhere_it_ends_with_the_same_bits(
     assert state_of(run) == state_of(calm)
     signals = [json.loads(line)["event"] for line in (run.folder / "events.jsonl").open()]
     assert signals == ["begun", "stopped", *["resumed", "stopped"] * 3, "resumed"]
+
+
+def test_ctrl_c_keeps_a_model_to_look_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(patch, "_check_loss", 20, signal.SIGINT)
+        with pytest.raises(Interrupted, match="after 1 whole epochs") as stop:
+            train(EXPERIMENT, tmp_path / "run", quiet, verbose=0)
+    run = open_run(tmp_path / "run")
+    assert stop.value.run == run
+    assert keras_resnet.load_model(run.model_file).count_params() > 0
+    metrics = run.read("metrics.json")
+    assert (metrics["epochs"], metrics["finished"]) == (1, False)
 
 
 def test_every_part_of_the_state_is_in_the_checkpoint(stopped: Run) -> None:
