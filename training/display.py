@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -60,11 +60,13 @@ class Display:
         self.epochs = epochs
         self.steps = steps
         self.batch = batch
-        self._task = bar.add_task("", total=epochs * steps, speed="", figures="")
+        self._task = bar.add_task("getting ready", total=epochs * steps, speed="", figures="")
         self._shown = 0.0
 
-    def step(self, epoch: int, step: int, clock: Clock, figures: Mapping) -> None:
-        """A step is done: ``step`` of ``epoch``, which counts from 0."""
+    def step(
+        self, epoch: int, step: int, clock: Clock, figures: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """A step is done: ``step`` of ``epoch``, which counts from 0; ``figures`` may wait."""
         now = time.monotonic()
         if self.bar.disable or now - self._shown < REFRESH_SECONDS:
             return
@@ -75,7 +77,7 @@ class Display:
             completed=epoch * self.steps + step,
             description=f"epoch {epoch + 1}/{self.epochs}",
             speed=f"{speed}, {_share(clock)} waiting for data",
-            figures=_words(figures),
+            figures=_words(figures()),
         )
 
     def validating(self, epoch: int) -> None:

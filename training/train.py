@@ -277,7 +277,8 @@ def _begin(task: Task) -> Progress:
             "begin again, or give another folder: --out FOLDER"
         )
     run.checkpoints.mkdir(exist_ok=True)
-    save_experiment(task.experiment, run.experiment_file)
+    with written_whole(run.experiment_file) as beside:
+        save_experiment(task.experiment, beside)
     run.write(
         "run.json",
         {"seed": task.experiment.runtime.seed, "environment": describe()},
@@ -374,7 +375,7 @@ def _train_epoch(
             progress, step=progress.step + 1, seconds=clock.seconds, waited=clock.waited
         )
         loss = figures["loss"]
-        screen.step(progress.epoch, progress.step, clock, figures)
+        screen.step(progress.epoch, progress.step, clock, functools.partial(_shown, task, figures))
         by_step = config.every_steps and progress.step % config.every_steps == 0
         by_time = config.every_seconds and time.monotonic() - saved >= config.every_seconds
         if by_step or by_time or asked():
@@ -384,6 +385,15 @@ def _train_epoch(
         _stop_if(asked, task, progress)
     _check_loss(task, progress, loss)
     return progress
+
+
+def _shown(task: Task, figures: dict[str, tf.Tensor]) -> Figures:
+    shown = {name: float(value) for name, value in figures.items()}
+    return shown | {"learning_rate": _learning_rate(task)}
+
+
+def _learning_rate(task: Task) -> float:
+    return float(keras.ops.convert_to_numpy(task.model.optimizer.learning_rate))
 
 
 def _train_step(task: Task, spec: tuple) -> Callable[..., dict[str, tf.Tensor]]:
@@ -475,8 +485,7 @@ def _close_epoch(
 ) -> Progress:
     """The epoch's row, and everything set back for the next one."""
     epoch = progress.epoch + 1
-    rate = float(keras.ops.convert_to_numpy(task.model.optimizer.learning_rate))
-    row = {"epoch": epoch, **figures, "learning_rate": rate}
+    row = {"epoch": epoch, **figures, "learning_rate": _learning_rate(task)}
     timing = {
         "epoch": epoch,
         "seconds": round(clock.seconds, 3),

@@ -155,12 +155,7 @@ def _in_memory(split: Split, contract: Contract) -> Split:
     shape = (contract.height or 0, contract.width or 0, contract.channels)
     images = np.empty((split.count, *shape), "uint8")
     labels = np.empty(split.count, "int64")
-
-    @tf.autograph.experimental.do_not_convert
-    def example(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return _fitted(contract)(*split.at(index))
-
-    fitted = tf.data.Dataset.range(split.count).map(example, num_parallel_calls=tf.data.AUTOTUNE)
+    fitted = split.examples.map(_fitted(contract), num_parallel_calls=tf.data.AUTOTUNE)
     for number, batch in enumerate(fitted.batch(BLOCK).prefetch(2).as_numpy_iterator()):
         block = slice(number * BLOCK, number * BLOCK + len(batch[1]))
         images[block], labels[block] = batch
