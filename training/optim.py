@@ -48,7 +48,9 @@ def move_average(average: keras.Model, model: keras.Model, momentum: float) -> N
     does with ``num_updates``). Keras's own average leaves the statistics out, so that its
     weights stand beside statistics of others.
     """
-    step = keras.ops.cast(model.optimizer.iterations, "float32")
+    # In float16 Keras wraps the optimizer in one that scales the loss, and that one never counts.
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    step = keras.ops.cast(optimizer.iterations, "float32")
     kept = keras.ops.minimum(momentum, (1.0 + step) / (10.0 + step))
     for mean, value in zip(average.weights, model.weights):
         mean.assign(mean + (value - mean) * keras.ops.cast(1.0 - kept, mean.dtype))

@@ -308,6 +308,20 @@ def test_the_average_moves_with_every_weight_batch_norm_statistics_included() ->
         np.testing.assert_allclose(variable, value, rtol=1e-4, atol=1e-5)
 
 
+def test_the_average_knows_the_step_where_the_loss_is_scaled() -> None:
+    model, average = tiny(None, None), tiny(None, None)
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)))
+    model.optimizer.build(model.trainable_variables)
+    zeros = [np.zeros(variable.shape) for variable in model.trainable_variables]
+    for _ in range(20):
+        model.optimizer.apply(zeros)
+    for weights, value in ((model.weights, 1.0), (average.weights, 0.0)):
+        for variable in weights:
+            variable.assign(np.full(variable.shape, value))
+    move_average(average, model, 0.99)
+    np.testing.assert_allclose(average.weights[0], 1 - (1 + 20) / (10 + 20), rtol=1e-6)
+
+
 def test_memory_does_not_grow_over_two_hundred_epochs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
