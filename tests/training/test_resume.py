@@ -1,5 +1,6 @@
 """Stopped and started again: the state is whole, and a folder is never taken for another."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ from training.checkpoint import (
     write_checkpoint,
 )
 from training.config import load_experiment
+from training.data.sources import Source, array_split
 from training.optim import move_average
 from training.run import Run, open_run, sole_use
 from training.train import Interrupted, train
@@ -261,20 +263,16 @@ def test_a_folder_that_is_no_run_of_this_kind_is_refused(calm: Run, tmp_path: Pa
 
 
 def test_other_data_are_refused(stopped: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from training.data import sources
+    real = training.train.open_source
 
-    real = sources._digits
-
-    def fewer(rest: str, data: Any, seed: int) -> Any:
-        source = real(rest, data, seed)
+    def fewer(*args: Any) -> Source:
+        source = real(*args)
         examples = list(source.train.examples.take(1000).as_numpy_iterator())
         images, classes = map(np.stack, zip(*examples))
-        train = sources.array_split(images, classes)
-        return sources.Source(source.labels, source.channels, train, source.test)
+        return dataclasses.replace(source, train=array_split(images, classes))
 
-    monkeypatch.setitem(sources.SOURCES, "digits", fewer)
-    same_steps = "training images were 1437 and are 1000"
-    with pytest.raises(ValueError, match=same_steps):
+    monkeypatch.setattr(training.train, "open_source", fewer)
+    with pytest.raises(ValueError, match="training images were 1437 and are 1000"):
         train(EXPERIMENT, stopped.folder, quiet, verbose=0)
 
 
