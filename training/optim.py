@@ -38,3 +38,19 @@ def make_schedule(
     return keras.optimizers.schedules.CosineDecay(
         0.0, decay_steps=total - warmup, warmup_target=peak, warmup_steps=warmup
     )
+
+
+def move_average(average: keras.Model, model: keras.Model, momentum: float) -> None:
+    """Moves each weight of ``average`` towards that of ``model``, batch-norm statistics included.
+
+    In the first steps less is kept, ``(1 + step) / (10 + step)``, so that the average soon
+    forgets the random weights that it began with (as ``tf.train.ExponentialMovingAverage``
+    does with ``num_updates``). Keras's own average leaves the statistics out, so that its
+    weights stand beside statistics of others.
+    """
+    # In float16 Keras wraps the optimizer in one that scales the loss, and that one never counts.
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    step = keras.ops.cast(optimizer.iterations, "float32")
+    kept = keras.ops.minimum(momentum, (1.0 + step) / (10.0 + step))
+    for mean, value in zip(average.weights, model.weights):
+        mean.assign(mean + (value - mean) * keras.ops.cast(1.0 - kept, mean.dtype))

@@ -17,8 +17,8 @@ from training.data.pipeline import evaluation_batches, images
 from training.data.sources import open_source
 from training.evaluate import evaluate
 from training.export import export_saved_model, read_contract
-from training.run import Run, open_run
-from training.train import Interrupted, train
+from training.run import Run
+from training.train import train
 
 
 def quiet(_: str) -> None:
@@ -34,7 +34,7 @@ def test_the_run_folder_is_complete_and_the_model_has_learned(digits_run: Run) -
     evaluation = evaluate(keras_resnet.deployable(model), batches, source.labels)
     assert evaluation.top1.value > 0.9
     assert model.contract.labels == source.labels
-    for name in ("checkpoints/last.keras", "checkpoints/best.keras", "tensorboard", "log.csv"):
+    for name in ("checkpoints/best.keras", "tensorboard", "log.csv", "log.jsonl", "timing.csv"):
         assert (digits_run.folder / name).exists(), name
 
 
@@ -47,16 +47,17 @@ def test_the_log_has_a_row_an_epoch_with_the_learning_rate(digits_run: Run) -> N
     assert json.loads((digits_run.folder / "metrics.json").read_text())["epochs"] == 8
 
 
-def test_the_checkpoint_of_the_last_epoch_is_the_model(digits_run: Run) -> None:
-    last = keras_resnet.load_model(digits_run.checkpoints / "last.keras")
-    model = keras_resnet.load_model(digits_run.model_file)
-    for a, b in zip(last.get_weights(), model.get_weights()):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_a_folder_with_a_run_in_it_is_refused(digits_run: Run) -> None:
-    with pytest.raises(ValueError, match="holds a run already"):
-        train(load_experiment("digits-resnet8"), digits_run.folder, say=quiet)
+def test_the_best_model_is_the_one_of_the_best_epoch(digits_run: Run) -> None:
+    metrics = digits_run.read("metrics.json")
+    accuracies = [row["val_accuracy"] for row in metrics["history"]]
+    assert metrics["best_epoch"] == 1 + int(np.argmax(accuracies))
+    experiment = digits_run.experiment
+    assert experiment is not None
+    best = keras_resnet.load_model(digits_run.checkpoints / "best.keras")
+    source = open_source(experiment.data, experiment.runtime.seed)
+    batches = evaluation_batches(source.test, best.contract, 128)
+    evaluation = evaluate(keras_resnet.deployable(best), batches, source.labels)
+    assert evaluation.top1.value == pytest.approx(max(accuracies))
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
@@ -74,24 +75,6 @@ def test_a_mixed_precision_run_learns_and_deploys_in_float32(
     assert model.get_layer("stem_conv").compute_dtype == precision.removeprefix("mixed_")
     deployed = keras_resnet.deployable(model)
     assert {layer.compute_dtype for layer in deployed.layers} == {"float32"}
-
-
-def test_ctrl_c_keeps_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from training.train import EpochLog
-
-    log_epoch = EpochLog.on_epoch_end
-
-    def press_ctrl_c(self: EpochLog, epoch: int, logs: dict | None = None) -> None:
-        log_epoch(self, epoch, logs)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(EpochLog, "on_epoch_end", press_ctrl_c)
-    experiment = load_experiment("digits-resnet8", {"schedule.epochs": 5})
-    with pytest.raises(Interrupted, match="stopped after 1 whole epochs"):
-        train(experiment, tmp_path / "run", quiet, verbose=0)
-    run = open_run(tmp_path / "run")
-    assert keras_resnet.load_model(run.model_file).count_params() > 0
-    assert run.read("metrics.json")["epochs"] == 1
 
 
 def test_a_broken_picture_is_named(tmp_path: Path) -> None:

@@ -10,56 +10,65 @@ import tensorflow as tf
 from keras_resnet.contract import Contract, crop_box
 from training.config import AugmentConfig, Experiment
 from training.data.augment import augment, random_resized_crop
-from training.data.sources import Split
+from training.data.order import example_seed, ordered_indices
+from training.data.sources import Split, array_split
 
 # Decoded and fitted images are kept in memory where they take no more than this.
 CACHE_BYTES = 2**30
+BLOCK = 256
+
+
+def steps_per_epoch(split: Split, batch_size: int) -> int:
+    """Whole batches in an epoch.
+
+    Raises:
+        ValueError: There are fewer images than one batch takes.
+    """
+    if split.count < batch_size:
+        raise ValueError(
+            f"There are {split.count} training images for a batch of {batch_size}. "
+            f"Lower it: --batch-size {split.count}"
+        )
+    return split.count // batch_size
 
 
 def training_batches(
-    split: Split, contract: Contract, experiment: Experiment
-) -> tuple[tf.data.Dataset, int]:
-    """Endless batches of augmented images and one-hot labels.
+    split: Split, contract: Contract, experiment: Experiment, epoch: int = 0, step: int = 0
+) -> tf.data.Dataset:
+    """Endless batches of augmented images and one-hot labels, the same from any step on.
+
+    The order is a function of seed, epoch and position, each image's augmentation one of seed,
+    epoch and the image's number: nothing else, and nothing that a crash could lose.
 
     Args:
         split: The images to learn from.
         contract: Size and channels of the model.
         experiment: Batch size, seed and augmentation.
+        epoch: Epoch to begin with, from 0.
+        step: Steps of it to pass over; none of their images are read.
 
     Returns:
-        The data set, of float32 ``(batch, size, size, channels)`` 0–255 and float32
-        ``(batch, classes)``, and the number of batches that make an epoch.
-
-    Raises:
-        ValueError: There are fewer images than one batch takes.
+        Batches of float32 ``(batch, size, size, channels)`` 0–255 and float32
+        ``(batch, classes)``.
     """
     batch, seed = experiment.runtime.batch_size, experiment.runtime.seed
-    if split.count < batch:
-        raise ValueError(
-            f"There are {split.count} training images for a batch of {batch}. "
-            f"Lower it: --batch-size {split.count}"
-        )
     config = experiment.augment
     classes = len(contract.labels)
-    varies_first = config.crop == "resized"
+    if config.crop != "resized" and _fits_memory(split, contract):
+        split = _in_memory(split, contract)
 
-    def vary(index: tf.Tensor, example: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        image, label = example
-        image = _augmented(image, contract, config, tf.stack([tf.cast(seed, "int64"), index]))
+    @tf.autograph.experimental.do_not_convert  # its errors stay as they are
+    def example(epoch: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image, label = split.at(index)
+        image = _augmented(image, contract, config, example_seed(seed, epoch, index))
         return tf.cast(image, "float32"), tf.one_hot(label, classes)
 
-    examples = split.examples
-    if not varies_first and _fits_memory(split, contract):
-        examples = examples.map(_fitted(contract), num_parallel_calls=tf.data.AUTOTUNE).cache()
-    dataset = (
-        examples.shuffle(min(split.count, 50_000), seed=seed)
-        .repeat()
-        .enumerate()
-        .map(vary, num_parallel_calls=tf.data.AUTOTUNE)
+    return (
+        ordered_indices(split.count, batch, seed, epoch, step)
+        .map(example, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch, drop_remainder=True)
         .prefetch(4)
     )
-    return dataset, split.count // batch
 
 
 def evaluation_batches(split: Split, contract: Contract, batch_size: int) -> tf.data.Dataset:
@@ -139,6 +148,18 @@ def _luma(rgb: tf.Tensor) -> tf.Tensor:
     weighted = tf.cast(rgb, "int32") * tf.constant((19595, 38470, 7471))
     luma = tf.reduce_sum(weighted, axis=-1, keepdims=True) + 2**15
     return tf.cast(tf.bitwise.right_shift(luma, 16), "uint8")
+
+
+def _in_memory(split: Split, contract: Contract) -> Split:
+    """The same images, decoded and fitted once instead of in every epoch."""
+    shape = (contract.height or 0, contract.width or 0, contract.channels)
+    images = np.empty((split.count, *shape), "uint8")
+    labels = np.empty(split.count, "int64")
+    fitted = split.examples.map(_fitted(contract), num_parallel_calls=tf.data.AUTOTUNE)
+    for number, batch in enumerate(fitted.batch(BLOCK).prefetch(2).as_numpy_iterator()):
+        block = slice(number * BLOCK, number * BLOCK + len(batch[1]))
+        images[block], labels[block] = batch
+    return array_split(images, labels)
 
 
 def _fits_memory(split: Split, contract: Contract) -> bool:
