@@ -40,7 +40,7 @@ itself uses; `keras-resnet models` and `keras-resnet weights` print them.
 ```python
 model = keras_resnet.ResNet50(weights="imagenet", classes=5)  # the classifier starts anew
 print(model.load_report)
-keras_resnet.freeze(model, through="stage3")                  # then compile and fit
+keras_resnet.freeze(model, through="stage3")  # then compile and fit
 ```
 
 ## Weights
