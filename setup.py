@@ -39,6 +39,8 @@ setup(
         "pillow",
         "scikit-learn",
         "safetensors",
+        "h5py",
+        "ml_dtypes",
         "tensorboard",
         "importlib_resources",
     ],
@@ -47,6 +49,6 @@ setup(
         "torch": ["torch"],
         "mediapipe": ["mediapipe"],
         "test": ["pytest"],
-        "dev": ["pytest", "ruff", "mypy", "types-PyYAML"],
+        "dev": ["pytest", "ruff", "mypy", "types-PyYAML", "keras-hub"],
     },
 )

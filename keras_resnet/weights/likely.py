@@ -25,6 +25,8 @@ class Traits:
         deep_stem: Whether the stem has several convolutions.
         squeeze: Whether there is squeeze-and-excitation.
         preactivation: Whether a norm follows the last block.
+        pooled_shortcut: Whether a pool stands before the projections; ``None`` where names do
+            not tell.
     """
 
     depths: tuple[int, ...]
@@ -34,6 +36,7 @@ class Traits:
     deep_stem: bool
     squeeze: bool
     preactivation: bool
+    pooled_shortcut: bool | None = None
 
 
 def likely(arrays: Mapping[str, np.ndarray], convention: Convention) -> str | None:
@@ -52,7 +55,7 @@ def likely(arrays: Mapping[str, np.ndarray], convention: Convention) -> str | No
                 candidate = row.with_variant(variant)
             except ValueError:
                 continue
-            if _of_row(candidate) == found:
+            if _of_row(candidate, told_by=found) == found:
                 own = variant == row.variant
                 fits.append((not own, row.name if own else f"{row.name} with variant={variant!r}"))
     return min(fits)[1] + _shortcut(arrays) if fits else None
@@ -65,7 +68,8 @@ def _shortcut(arrays: Mapping[str, np.ndarray]) -> str:
     return " with shortcut='A'"
 
 
-def _of_row(row: Architecture) -> Traits:
+def _of_row(row: Architecture, told_by: Traits) -> Traits:
+    """The traits of a network, as far as those of a file tell."""
     variant = VARIANTS[row.variant]
     style = Style(groups=row.groups, width_per_group=row.width_per_group)
     bottleneck = row.block == "bottleneck"
@@ -78,6 +82,7 @@ def _of_row(row: Architecture) -> Traits:
         deep_stem=bool(variant.deep_stem),
         squeeze=row.se_ratio > 0,
         preactivation=variant.preactivation,
+        pooled_shortcut=None if told_by.pooled_shortcut is None else variant.pooled_shortcut,
     )
 
 
@@ -94,6 +99,8 @@ def _of_torch(arrays: Mapping[str, np.ndarray]) -> Traits | None:
         deep_stem="conv1.0.weight" in arrays,
         squeeze=any(".se." in name for name in arrays),
         preactivation="norm.weight" in arrays,
+        # In a Sequential, the pool takes the number that the convolution has elsewhere.
+        pooled_shortcut="layer2.0.downsample.2.weight" in arrays,
     )
 
 

@@ -130,19 +130,18 @@ class Source:
 
         ``size`` is the input's height in pixels, to which a published crop fraction belongs.
         """
-        contract = self.preprocessing(default_contract(architecture).replace(height=size))
-        if contract is None:
-            return None
-        number = architecture.classes if classes is None else classes
-        return contract if len(contract.labels) == number else contract.replace(labels=())
+        default = default_contract(architecture).replace(height=size)
+        return self.preprocessing(default, architecture.classes if classes is None else classes)
 
-    def preprocessing(self, contract: Contract) -> Contract | None:
+    def preprocessing(self, contract: Contract, classes: int) -> Contract | None:
         """The same, for a model that has a contract; its size and channels stay."""
         known = self._preprocessing(contract.height)
         if not known:
             return None
         if contract.channels != 3:
             known = {**known, "order": "rgb"}
+        if len(known.get("labels", ())) != classes:
+            known = {**known, "labels": contract.labels}
         return contract.replace(**known)
 
     def _preprocessing(self, size: int | None) -> dict[str, Any]:
@@ -191,9 +190,10 @@ def load_weights(model: ImageClassifier, weights: str | os.PathLike[str]) -> Loa
     text = os.fspath(weights)
     source = _hub(text) if text.startswith("hf://") else _open(Path(text))
     contract = model.contract
-    prepared = source.preprocessing(contract) if contract.normalization == "outside" else None
-    report = load(model, source, prepared or contract)
-    model.contract = prepared or contract
+    if contract.normalization == "outside":
+        contract = source.preprocessing(contract, model.output_shape[-1]) or contract
+    report = load(model, source, contract)
+    model.contract = contract
     return report
 
 

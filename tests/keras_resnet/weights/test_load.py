@@ -258,7 +258,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_loaded(
     ("saved_as", "loaded_as", "guess"),
     [
         (("ResNet34", {}), ("ResNet18", {}), r"weights of ResNet34\."),
-        (("ResNet18", {"variant": "d"}), ("ResNet18", {}), r"ResNet18 with variant='c'|'d'"),
+        (("ResNet18", {"variant": "d"}), ("ResNet18", {}), r"ResNet18 with variant='[cd]'"),
         (("SEResNet18", {}), ("ResNet18", {}), r"weights of SEResNet18\."),
         (("ResNet20", {"shortcut": "A"}), ("ResNet20", {}), r"ResNet20 with shortcut='A'"),
         (("ResNet20V2", {}), ("ResNet20", {}), r"weights of ResNet20V2\."),
@@ -285,12 +285,24 @@ def test_names_of_nobody_are_refused(tmp_path: Path) -> None:
         ResNet8(weights=tmp_path / "other.keras")
 
 
+def test_pooled_shortcuts_tell_d_from_c(tmp_path: Path) -> None:
+    for variant in "cd":
+        model = ResNet18(input_shape=(32, 32, 3), variant=variant)
+        keras_resnet.save_weights(model, tmp_path / "w.safetensors")
+        with pytest.raises(ValueError, match=f"ResNet18 with variant='{variant}'"):
+            ResNet18(weights=tmp_path / "w.safetensors")
+
+
 def test_load_weights_takes_over_the_preprocessing(tmp_path: Path) -> None:
-    model = ResNet20(contract=Contract(32, 32, mean=(1, 2, 3)))
+    labels = tuple("abcdefghij")
+    model = ResNet20(contract=Contract(32, 32, mean=(1, 2, 3), labels=labels))
     model.save(tmp_path / "w.keras")
     outside, inside = ResNet20(), ResNet20(include_preprocessing=True)
     keras_resnet.load_weights(outside, tmp_path / "w.keras")
-    assert outside.contract.mean == (1, 2, 3)
+    assert (outside.contract.mean, outside.contract.labels) == ((1, 2, 3), labels)
+    three = ResNet20(classes=3)
+    keras_resnet.load_weights(three, tmp_path / "w.keras")
+    assert (three.contract.mean, three.contract.labels) == ((1, 2, 3), ())
     before = inside.contract
     keras_resnet.load_weights(inside, tmp_path / "w.keras")
     assert inside.contract == before  # its graph normalizes as it does
