@@ -10,9 +10,9 @@ from PIL import Image
 
 from keras_resnet.contract import Contract
 from keras_resnet.preprocessing import load_image
-from training.config import AugmentConfig, DataConfig, load_experiment
-from training.data.augment import augment, random_resized_crop
-from training.data.pipeline import evaluation_batches, fit_image, images, training_batches
+from training.config import DataConfig, load_experiment
+from training.data.decode import fit_image
+from training.data.pipeline import evaluation_batches, images, training_batches
 from training.data.sources import Split, open_source
 
 
@@ -89,40 +89,3 @@ def test_evaluation_gives_every_image_once_in_order() -> None:
 def test_a_few_images_are_spread_over_the_split() -> None:
     labels = [label for _, label in images(digits(), CONTRACT, 100)]
     assert len(labels) == 100 and set(labels) == set(range(10))
-
-
-def test_each_image_draws_its_own_shift_and_shifts_reach_every_place() -> None:
-    image = np.zeros((32, 32, 1), "uint8")
-    image[16, 16] = 255
-    config = AugmentConfig(crop="pad", padding=3, flip=False)
-    places = set()
-    for i in range(400):
-        moved = augment(tf.constant(image), 32, config, tf.constant([0, i], "int64")).numpy()
-        y, x = np.argwhere(moved[..., 0] == 255)[0]
-        places.add((int(y) - 16, int(x) - 16))
-    assert places == {(dy, dx) for dy in range(-3, 4) for dx in range(-3, 4)}
-
-
-def test_half_of_the_images_are_flipped() -> None:
-    image = np.zeros((32, 32, 1), "uint8")
-    image[:, 0] = 255
-    config = AugmentConfig(crop="none", flip=True)
-    seeds = [tf.constant([1, i], "int64") for i in range(400)]
-    flipped = sum(augment(tf.constant(image), 32, config, s).numpy()[0, -1, 0] > 0 for s in seeds)
-    assert 150 < flipped < 250  # five standard deviations
-
-
-def test_resized_crops_cover_the_image_within_the_asked_area() -> None:
-    # A picture whose pixels say where they are.
-    y, x = np.mgrid[0:100, 0:100]
-    where = np.stack([y, x, x], -1).astype("float32")
-    seen = np.zeros((100, 100), bool)
-    for i in range(150):
-        crop = random_resized_crop(
-            tf.constant(where), 32, 0.25, tf.constant([2, i], "int64")
-        ).numpy()
-        top, bottom = int(crop[..., 0].min()), int(crop[..., 0].max()) + 1
-        left, right = int(crop[..., 1].min()), int(crop[..., 1].max()) + 1
-        assert (bottom - top + 4) * (right - left + 4) >= 2400
-        seen[top:bottom, left:right] = True
-    assert seen[3:97, 3:97].all()

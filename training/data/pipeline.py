@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.contract import Contract, crop_box
+from keras_resnet.contract import Contract
 from training.config import AugmentConfig, Experiment
-from training.data.augment import augment, random_resized_crop
+from training.data.augment import augment, mix
+from training.data.decode import decode_training_image, fit_image
 from training.data.sources import Split
 
 # Decoded and fitted images are kept in memory where they take no more than this.
@@ -46,7 +47,12 @@ def training_batches(
     def vary(index: tf.Tensor, example: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         image, label = example
         image = _augmented(image, contract, config, tf.stack([tf.cast(seed, "int64"), index]))
-        return tf.cast(image, "float32"), tf.one_hot(label, classes)
+        return image, tf.one_hot(label, classes)
+
+    def finish(index: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tuple:
+        # Bytes until here: batching four times as many would cost as much as the flip.
+        images = tf.cast(images, "float32")
+        return mix(images, labels, config, tf.stack([-1 - tf.cast(seed, "int64"), index]))
 
     examples = split.examples
     if not varies_first and _fits_memory(split, contract):
@@ -57,6 +63,8 @@ def training_batches(
         .enumerate()
         .map(vary, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch, drop_remainder=True)
+        .enumerate()
+        .map(lambda index, example: finish(index, *example), num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(4)
     )
     return dataset, split.count // batch
@@ -87,24 +95,6 @@ def images(split: Split, contract: Contract, count: int | None = None) -> Iterat
         yield np.asarray(image), int(label)
 
 
-def fit_image(image: tf.Tensor, contract: Contract) -> tf.Tensor:
-    """Crops and resizes as the contract says; the graph's twin of ``keras_resnet.load_image``.
-
-    Args:
-        image: uint8 ``(height, width, channels)``, or the bytes of a JPEG, PNG, BMP or GIF.
-        contract: The model's.
-
-    Returns:
-        uint8 ``(contract.height, contract.width, channels)``.
-    """
-    image = _decoded(image, contract.channels)
-    top, left, height, width = crop_box(tf.shape(image)[0], tf.shape(image)[1], contract)
-    box = image[top : top + height, left : left + width]
-    size = (contract.height, contract.width)
-    box = tf.image.resize(box, size, method=contract.interpolation, antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(box), 0, 255), "uint8")
-
-
 def _fitted(contract: Contract):  # type: ignore[no-untyped-def]  # a function for Dataset.map
     return lambda image, label: (fit_image(image, contract), label)
 
@@ -113,32 +103,12 @@ def _augmented(
     image: tf.Tensor, contract: Contract, config: AugmentConfig, seed: tf.Tensor
 ) -> tf.Tensor:
     size = contract.height or 0
+    seeds = tf.random.split(seed, 2)
     if config.crop == "resized":
-        image = _decoded(image, contract.channels)
-        image = random_resized_crop(image, size, config.min_area, seed)
+        image = decode_training_image(image, contract.channels, size, config, seeds[0])
     elif image.dtype == tf.string or image.shape[:2] != (size, size):
         image = fit_image(image, contract)
-    return augment(image, size, config, seed)
-
-
-def _decoded(image: tf.Tensor, channels: int) -> tf.Tensor:
-    if image.dtype != tf.string:
-        return image
-    # The accurate transform is the one that Pillow uses, and phones.
-    pixels = tf.cond(
-        tf.io.is_jpeg(image),
-        lambda: tf.io.decode_jpeg(image, 3, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_image(image, 3, expand_animations=False),
-    )
-    pixels.set_shape((None, None, 3))
-    return pixels if channels == 3 else _luma(pixels)
-
-
-def _luma(rgb: tf.Tensor) -> tf.Tensor:
-    """Grayscale by ITU-R BT.601 in the same integers as Pillow, so that no pixel differs."""
-    weighted = tf.cast(rgb, "int32") * tf.constant((19595, 38470, 7471))
-    luma = tf.reduce_sum(weighted, axis=-1, keepdims=True) + 2**15
-    return tf.cast(tf.bitwise.right_shift(luma, 16), "uint8")
+    return augment(image, size, config, seeds[1])
 
 
 def _fits_memory(split: Split, contract: Contract) -> bool:
