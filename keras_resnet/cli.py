@@ -1,8 +1,9 @@
 """``keras-resnet``: one command from images to a phone.
 
-Results go to stdout and everything else to stderr. Exit codes: 0 done, 1 the model failed its
-verification, 2 something given was wrong, 130 stopped by Ctrl-C. Heavy modules are imported
-inside each subcommand, so that ``--help`` answers at once.
+Results go to stdout and everything else to stderr. Exit codes: 0 done (or stopped by SIGTERM with
+everything saved), 1 the model failed its verification or the training diverged, 2 something given
+was wrong, 130 stopped by Ctrl-C. Heavy modules are imported inside each subcommand, so that
+``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -95,10 +96,13 @@ def train(
     epochs: NumberOption = None,
     batch_size: NumberOption = None,
     out: FolderOption = None,
+    deterministic: bool = False,
     set: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE ...")] = (),
     json: bool = False,
 ) -> None:
     """Train a model by a recipe, and evaluate it.
+
+    A run that was stopped, by whatever means, goes on with the same command and --out.
 
     Args:
         recipe: A recipe's name (digits-resnet8, cifar10-resnet20, folder-resnet18), or an
@@ -107,7 +111,8 @@ def train(
         data_dir: Where tensorflow-datasets keeps its data.
         epochs: Passes over the training images.
         batch_size: Images a step.
-        out: The run folder; runs/RECIPE by default.
+        out: The run folder, new or of the same run; a new one, runs/RECIPE, by default.
+        deterministic: Use only operations that give the same bits twice, on a GPU too.
         set: Any other keys of the experiment, such as optimizer.learning_rate=0.05.
         json: Print the evaluation as JSON.
     """
@@ -119,6 +124,7 @@ def train(
         "data.data_dir": None if data_dir is None else str(data_dir),
         "schedule.epochs": epochs,
         "runtime.batch_size": batch_size,
+        "runtime.deterministic": deterministic or None,
     }
     changes = {key: value for key, value in changes.items() if value is not None}
     experiment = load_experiment(recipe, changes | dict(map(_key_value, set)))
@@ -389,11 +395,19 @@ def quickstart(
 
 
 def _train(experiment: Any, out: Path) -> Run:
-    from training.train import train
+    import signal
 
-    # Keras draws its progress bar on stdout, which is for results.
-    with contextlib.redirect_stdout(sys.stderr):
-        run = train(experiment, out, say=say, verbose=1 if sys.stderr.isatty() else 2)
+    from training.train import Diverged, Interrupted, train
+
+    try:
+        run = train(experiment, out, say=say)
+    except Diverged as error:
+        raise Failed(str(error)) from None
+    except Interrupted as stop:
+        if stop.signal != signal.SIGTERM:
+            raise
+        say(f"keras-resnet: {stop}")  # a machine that is taken away takes a saved run for success
+        sys.exit(0)
     say(f"model: {run.model_file}")
     return run
 

@@ -117,6 +117,9 @@ class OptimizerConfig:
             learning rate. PyTorch's coupled decay λ corresponds to λ / (1 − momentum).
             Biases and batch norms are left alone.
         label_smoothing: Share of the target spread over all classes.
+        ema_momentum: Share of a moving average of all weights, batch-norm statistics included,
+            that is kept at each step (arXiv:1512.00567, section 7), such as 0.999; 0 for none.
+            The average is evaluated beside the raw weights, and it is what is deployed.
     """
 
     learning_rate: float = 0.1
@@ -124,6 +127,7 @@ class OptimizerConfig:
     nesterov: bool = True
     weight_decay: float = 1e-3
     label_smoothing: float = 0.0
+    ema_momentum: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -149,24 +153,31 @@ class RuntimeConfig:
             float16 on an older one, float32 on a CPU.
         jit_compile: Whether XLA compiles the step; ``"auto"`` does on a GPU.
         seed: Seed of the weights, the order and the augmentation.
+        deterministic: Whether only operations are used that give the same bits twice, also on a
+            GPU. On a CPU they do in any case, with the same number of threads.
     """
 
     batch_size: int = 128
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     jit_compile: Literal["auto", "on", "off"] = "auto"
     seed: int = 0
+    deterministic: bool = False
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """What is kept.
+    """What is kept. The state is saved after every epoch in any case.
 
     Attributes:
+        every_seconds: Time after which the state is saved within an epoch; 0 for never.
+        every_steps: Steps of an epoch after which it is saved; 0 for never.
         monitor: The figure by which ``checkpoints/best.keras`` is chosen. ``model.keras``
             is always the last epoch's, so that its accuracy is not the best of many looks
             at the test images.
     """
 
+    every_seconds: float = 600.0
+    every_steps: int = 0
     monitor: Literal["val_accuracy", "val_loss"] = "val_accuracy"
 
 
@@ -237,6 +248,16 @@ def from_dict(tree: dict[str, Any]) -> Experiment:
     experiment = _build(Experiment, tree, "")
     _check(experiment)
     return experiment
+
+
+def first_difference(one: Experiment, other: Experiment) -> tuple[str, Any, Any] | None:
+    """The first key at which two experiments differ, with both values."""
+    ours, theirs = to_dict(one), to_dict(other)
+    for group, values in ours.items():
+        for key, value in values.items():
+            if value != theirs[group][key]:
+                return f"{group}.{key}", value, theirs[group][key]
+    return None
 
 
 def _recipe_path(recipe: str | Path) -> Path:
@@ -338,10 +359,13 @@ def _check(experiment: Experiment) -> None:
         ("optimizer.momentum", e.optimizer.momentum, 0, 0.9999),
         ("optimizer.weight_decay", e.optimizer.weight_decay, 0, 1),
         ("optimizer.label_smoothing", e.optimizer.label_smoothing, 0, 0.99),
+        ("optimizer.ema_momentum", e.optimizer.ema_momentum, 0, 0.999999),
         ("schedule.epochs", e.schedule.epochs, 1, 100_000),
         ("schedule.warmup_epochs", e.schedule.warmup_epochs, 0, 1000),
         ("runtime.batch_size", e.runtime.batch_size, 1, 65_536),
         ("runtime.seed", e.runtime.seed, 0, 2**31 - 1),
+        ("checkpoint.every_seconds", e.checkpoint.every_seconds, 0, 1e6),
+        ("checkpoint.every_steps", e.checkpoint.every_steps, 0, 1e9),
     )
     for key, value, low, high in limits:
         if not low <= value <= high:  # NaN fails too

@@ -38,3 +38,17 @@ def make_schedule(
     return keras.optimizers.schedules.CosineDecay(
         0.0, decay_steps=total - warmup, warmup_target=peak, warmup_steps=warmup
     )
+
+
+def move_average(average: keras.Model, model: keras.Model, momentum: float) -> None:
+    """Moves each weight of ``average`` towards that of ``model``, batch-norm statistics included.
+
+    In the first steps less is kept, ``(1 + step) / (10 + step)``, so that the average soon
+    forgets the random weights that it began with (as ``tf.train.ExponentialMovingAverage``
+    does with ``num_updates``). Keras's own average leaves the statistics out, so that its
+    weights stand beside statistics of others.
+    """
+    step = keras.ops.cast(model.optimizer.iterations, "float32")
+    kept = keras.ops.minimum(momentum, (1.0 + step) / (10.0 + step))
+    for mean, value in zip(average.weights, model.weights):
+        mean.assign(mean + (value - mean) * keras.ops.cast(1.0 - kept, mean.dtype))

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import datetime
+import fcntl
+import io
 import json
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +47,11 @@ class Run:
 
     @property
     def log_file(self) -> Path:
-        """CSV: epoch, loss, accuracy, val_loss, val_accuracy, learning_rate, seconds."""
+        """CSV: epoch, accuracy, loss, val_accuracy, val_loss, learning_rate.
+
+        Nothing in it depends on the clock: the same run gives the same bytes, however often it
+        was stopped. ``log.jsonl`` holds the same rows, ``timing.csv`` what the clock says.
+        """
         return self.folder / "log.csv"
 
     @property
@@ -75,18 +85,90 @@ class Run:
         """Writes beside and renames, so that the file is whole or not there; returns the path."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+        with written_whole(path) as beside:
             beside.write_text(text, "utf-8")
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
         return path
+
+    def write_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
+        """Writes CSV, as ``write_text`` does; the first row's keys are the columns."""
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return self.write_text(name, text.getvalue())
+
+    def note(self, event: str, **facts: Any) -> None:
+        """Adds a line to ``events.jsonl``: what happened to the run, and when."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": now, "event": event, **facts}) + "\n")
 
     def read(self, name: str) -> Any:
         """JSON that ``write`` wrote, or ``None`` where it is not there."""
         path = self.folder / name
         return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A path to write to, which is renamed to ``path`` once it is whole and on the disk."""
+    # The suffix stays last: Keras goes by it.
+    beside = path.with_name(f"{BESIDE}{os.getpid()}.{path.name}")
+    try:
+        yield beside
+        _to_disk(beside)
+        beside.replace(path)
+        _to_disk(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+BESIDE = ".writing."
+
+
+@contextlib.contextmanager
+def sole_use(folder: Path) -> Iterator[None]:
+    """Makes the folder and holds it against other processes; the system lets go if this one dies.
+
+    A folder that was made for nothing is removed again.
+
+    Raises:
+        ValueError: Another process holds it, or it cannot be written.
+    """
+    lock = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = lock.open("a+")
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be written: {error.strerror}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(
+                f"{folder} is in use by process {file.read() or '(unknown)'}. Wait for it, or give "
+                "another folder: --out FOLDER"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                if os.listdir(folder) == [lock.name]:
+                    lock.unlink()
+                    folder.rmdir()
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def open_run(path: str | Path | None = None) -> Run:

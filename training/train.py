@@ -1,10 +1,20 @@
-"""``train(experiment)``: from images to a trained model in a run folder."""
+"""``train(experiment)``: from images to a trained model in a run folder.
+
+The state of a run is its variables and a ``Progress``; both are in every checkpoint, and every
+file of the run folder follows from them. So a run that was killed at any moment goes on as if
+nothing had happened, and ends with the same bits (docs/recipes.md says on what conditions).
+"""
 
 from __future__ import annotations
 
-import csv
+import dataclasses
+import functools
+import json
+import math
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,72 +25,211 @@ from keras_resnet.classifier import ImageClassifier
 from keras_resnet.contract import Contract
 from keras_resnet.models import create_model
 from keras_resnet.preprocessing import load_image
-from training.checkpoint import KeepLastAndBest, save_atomically
-from training.config import Experiment, save_experiment
-from training.data.pipeline import evaluation_batches, training_batches
-from training.data.sources import Source, Split, open_source
-from training.optim import make_optimizer
-from training.run import Run
-from training.runtime import Runtime, prepare
+from training.checkpoint import (
+    Checkpoint,
+    Progress,
+    assign,
+    latest_checkpoint,
+    not_finite,
+    values_of,
+    write_checkpoint,
+)
+from training.config import Experiment, first_difference, save_experiment
+from training.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
+from training.data.sources import Source, open_source
+from training.display import Clock, Display, display
+from training.optim import make_optimizer, move_average
+from training.run import BESIDE, Run, sole_use, written_whole
+from training.runtime import (
+    Runtime,
+    describe,
+    prepare,
+    stop_requests,
+    threads,
+    versions,
+)
+
+Say = Callable[[str], None]
+Asked = Callable[[], signal.Signals | None]
+Figures = dict[str, float]
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C: the run stopped early and kept what there was.
+    """The run was asked to stop, by Ctrl-C or by SIGTERM, and saved its state first.
 
     Attributes:
-        run: The run folder, with the model as it was.
+        run: The run folder.
+        signal: What asked it.
     """
 
-    def __init__(self, run: Run, epochs: int) -> None:
-        super().__init__(f"stopped after {epochs} whole epochs; the model is in {run.model_file}")
+    def __init__(self, run: Run, progress: Progress, by: signal.Signals) -> None:
+        super().__init__(
+            f"stopped after {progress.epoch} whole epochs and {progress.step} steps; "
+            "the same command goes on from there"
+        )
         self.run = run
+        self.signal = by
+
+
+class Diverged(ArithmeticError):
+    """The loss or a weight became infinite or NaN; the last good state was kept."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run works with from beginning to end.
+
+    Attributes:
+        run: The run folder.
+        experiment: What was asked for.
+        runtime: What was chosen for this machine.
+        source: The images.
+        model: What learns.
+        average: The moving average of ``model``'s weights, if there is one.
+        figures: The training figures of the epoch under way, by name.
+        steps: Steps an epoch.
+    """
+
+    run: Run
+    experiment: Experiment
+    runtime: Runtime
+    source: Source
+    model: ImageClassifier
+    average: ImageClassifier | None
+    figures: dict[str, keras.Metric]
+    steps: int
+
+    @property
+    def deployed(self) -> ImageClassifier:
+        """The model that the run is for."""
+        return self.average or self.model
+
+    @property
+    def variables(self) -> dict[str, list[Any]]:
+        """Everything that training changes, seeds of random layers included."""
+        return {
+            "model": self.model.variables,
+            "average": self.average.variables if self.average else [],
+            "optimizer": self.model.optimizer.variables,
+            "figures": [v for figure in self.figures.values() for v in figure.variables],
+        }
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint of this run goes with."""
+        return {
+            "data": {
+                "training images": self.source.train.count,
+                "test images": self.source.test.count,
+                "classes": list(self.source.labels),
+            },
+            "machine": {**versions(), "threads": threads()},
+        }
+
+    @functools.cached_property
+    def boards(self) -> dict[str, tf.summary.SummaryWriter]:
+        """TensorBoard's writers."""
+        names = ("train", "validation")
+        folder = self.run.folder / "tensorboard"
+        return {name: tf.summary.create_file_writer(str(folder / name)) for name in names}
+
+    def steps_done(self, progress: Progress) -> int:
+        return progress.epoch * self.steps + progress.step
 
 
 def train(
     experiment: Experiment,
     out: str | Path,
-    say: Callable[[str], None] = print,
+    say: Say = print,
     verbose: int = 1,
 ) -> Run:
-    """Trains a model and writes it, with its log and checkpoints, to a folder.
+    """Trains a model in a folder, from where the folder stands: from nothing, or from a checkpoint.
 
     Args:
         experiment: Everything that defines the run.
-        out: The run folder; must not hold a run yet.
+        out: The run folder: a new one, or one in which the same experiment was stopped, by
+            whatever means.
         say: Called with lines for people: what was chosen, and why.
-        verbose: Keras's: 1 for its progress bar, 2 for a line an epoch, 0 for silence.
+        verbose: 1 for a progress bar and a line an epoch on stderr, 2 for the lines alone, 0
+            for silence.
 
     Returns:
-        The run. ``model.keras`` in its folder holds the last epoch's weights.
+        The run. ``model.keras`` in its folder holds the last epoch's weights, or their moving
+        average where the experiment asks for one.
 
     Raises:
-        ValueError: The experiment cannot be run, or the folder holds a run already.
-        Interrupted: Ctrl-C was pressed; the model was saved.
+        ValueError: The experiment cannot be run; the folder holds another one, is in use or
+            has only damaged checkpoints; or images cannot be read.
+        OSError: The folder can no longer be written.
+        Diverged: The loss is no longer a number.
+        Interrupted: Ctrl-C or SIGTERM; the state was saved.
     """
-    run = _free(Path(out))
+    run = Run(Path(out))
+    with sole_use(run.folder):
+        if _is_finished(run, experiment):
+            say(f"{run.folder} is finished: {experiment.schedule.epochs} epochs")
+            return run
+        task = _set_up(run, experiment, say)
+        progress = _resume(task, say) or _begin(task)
+        with (
+            stop_requests() as asked,
+            display(
+                verbose, experiment.schedule.epochs, task.steps, experiment.runtime.batch_size
+            ) as screen,
+        ):
+            progress = _learn(task, progress, asked, screen)
+        _write_results(task, progress, finished=True)
+    return run
+
+
+# --- Before the first step ------------------------------------------------------------------
+
+
+def _is_finished(run: Run, experiment: Experiment) -> bool:
+    """Whether nothing is left to do; refuses a folder that is not this experiment's."""
+    there = run.experiment
+    if there is None:
+        if run.model_file.exists() or run.log_file.exists():
+            raise ValueError(f"{run.folder} holds another run. Give another folder: --out FOLDER")
+        return False
+    if difference := first_difference(there, experiment):
+        key, theirs, ours = difference
+        raise ValueError(
+            f"{run.folder} holds another experiment: its {key} is {theirs!r}, not {ours!r}. "
+            "Give another folder: --out FOLDER"
+        )
+    metrics = run.read("metrics.json")
+    return bool(metrics and metrics.get("finished") and run.model_file.exists())
+
+
+def _set_up(run: Run, experiment: Experiment, say: Say) -> Task:
     runtime = prepare(experiment.runtime)
     for reason in runtime.reasons:
         say(reason)
-
     source = open_source(experiment.data, experiment.runtime.seed)
     contract = make_contract(experiment, source)
-    batches, steps = training_batches(source.train, contract, experiment)
+    steps = steps_per_epoch(source.train, experiment.runtime.batch_size)
     say(
         f"{source.train.count:,} images to train on, {source.test.count:,} to test on, "
         f"{len(source.labels)} classes, {steps} steps an epoch"
     )
-
     model = make_model(experiment, contract)
-    _begin(run, experiment)
-    _compile(model, experiment, runtime, steps)
-    log = EpochLog(run.log_file)
-    _fit(model, run, experiment, source, batches, steps, log, verbose)
-
-    save_atomically(model, run.model_file)
-    run.write("metrics.json", {"epochs": len(log.rows), "history": log.rows})
-    if len(log.rows) < experiment.schedule.epochs:
-        raise Interrupted(run, len(log.rows))
-    return run
+    average = make_model(experiment, contract) if experiment.optimizer.ema_momentum else None
+    if average:
+        average.set_weights(model.get_weights())
+    accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
+    model.compile(
+        optimizer=make_optimizer(experiment, steps),
+        loss=keras.losses.CategoricalCrossentropy(
+            label_smoothing=experiment.optimizer.label_smoothing
+        ),
+        metrics=[accuracy],
+        jit_compile=runtime.jit_compile,
+    )
+    # Its slots are part of the state, and must be there before a checkpoint is read.
+    model.optimizer.build(model.trainable_variables)
+    figures = {"accuracy": accuracy, "loss": model.metrics[0]}
+    return Task(run, experiment, runtime, source, model, average, figures, steps)
 
 
 def make_contract(experiment: Experiment, source: Source) -> Contract:
@@ -114,70 +263,191 @@ def make_model(experiment: Experiment, contract: Contract) -> ImageClassifier:
     )
 
 
-def _free(folder: Path) -> Run:
-    # A run that ended before its first epoch did has nothing to lose.
-    run = Run(folder)
-    if run.log_file.exists() or run.model_file.exists():
-        raise ValueError(f"{folder} holds a run already. Give another folder: --out FOLDER")
-    return run
-
-
-def _begin(run: Run, experiment: Experiment) -> None:
-    try:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        save_experiment(experiment, run.experiment_file)
-    except OSError as error:
-        raise ValueError(f"{run.folder} cannot be written: {error.strerror}") from None
-
-
-def _compile(model: keras.Model, experiment: Experiment, runtime: Runtime, steps: int) -> None:
-    smoothing = experiment.optimizer.label_smoothing
-    model.compile(
-        optimizer=make_optimizer(experiment, steps),
-        loss=keras.losses.CategoricalCrossentropy(label_smoothing=smoothing),
-        metrics=["accuracy"],
-        jit_compile=runtime.jit_compile,
-    )
-
-
-def _fit(
-    model: keras.Model,
-    run: Run,
-    experiment: Experiment,
-    source: Source,
-    batches: tf.data.Dataset,
-    steps: int,
-    log: EpochLog,
-    verbose: int,
-) -> None:
-    """Trains until the last epoch or Ctrl-C; the log tells how many epochs were done."""
-    try:
-        model.fit(
-            batches,
-            epochs=experiment.schedule.epochs,
-            steps_per_epoch=steps,
-            shuffle=False,
-            validation_data=_validation_batches(source.test, model, experiment),
-            callbacks=[
-                log,
-                KeepLastAndBest(run.checkpoints, experiment.checkpoint.monitor),
-                keras.callbacks.TensorBoard(run.folder / "tensorboard"),
-            ],
-            verbose=verbose,
+def _begin(task: Task) -> Progress:
+    run = task.run
+    if run.model_file.exists() or run.log_file.exists():
+        raise ValueError(
+            f"{run.folder} holds a run without checkpoints, which cannot go on. Delete it to "
+            "begin again, or give another folder: --out FOLDER"
         )
-    except KeyboardInterrupt:
-        pass
-    except tf.errors.InvalidArgumentError as error:
-        reason = _unreadable(source, model.contract) or " ".join(error.message.split())[:300]
-        raise ValueError(reason) from error
+    run.checkpoints.mkdir(exist_ok=True)
+    save_experiment(task.experiment, run.experiment_file)
+    run.write(
+        "run.json",
+        {"seed": task.experiment.runtime.seed, "environment": describe()},
+    )
+    run.note("begun", **task.facts["machine"])
+    progress = Progress()
+    _save(task, progress)
+    return progress
 
 
-def _validation_batches(
-    split: Split, model: ImageClassifier, experiment: Experiment
-) -> tf.data.Dataset:
-    classes = len(model.contract.labels)
-    batches = evaluation_batches(split, model.contract, experiment.runtime.batch_size)
+def _resume(task: Task, say: Say) -> Progress | None:
+    """Puts everything back to the newest good checkpoint, if there is one."""
+    run = task.run
+
+    def warn(message: str) -> None:
+        say(message)
+        run.note("warning", message=message)
+
+    checkpoint = latest_checkpoint(run.checkpoints, warn)
+    if checkpoint is None:
+        return None
+    for name, there in checkpoint.facts["data"].items():
+        here = task.facts["data"][name]
+        if here != there:
+            raise ValueError(
+                f"The data of {run.folder} have changed: {name} were {_short(there)} and are "
+                f"{_short(here)}. Put them back, or give another folder: --out FOLDER"
+            )
+    for name, there in checkpoint.facts["machine"].items():
+        here = task.facts["machine"].get(name)
+        if here != there:
+            warn(f"{name} was {there} and is {here}: the results may differ in their last bits")
+    assign(task.variables, checkpoint.arrays)
+    for leftover in (*run.checkpoints.glob(f"{BESIDE}*"), *run.folder.glob(f"{BESIDE}*.keras")):
+        leftover.unlink()
+    progress = checkpoint.progress
+    say(f"going on after {progress.epoch} epochs and {progress.step} steps")
+    run.note("resumed", epoch=progress.epoch, step=progress.step, **task.facts["machine"])
+    _publish(task, progress)
+    return progress
+
+
+# --- Learning -------------------------------------------------------------------------------
+
+
+def _learn(task: Task, progress: Progress, asked: Asked, screen: Display) -> Progress:
+    """Epoch after epoch, to the last."""
+    batches = training_batches(
+        task.source.train, task.model.contract, task.experiment, progress.epoch, progress.step
+    )
+    test_batches = _test_batches(task)
+    train_step = _train_step(task, batches.element_spec)
+    test_steps = {"val": _test_step(task, task.model, test_batches.element_spec)}
+    if task.average:
+        test_steps["val_ema"] = _test_step(task, task.average, test_batches.element_spec)
+
+    iterator = iter(batches)
+    while progress.epoch < task.experiment.schedule.epochs:
+        clock = Clock(progress.seconds, progress.waited)
+        progress = _train_epoch(task, progress, iterator, train_step, clock, asked, screen)
+        trained = clock.seconds
+        figures = {name: float(figure.result()) for name, figure in task.figures.items()}
+        screen.validating(progress.epoch)
+        for name, test_step in test_steps.items():
+            tested = _validate(task, progress, test_batches, test_step, asked)
+            figures |= {f"{name}_{key}": value for key, value in tested.items()}
+        progress = _close_epoch(task, progress, figures, trained, clock)
+        _save(task, progress)
+        _publish(task, progress)
+        screen.epoch(progress.rows[-1], progress.timings[-1])
+    return progress
+
+
+def _train_epoch(
+    task: Task,
+    progress: Progress,
+    batches: Iterator,
+    train_step: Callable[..., dict[str, tf.Tensor]],
+    clock: Clock,
+    asked: Asked,
+    screen: Display,
+) -> Progress:
+    """The steps that are left of the epoch."""
+    config = task.experiment.checkpoint
+    saved = time.monotonic()
+    loss: tf.Tensor | None = None
+    while progress.step < task.steps:
+        with clock.waiting():
+            batch = _next(batches, task, progress)
+        figures = train_step(*batch)
+        # The loss of the step before, so that the device never waits for Python to look at it.
+        _check_loss(task, progress, loss)
+        progress = dataclasses.replace(
+            progress, step=progress.step + 1, seconds=clock.seconds, waited=clock.waited
+        )
+        loss = figures["loss"]
+        screen.step(progress.epoch, progress.step, clock, figures)
+        by_step = config.every_steps and progress.step % config.every_steps == 0
+        by_time = config.every_seconds and time.monotonic() - saved >= config.every_seconds
+        if by_step or by_time or asked():
+            _check_loss(task, progress, loss)
+            _save(task, progress)
+            saved = time.monotonic()
+        _stop_if(asked, task, progress)
+    _check_loss(task, progress, loss)
+    return progress
+
+
+def _train_step(task: Task, spec: tuple) -> Callable[..., dict[str, tf.Tensor]]:
+    """One update; returns the figures of the epoch so far."""
+
+    def step(images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
+        figures = task.model.train_step((images, labels))
+        if task.average:
+            momentum = task.experiment.optimizer.ema_momentum
+            move_average(task.average, task.model, momentum)
+        return figures
+
+    return _compiled(step, spec, task.runtime)
+
+
+def _test_step(
+    task: Task, model: ImageClassifier, spec: tuple
+) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+    """Mean loss and number of right answers of a batch. It changes nothing."""
+
+    def step(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        answers = model(images, training=False)
+        right = tf.argmax(answers, axis=-1) == tf.argmax(labels, axis=-1)
+        return task.model.loss(labels, answers), tf.math.count_nonzero(right)
+
+    return _compiled(step, spec, task.runtime)
+
+
+def _compiled(step: Callable, spec: tuple, runtime: Runtime) -> Callable:
+    # The signature is given, because a step that is traced anew for another batch may be
+    # optimized otherwise, and a resumed run meets its batches in another order.
+    return tf.function(step, input_signature=spec, jit_compile=runtime.jit_compile, autograph=False)
+
+
+def _validate(
+    task: Task,
+    progress: Progress,
+    batches: tf.data.Dataset,
+    test_step: Callable[..., tuple[tf.Tensor, tf.Tensor]],
+    asked: Asked,
+) -> Figures:
+    loss, right, count = 0.0, 0, 0
+    iterator = iter(batches)
+    while batch := _next(iterator, task, progress):
+        batch_loss, batch_right = test_step(*batch)
+        loss += float(batch_loss) * len(batch[0])
+        right += int(batch_right)
+        count += len(batch[0])
+        if asked():
+            _save(task, progress)
+        _stop_if(asked, task, progress)
+    return {"accuracy": right / count, "loss": loss / count}
+
+
+def _test_batches(task: Task) -> tf.data.Dataset:
+    classes = len(task.model.contract.labels)
+    batches = evaluation_batches(
+        task.source.test, task.model.contract, task.experiment.runtime.batch_size
+    )
     return batches.map(lambda x, y: (tf.cast(x, "float32"), tf.one_hot(y, classes)))
+
+
+def _next(batches: Iterator, task: Task, progress: Progress) -> Any:
+    """The next batch, or ``None`` after the last; images that cannot be read end the run."""
+    try:
+        return next(batches, None)
+    except tf.errors.OpError as error:
+        _save(task, progress)
+        reason = _unreadable(task.source, task.model.contract) or _first_line(error)
+        raise ValueError(f"{reason}, then run the same command again") from error
 
 
 def _unreadable(source: Source, contract: Contract) -> str | None:
@@ -190,30 +460,134 @@ def _unreadable(source: Source, contract: Contract) -> str | None:
     return None
 
 
-class EpochLog(keras.callbacks.Callback):
-    """Writes a row of CSV after each epoch, with the learning rate and the seconds it took.
+# --- After an epoch, and at any stop --------------------------------------------------------
 
-    Args:
-        path: The CSV file.
-    """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
-        self.rows: list[dict[str, float]] = []
-        self._began = 0.0
+def _close_epoch(
+    task: Task, progress: Progress, figures: Figures, trained: float, clock: Clock
+) -> Progress:
+    """The epoch's row, and everything set back for the next one."""
+    epoch = progress.epoch + 1
+    rate = float(keras.ops.convert_to_numpy(task.model.optimizer.learning_rate))
+    row = {"epoch": epoch, **figures, "learning_rate": rate}
+    timing = {
+        "epoch": epoch,
+        "seconds": round(clock.seconds, 3),
+        "images_per_second": round(
+            task.steps * task.experiment.runtime.batch_size / max(trained, 1e-9), 1
+        ),
+        "waiting": round(clock.waited / max(trained, 1e-9), 4),
+    }
+    for figure in task.figures.values():
+        figure.reset_state()
+    rows = (*progress.rows, row)
+    timings = (*progress.timings, timing)
+    return Progress(epoch, 0, rows, timings, _best_epoch(rows, task))
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._began = time.monotonic()
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        figures = {key: float(value) for key, value in (logs or {}).items()}
-        seconds = round(time.monotonic() - self._began, 2)
-        row = {"epoch": epoch + 1, **figures, "learning_rate": rate, "seconds": seconds}
-        self.rows.append(row)
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            if len(self.rows) == 1:
-                writer.writeheader()
-            writer.writerow(row)
+def _best_epoch(rows: tuple[Figures, ...], task: Task) -> int:
+    """The first epoch of the best figure; one that is not a number is never best."""
+    monitor = task.experiment.checkpoint.monitor
+    sign = -1 if monitor == "val_loss" else 1
+    key = monitor.replace("val_", "val_ema_") if task.average else monitor
+    scores = [sign * row[key] if math.isfinite(row[key]) else -math.inf for row in rows]
+    return 1 + scores.index(max(scores))
+
+
+def _save(task: Task, progress: Progress) -> None:
+    arrays = values_of(task.variables)
+    if name := not_finite(arrays):
+        raise _diverged(task, progress, f"{name} is no longer finite after")
+    write_checkpoint(
+        task.run.checkpoints,
+        task.steps_done(progress),
+        Checkpoint(progress, task.facts, arrays),
+    )
+
+
+def _check_loss(task: Task, progress: Progress, loss: tf.Tensor | None) -> None:
+    if loss is not None and not math.isfinite(loss):
+        raise _diverged(task, progress, f"the loss became {float(loss)} in")
+
+
+def _diverged(task: Task, progress: Progress, what: str) -> Diverged:
+    kept = [path.stem for path in task.run.checkpoints.glob("step-*")]
+    message = (
+        f"{what} step {progress.step} of epoch {progress.epoch + 1} (step "
+        f"{task.steps_done(progress)} of the run). The last good state is kept: {max(kept)}. "
+        f"Lower optimizer.learning_rate, now {task.experiment.optimizer.learning_rate:g}, in "
+        "another folder"
+    )
+    task.run.note("diverged", message=message)
+    return Diverged(message)
+
+
+def _publish(task: Task, progress: Progress) -> None:
+    """Writes the files that tell of the epochs done; again where they are there already."""
+    run, rows = task.run, progress.rows
+    if not rows:
+        return
+    run.write_rows("log.csv", rows)
+    run.write_text("log.jsonl", "".join(json.dumps(_finite(row)) + "\n" for row in rows))
+    run.write_rows("timing.csv", progress.timings)
+    if progress.step == 0 and progress.best_epoch == progress.epoch:
+        save_model(task.deployed, run.checkpoints / "best.keras")
+    _draw(task, rows[-1])
+
+
+def _draw(task: Task, row: Figures) -> None:
+    """The epoch's figures for TensorBoard, under the names that Keras gives them."""
+    for name, writer in task.boards.items():
+        mine = {k: v for k, v in row.items() if k.startswith("val_") == (name == "validation")}
+        with writer.as_default(step=int(row["epoch"]) - 1):
+            for key, value in mine.items():
+                tf.summary.scalar(f"epoch_{key.removeprefix('val_')}", value)
+        writer.flush()
+
+
+def _stop_if(asked: Asked, task: Task, progress: Progress) -> None:
+    """Leaves, once the state is saved, if that is what was asked."""
+    by = asked()
+    if by is None:
+        return
+    if by == signal.SIGINT:  # a person wants to see what there is; a machine wants to be gone
+        _write_results(task, progress, finished=False)
+    task.run.note("stopped", by=by.name, epoch=progress.epoch, step=progress.step)
+    raise Interrupted(task.run, progress, by)
+
+
+def _write_results(task: Task, progress: Progress, finished: bool) -> None:
+    run = task.run
+    save_model(task.deployed, run.model_file)
+    seconds = [timing["seconds"] for timing in progress.timings]
+    history = [_finite(row) | {"seconds": s} for row, s in zip(progress.rows, seconds)]
+    run.write(
+        "metrics.json",
+        {
+            "epochs": progress.epoch,
+            "finished": finished,
+            "best_epoch": progress.best_epoch,
+            "history": history,
+        },
+    )
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Writes beside and renames, so that a reader never meets half a file."""
+    with written_whole(path) as beside:
+        model.save(beside)
+
+
+def _finite(row: Figures) -> Figures:
+    """JSON has no NaN."""
+    return {key: value for key, value in row.items() if math.isfinite(value)}
+
+
+def _first_line(error: tf.errors.OpError) -> str:
+    reason = error.message.strip().splitlines()[0].partition(" [[")[0][:300]
+    return f"The images cannot be read: {reason}. Mend that"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) < 80 else f"{text[:77]}…"

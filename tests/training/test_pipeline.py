@@ -12,7 +12,12 @@ from keras_resnet.contract import Contract
 from keras_resnet.preprocessing import load_image
 from training.config import DataConfig, load_experiment
 from training.data.decode import fit_image
-from training.data.pipeline import evaluation_batches, images, training_batches
+from training.data.pipeline import (
+    evaluation_batches,
+    images,
+    steps_per_epoch,
+    training_batches,
+)
 from training.data.sources import Split, open_source
 
 
@@ -48,33 +53,57 @@ def digits() -> Split:
 CONTRACT = Contract(32, 32, 1, labels=tuple("0123456789"), resize="stretch", crop_fraction=1.0)
 
 
-def test_training_batches_are_the_same_for_the_same_seed_and_differ_for_another() -> None:
-    def first(seed: int) -> tuple[np.ndarray, np.ndarray]:
-        experiment = load_experiment("digits-resnet8", {"runtime.seed": seed})
-        batches, _ = training_batches(digits(), CONTRACT, experiment)
-        x, y = next(batches.as_numpy_iterator())
-        return x, y
+def batches_of(changes: dict, epoch: int = 0, step: int = 0, count: int = 1) -> list:
+    experiment = load_experiment("digits-resnet8", changes)
+    batches = training_batches(digits(), CONTRACT, experiment, epoch, step)
+    return list(batches.take(count).as_numpy_iterator())
 
-    x, y = first(5)
+
+def test_training_batches_are_the_same_for_the_same_seed_and_differ_for_another() -> None:
+    ((x, y),) = batches_of({"runtime.seed": 5})
     assert x.shape == (64, 32, 32, 1) and y.shape == (64, 10)
     assert x.min() >= 0 and x.max() <= 255 and (y.sum(1) == 1).all()
-    np.testing.assert_array_equal(x, first(5)[0])
-    assert (x != first(6)[0]).any()
+    np.testing.assert_array_equal(x, batches_of({"runtime.seed": 5})[0][0])
+    assert (x != batches_of({"runtime.seed": 6})[0][0]).any()
+
+
+@pytest.mark.parametrize("crop", ["pad", "resized"])
+def test_from_any_step_on_the_batches_are_those_of_the_whole(crop: str) -> None:
+    changes = {"runtime.batch_size": 400, "augment.crop": crop}  # three steps an epoch
+    whole = batches_of(changes, count=9)
+    for epoch, step in ((0, 2), (1, 0), (1, 1), (1, 3)):
+        rest = batches_of(changes, epoch, step, count=3)
+        for (x, y), (expected_x, expected_y) in zip(rest, whole[3 * epoch + step :]):
+            np.testing.assert_array_equal(x, expected_x)
+            np.testing.assert_array_equal(y, expected_y)
 
 
 def test_an_epoch_has_every_image_and_the_next_augments_it_anew() -> None:
-    experiment = load_experiment("digits-resnet8", {"runtime.batch_size": 1437})
-    batches, steps = training_batches(digits(), CONTRACT, experiment)
-    assert steps == 1
-    (x1, y1), (x2, y2) = list(batches.take(2).as_numpy_iterator())
-    assert (y1.sum(0) == y2.sum(0)).all()
-    assert {i.tobytes() for i in x1}.isdisjoint({i.tobytes() for i in x2[:50]}) or (x1 != x2).any()
+    changes = {"runtime.batch_size": 1437, "augment.padding": 0}
+    plain = [sorted(image.tobytes() for image in x) for x, _ in batches_of(changes, count=2)]
+    assert plain[0] == plain[1] == sorted(x.tobytes() for x in batches_of(changes)[0][0])
+    (x1, y1), (x2, y2) = batches_of({"runtime.batch_size": 1437}, count=2)
+    assert (y1.sum(0) == y2.sum(0)).all() and (y1 != y2).any()
+    shared = {image.tobytes() for image in x1} & {image.tobytes() for image in x2}
+    assert len(shared) < 100  # one of 49 shifts: about 29 images draw the same again
 
 
 def test_more_images_a_batch_than_there_are_is_an_error() -> None:
-    experiment = load_experiment("digits-resnet8", {"runtime.batch_size": 2000})
+    assert steps_per_epoch(digits(), 1437) == 1
     with pytest.raises(ValueError, match="--batch-size 1437"):
-        training_batches(digits(), CONTRACT, experiment)
+        steps_per_epoch(digits(), 1438)
+
+
+def test_cifar10_is_read_at_any_place_as_the_stream_reads_it(test_data: Path) -> None:
+    data = DataConfig(source="tfds:cifar10", data_dir=str(test_data / "tensorflow_datasets"))
+    split = open_source(data, seed=0).test  # one file, so the stream has the files' order
+    at = tf.data.Dataset.range(9_990, 10_000).map(split.at)
+    expected = split.examples.skip(9_990)
+    pairs = list(zip(at.as_numpy_iterator(), expected.as_numpy_iterator()))
+    assert len(pairs) == 10
+    for (image, label), (expected_image, expected_label) in pairs:
+        np.testing.assert_array_equal(image, expected_image)
+        assert label == expected_label
 
 
 def test_evaluation_gives_every_image_once_in_order() -> None:

@@ -11,63 +11,73 @@ from keras_resnet.contract import Contract
 from training.config import AugmentConfig, Experiment
 from training.data.augment import augment, mix
 from training.data.decode import decode_training_image, fit_image
-from training.data.sources import Split
+from training.data.order import example_seed, ordered_indices
+from training.data.sources import Split, array_split
 
 # Decoded and fitted images are kept in memory where they take no more than this.
 CACHE_BYTES = 2**30
+BLOCK = 256
+
+
+def steps_per_epoch(split: Split, batch_size: int) -> int:
+    """Whole batches in an epoch.
+
+    Raises:
+        ValueError: There are fewer images than one batch takes.
+    """
+    if split.count < batch_size:
+        raise ValueError(
+            f"There are {split.count} training images for a batch of {batch_size}. "
+            f"Lower it: --batch-size {split.count}"
+        )
+    return split.count // batch_size
 
 
 def training_batches(
-    split: Split, contract: Contract, experiment: Experiment
-) -> tuple[tf.data.Dataset, int]:
-    """Endless batches of augmented images and one-hot labels.
+    split: Split, contract: Contract, experiment: Experiment, epoch: int = 0, step: int = 0
+) -> tf.data.Dataset:
+    """Endless batches of augmented images and one-hot labels, the same from any step on.
+
+    The order is a function of seed, epoch and position, each image's augmentation one of seed,
+    epoch and the image's number: nothing else, and nothing that a crash could lose.
 
     Args:
         split: The images to learn from.
         contract: Size and channels of the model.
         experiment: Batch size, seed and augmentation.
+        epoch: Epoch to begin with, from 0.
+        step: Steps of it to pass over; none of their images are read.
 
     Returns:
-        The data set, of float32 ``(batch, size, size, channels)`` 0–255 and float32
-        ``(batch, classes)``, and the number of batches that make an epoch.
-
-    Raises:
-        ValueError: There are fewer images than one batch takes.
+        Batches of float32 ``(batch, size, size, channels)`` 0–255 and float32
+        ``(batch, classes)``.
     """
     batch, seed = experiment.runtime.batch_size, experiment.runtime.seed
-    if split.count < batch:
-        raise ValueError(
-            f"There are {split.count} training images for a batch of {batch}. "
-            f"Lower it: --batch-size {split.count}"
-        )
     config = experiment.augment
     classes = len(contract.labels)
-    varies_first = config.crop == "resized"
+    if config.crop != "resized" and _fits_memory(split, contract):
+        split = _in_memory(split, contract)
 
-    def vary(index: tf.Tensor, example: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        image, label = example
-        image = _augmented(image, contract, config, tf.stack([tf.cast(seed, "int64"), index]))
-        return image, tf.one_hot(label, classes)
+    @tf.autograph.experimental.do_not_convert  # its errors stay as they are
+    def example(epoch: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        image, label = split.at(index)
+        draw = example_seed(seed, epoch, index)
+        return _augmented(image, contract, config, draw), tf.one_hot(label, classes), draw
 
-    def finish(index: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tuple:
-        # Bytes until here: batching four times as many would cost as much as the flip.
+    @tf.autograph.experimental.do_not_convert
+    def mixed(images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor) -> tuple:
+        # Bytes up to here: a batch of float32 would be four times as much to copy. Its seed is
+        # its first example's, out of the reach of any example's own.
         images = tf.cast(images, "float32")
-        return mix(images, labels, config, tf.stack([-1 - tf.cast(seed, "int64"), index]))
+        return mix(images, labels, config, draws[0] * tf.constant((-1, 1), "int64") - 1)
 
-    examples = split.examples
-    if not varies_first and _fits_memory(split, contract):
-        examples = examples.map(_fitted(contract), num_parallel_calls=tf.data.AUTOTUNE).cache()
-    dataset = (
-        examples.shuffle(min(split.count, 50_000), seed=seed)
-        .repeat()
-        .enumerate()
-        .map(vary, num_parallel_calls=tf.data.AUTOTUNE)
+    return (
+        ordered_indices(split.count, batch, seed, epoch, step)
+        .map(example, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch, drop_remainder=True)
-        .enumerate()
-        .map(lambda index, example: finish(index, *example), num_parallel_calls=tf.data.AUTOTUNE)
+        .map(mixed, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(4)
     )
-    return dataset, split.count // batch
 
 
 def evaluation_batches(split: Split, contract: Contract, batch_size: int) -> tf.data.Dataset:
@@ -109,6 +119,23 @@ def _augmented(
     elif image.dtype == tf.string or image.shape[:2] != (size, size):
         image = fit_image(image, contract)
     return augment(image, size, config, seeds[1])
+
+
+def _in_memory(split: Split, contract: Contract) -> Split:
+    """The same images, decoded and fitted once instead of in every epoch."""
+    shape = (contract.height or 0, contract.width or 0, contract.channels)
+    images = np.empty((split.count, *shape), "uint8")
+    labels = np.empty(split.count, "int64")
+
+    @tf.autograph.experimental.do_not_convert
+    def example(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return _fitted(contract)(*split.at(index))
+
+    fitted = tf.data.Dataset.range(split.count).map(example, num_parallel_calls=tf.data.AUTOTUNE)
+    for number, batch in enumerate(fitted.batch(BLOCK).prefetch(2).as_numpy_iterator()):
+        block = slice(number * BLOCK, number * BLOCK + len(batch[1]))
+        images[block], labels[block] = batch
+    return array_split(images, labels)
 
 
 def _fits_memory(split: Split, contract: Contract) -> bool:

@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from training.config import DataConfig
+from training.data.records import Part, record_reader
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 
@@ -29,11 +31,14 @@ class Split:
         examples: A ``tf.data.Dataset`` of ``(image, label)``: the image either uint8
             ``(height, width, channels)`` or the bytes of a picture file, the label int64.
             Always in the same order.
+        at: One example by its number, an int64 scalar: a function for ``Dataset.map``. Training
+            sees the examples in an order of its own, which a stream cannot give.
         files: Path of each image, where it is one.
     """
 
     count: int
     examples: tf.data.Dataset
+    at: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
     files: tuple[str, ...] = ()
 
 
@@ -80,8 +85,7 @@ def _digits(_: str, data: DataConfig, seed: int) -> Source:
     train, test = _stratified(digits.target, data.test_fraction, seed)
 
     def split(chosen: np.ndarray) -> Split:
-        arrays = pixels[chosen], digits.target[chosen].astype("int64")
-        return Split(len(chosen), tf.data.Dataset.from_tensor_slices(arrays))
+        return array_split(pixels[chosen], digits.target[chosen].astype("int64"))
 
     return Source(tuple("0123456789"), 1, split(train), split(test))
 
@@ -113,10 +117,30 @@ def _tfds(name: str, data: DataConfig, seed: int) -> Source:
     def split(which: str) -> Split:
         read = tfds.ReadConfig(try_autocache=False, shuffle_seed=seed)
         examples = builder.as_dataset(which, as_supervised=True, read_config=read)
-        return Split(builder.info.splits[which].num_examples, examples)
+        return Split(builder.info.splits[which].num_examples, examples, _record_at(builder, which))
 
     channels = features["image"].shape[-1]
     return Source(tuple(features["label"].names), channels, split(train), split(test))
+
+
+def _record_at(builder: Any, which: str) -> Callable:
+    """An example of a prepared data set by its number, read from its TFRecord file."""
+    if builder.info.file_format.value != "tfrecord":
+        raise ValueError(
+            f"{builder.info.name} is prepared as {builder.info.file_format.value}, and is read as "
+            "tfrecord. Prepare it so: tfds build --file_format=tfrecord"
+        )
+    parts = [Part(p.filename, p.skip, p.take) for p in builder.info.splits[which].file_instructions]
+
+    def at(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # Traced once, when training begins: only then is it worth finding every record.
+        read = record_reader(parts)
+        record = tf.numpy_function(lambda i: read(int(i)), [index], "string")
+        record.set_shape(())
+        example = builder.info.features.deserialize_example(record)
+        return example["image"], example["label"]
+
+    return at
 
 
 def _folder(path: str, data: DataConfig, seed: int) -> Source:
@@ -169,12 +193,29 @@ def _scan(root: Path) -> tuple[tuple[str, ...], list[str], np.ndarray]:
     return tuple(labels), files, np.array(classes, "int64")
 
 
-def _file_split(files: list[str], classes: np.ndarray) -> Split:
-    paths = tf.data.Dataset.from_tensor_slices((files, classes.astype("int64")))
-    examples = paths.map(
-        lambda path, label: (tf.io.read_file(path), label), num_parallel_calls=tf.data.AUTOTUNE
+def array_split(images: np.ndarray, classes: np.ndarray) -> Split:
+    """Images that are in memory.
+
+    Args:
+        images: uint8 ``(count, height, width, channels)``.
+        classes: int64 ``(count,)``.
+    """
+    table = tf.constant(images), tf.constant(classes)
+    return Split(
+        len(images),
+        tf.data.Dataset.from_tensor_slices(table),
+        lambda index: (tf.gather(table[0], index), tf.gather(table[1], index)),
     )
-    return Split(len(files), examples, tuple(files))
+
+
+def _file_split(files: list[str], classes: np.ndarray) -> Split:
+    paths, labels = tf.constant(files), tf.constant(classes.astype("int64"))
+
+    def at(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.io.read_file(tf.gather(paths, index)), tf.gather(labels, index)
+
+    examples = tf.data.Dataset.range(len(files)).map(at, num_parallel_calls=tf.data.AUTOTUNE)
+    return Split(len(files), examples, at, tuple(files))
 
 
 def _stratified(classes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
