@@ -44,6 +44,7 @@ class DataConfig:
     Attributes:
         source: ``digits``, ``tfds:<name>``, ``folder:<path>`` or ``tfrecord:<pattern>``; see
             ``training/data/sources.py``.
+        color: Whether picture files are read as ``"rgb"`` or ``"grayscale"``.
         data_dir: Where tensorflow-datasets keeps its data; its own default if empty.
         test_fraction: Share held out where the source has no split of its own.
         mean: Mean of each channel, 0–255.
@@ -57,6 +58,7 @@ class DataConfig:
     """
 
     source: str = "digits"
+    color: Literal["rgb", "grayscale"] = "rgb"
     data_dir: str = ""
     test_fraction: float = 0.2
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)

@@ -14,8 +14,8 @@ from training.data.decode import decode_training_image, fit_image
 from training.data.order import example_seed, ordered_indices
 from training.data.sources import Split, array_split
 
-# Decoded and fitted images are kept in memory where they take no more than this.
-CACHE_BYTES = 2**30
+# Batches made ahead: enough for a hiccup, and few enough to know what memory they take.
+PREFETCH = 2
 BLOCK = 256
 
 
@@ -55,7 +55,7 @@ def training_batches(
     batch, seed = experiment.runtime.batch_size, experiment.runtime.seed
     config = experiment.augment
     classes = len(contract.labels)
-    if config.crop != "resized" and _fits_memory(split, contract):
+    if _keeps_fitted(split, contract, experiment):
         split = _in_memory(split, contract)
 
     @tf.autograph.experimental.do_not_convert  # its errors stay as they are
@@ -75,17 +75,37 @@ def training_batches(
         ordered_indices(split.count, batch, seed, epoch, step)
         .map(example, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch, drop_remainder=True)
-        .map(mixed, num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(4)
+        .map(mixed, num_parallel_calls=2)
+        .prefetch(PREFETCH)
     )
 
 
-def evaluation_batches(split: Split, contract: Contract, batch_size: int) -> tf.data.Dataset:
-    """Every image once, in order: uint8 ``(batch, height, width, channels)`` and int64 labels."""
+def memory_note(split: Split, contract: Contract, experiment: Experiment) -> str:
+    """What is kept in memory of the training images, and why, for people."""
+    gigabytes = f"{_fitted_bytes(split, contract) / 2**30:.2f} GiB"
+    if _keeps_fitted(split, contract, experiment):
+        return f"training images stay in memory: fitted, they take {gigabytes}"
+    if experiment.augment.crop == "resized":
+        return "training images are read in every epoch: of each, another part is decoded"
+    limit = experiment.data.cache_gb
+    return f"training images are read in every epoch: {gigabytes} is over data.cache_gb {limit:g}"
+
+
+def evaluation_batches(
+    split: Split, contract: Contract, batch_size: int, cache_gb: float = 0.0
+) -> tf.data.Dataset:
+    """Every image once, in order: uint8 ``(batch, height, width, channels)`` and int64 labels.
+
+    Args:
+        split: The images.
+        contract: How they are fitted.
+        batch_size: Images a batch; the last may be smaller.
+        cache_gb: Fitted images are kept for the next time where they take no more GiB.
+    """
     examples = split.examples.map(_fitted(contract), num_parallel_calls=tf.data.AUTOTUNE)
-    if _fits_memory(split, contract):
+    if _fitted_bytes(split, contract) <= cache_gb * 2**30:
         examples = examples.cache()
-    return examples.batch(batch_size).prefetch(4)
+    return examples.batch(batch_size).prefetch(PREFETCH)
 
 
 def images(split: Split, contract: Contract, count: int | None = None) -> Iterator[tuple]:
@@ -138,6 +158,12 @@ def _in_memory(split: Split, contract: Contract) -> Split:
     return array_split(images, labels)
 
 
-def _fits_memory(split: Split, contract: Contract) -> bool:
+def _keeps_fitted(split: Split, contract: Contract, experiment: Experiment) -> bool:
+    """A resized crop needs all of the image; other crops only what fitting leaves."""
+    fits = _fitted_bytes(split, contract) <= experiment.data.cache_gb * 2**30
+    return fits and experiment.augment.crop != "resized"
+
+
+def _fitted_bytes(split: Split, contract: Contract) -> int:
     height, width = contract.height or 0, contract.width or 0
-    return split.count * height * width * contract.channels <= CACHE_BYTES
+    return split.count * height * width * contract.channels
