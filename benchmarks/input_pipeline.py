@@ -37,7 +37,7 @@ BASE = "limit: decode_and_crop_jpeg alone"
 
 
 def ours(folder: str, batch: int, size: int, **augment: Any) -> Any:
-    """The product's own pipeline: order by seed, one-hot labels, float32 batches."""
+    """The product's own pipeline: order by seed, one-hot labels, uint8 batches."""
     from keras_resnet.contract import Contract
     from training.config import from_dict
     from training.data.pipeline import training_batches
@@ -52,6 +52,14 @@ def ours(folder: str, batch: int, size: int, **augment: Any) -> Any:
     )
     source = open_source(experiment.data, 0)
     return training_batches(source.train, Contract(size, size, labels=source.labels), experiment)
+
+
+def ours_as_floats(folder: str, batch: int, size: int) -> Any:
+    """The same with float32 batches, as the peers give them; the product casts on the device."""
+    import tensorflow as tf
+
+    batches = ours(folder, batch, size)
+    return batches.map(lambda x, y: (tf.cast(x, "float32"), y), num_parallel_calls=2).prefetch(2)
 
 
 def keras_loader(folder: str, batch: int, size: int, warp: bool) -> Any:
@@ -139,6 +147,7 @@ WAYS: dict[str, tuple[Callable, dict[str, Any]]] = {
     BASE: (crop_alone, {}),
     "limit: decode_jpeg alone": (decode_alone, {}),
     "ours: crop, flip": (ours, {}),
+    "ours: crop, flip, as float32": (ours_as_floats, {}),
     "ours: crop, flip, RandAugment": (ours, {"policy": "randaugment"}),
     "ours: crop, flip, TrivialAugment": (ours, {"policy": "trivialaugment"}),
     "ours: crop, flip, jitter": (ours, {"color_jitter": [0.4, 0.4, 0.4, 0.1]}),

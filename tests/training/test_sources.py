@@ -145,7 +145,7 @@ BAD = {
 }
 SAYS = {
     "empty.jpg": "is empty",
-    "text.jpg": "is not a picture",
+    "text.jpg": "is not a readable picture",
     "cut.jpg": "is cut off or broken inside",
     "cut.png": "is cut off or broken inside",
     "webp.jpg": "is a WEBP; JPEG, PNG, BMP, GIF are read",
@@ -208,7 +208,7 @@ def test_bad_images_are_an_error_that_names_them(folder_with_bad_files: Path) ->
     message = str(error.value)
     assert "\n" not in message
     assert f"{folder_with_bad_files}/train/cat/2b.jpg is cut off or broken inside" in message
-    assert f"{folder_with_bad_files}/train/dog/text.jpg is not a picture" in message
+    assert f"{folder_with_bad_files}/train/dog/text.jpg is not a readable picture" in message
     assert "bad_images: skip" in message
 
 

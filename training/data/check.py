@@ -49,7 +49,7 @@ def complaint(image: bytes) -> str | None:
         with Image.open(io.BytesIO(image)) as picture:  # no more than its header
             kind, width, height = picture.format, picture.width, picture.height
     except UnidentifiedImageError:
-        return "is not a picture"
+        return "is not a readable picture"
     except Image.DecompressionBombError:
         return TOO_LARGE
     except (OSError, SyntaxError, ValueError) as error:

@@ -10,7 +10,7 @@ from training.config import AugmentConfig
 # Box shapes of Szegedy et al. 2014, arXiv:1409.4842, section 6.
 ASPECT_RATIOS = (3 / 4, 4 / 3)
 # libjpeg reads a JPEG at a half, a quarter or an eighth of its size at less cost.
-SCALES = (1, 2, 4, 8)
+SCALES = (2, 4, 8)
 # From 0.8 of a scale on, reading at that scale and enlarging is nearer to the antialiased result
 # than reading at the one before and skipping pixels: both cross there on photographs.
 FROM = 0.8
@@ -111,17 +111,23 @@ def crop_jpeg(image: tf.Tensor, box: tf.Tensor, size: int) -> tf.Tensor:
     Returns:
         uint8 ``(size, size, 3)``.
     """
-    shrink = tf.sqrt(tf.cast(box[2] * box[3], "float32")) / size
 
-    def at(scale: int) -> tf.Tensor:
-        begin, end = box[:2] // scale, -(-(box[:2] + box[2:]) // scale)  # outwards on each side
-        window = tf.concat([begin, end - begin], 0)
+    def read(window: tf.Tensor, scale: int) -> tf.Tensor:
         return tf.image.decode_and_crop_jpeg(
             image, window, 3, ratio=scale, dct_method="INTEGER_ACCURATE"
         )
 
-    which = tf.add_n([tf.cast(shrink >= FROM * scale, "int32") for scale in SCALES[1:]])
-    pixels = tf.switch_case(which, [lambda scale=scale: at(scale) for scale in SCALES])
+    def read_at(scale: int) -> tf.Tensor:
+        begin, end = box[:2] // scale, -(-(box[:2] + box[2:]) // scale)  # outwards on each side
+        return read(tf.concat([begin, end - begin], 0), scale)
+
+    def read_smaller() -> tf.Tensor:
+        which = tf.add_n([tf.cast(shrink >= FROM * scale, "int32") for scale in SCALES[1:]])
+        return tf.switch_case(which, [lambda scale=scale: read_at(scale) for scale in SCALES])
+
+    shrink = tf.sqrt(tf.cast(tf.reduce_prod(box[2:]), "float32")) / size
+    # Most boxes are read as they are, and spared the choice among three.
+    pixels = tf.cond(shrink < FROM * SCALES[0], lambda: read(box, 1), read_smaller)
     return _resize(pixels, size)
 
 

@@ -13,14 +13,18 @@ def mix(
     """MixUp or CutMix, as the config asks; where it asks for both, one of them by chance.
 
     Args:
-        images: float32 ``(batch, height, width, channels)``.
+        images: ``(batch, height, width, channels)``, of any numeric type.
         labels: float32 ``(batch, classes)``, each row a distribution.
         config: ``mixup`` and ``cutmix``, each the α of its Beta distribution, 0 for none.
         seed: int64 ``(2,)``, another one for every batch.
 
     Returns:
-        The same shapes and types; rows of labels still sum to 1.
+        Float32 of the same shapes, whose rows of labels still sum to 1; what was given, where
+        the config asks for neither.
     """
+    if not (config.mixup or config.cutmix):
+        return images, labels
+    images = tf.cast(images, "float32")
     seeds = tf.random.split(seed, 2)
     if config.mixup and config.cutmix:
         return tf.cond(
@@ -30,9 +34,7 @@ def mix(
         )
     if config.mixup:
         return mixup(images, labels, config.mixup, seeds[1])
-    if config.cutmix:
-        return cutmix(images, labels, config.cutmix, seeds[1])
-    return images, labels
+    return cutmix(images, labels, config.cutmix, seeds[1])
 
 
 def mixup(
