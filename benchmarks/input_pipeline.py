@@ -4,8 +4,8 @@
 
 FOLDER holds one subfolder of JPEGs a class. Each way of reading it runs in a process of its own, so
 that its memory is its own; all of them are kept, and called in turn, so that a machine that slows
-down meanwhile does so for all. What waits has stopped: nobody computes ahead into another's turn,
-but for a few batches that it had to have ready, which are thrown away first.
+down meanwhile does so for all. Between its turns a process is stopped (SIGSTOP): nobody fills
+buffers in another's time, to be emptied in his own. The first round is not counted.
 
 Speeds are medians of the rounds, and so are the ratios to the raw limit, which are taken round by
 round. CPU is the processor time an image takes: on a machine with other work, the steadier figure.
@@ -19,6 +19,7 @@ import json
 import multiprocessing
 import os
 import resource
+import signal
 import statistics
 import sys
 import time
@@ -171,9 +172,8 @@ def serve(turns: Connection, name: str, folder: str, batch: int, size: int) -> N
     for _ in range(3):
         next(batches)
     turns.send(None)
-    while images := turns.recv():
-        for _ in range(4):  # made while others had their turn
-            next(batches)
+    while True:
+        images = turns.recv()
         began, cpu = time.perf_counter(), time.process_time()
         for _ in range(images // batch):
             next(batches)
@@ -196,18 +196,21 @@ def measure(names: list[str], options: argparse.Namespace) -> dict[str, dict[str
         processes[name].start()
         pipes[name] = here
         here.recv()  # one after another: starting takes both cores
+        os.kill(processes[name].pid, signal.SIGSTOP)
         print(f"{name}: ready", file=sys.stderr)
     rounds: dict[str, list[tuple[float, float, int]]] = {name: [] for name in names}
     images = max(options.images // options.batch, 1) * options.batch
-    for number in range(options.rounds):
+    for number in range(1 + options.rounds):
         for name in names:
+            os.kill(processes[name].pid, signal.SIGCONT)
             pipes[name].send(images)
             rounds[name].append(pipes[name].recv())
-        print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
+            os.kill(processes[name].pid, signal.SIGSTOP)
+        print(f"round {number} of {options.rounds}", file=sys.stderr)
     for name in names:
-        pipes[name].send(0)
+        processes[name].kill()
         processes[name].join()
-    return {name: figures(rounds[name], rounds[BASE], images) for name in names}
+    return {name: figures(rounds[name][1:], rounds[BASE][1:], images) for name in names}
 
 
 def figures(
