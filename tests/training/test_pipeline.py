@@ -15,6 +15,7 @@ from training.data.decode import fit_image
 from training.data.pipeline import (
     evaluation_batches,
     images,
+    memory_note,
     steps_per_epoch,
     training_batches,
 )
@@ -76,6 +77,33 @@ def test_from_any_step_on_the_batches_are_those_of_the_whole(crop: str) -> None:
         for (x, y), (expected_x, expected_y) in zip(rest, whole[3 * epoch + step :]):
             np.testing.assert_array_equal(x, expected_x)
             np.testing.assert_array_equal(y, expected_y)
+
+
+def test_mixed_batches_are_the_same_from_any_step_on_and_each_its_own() -> None:
+    changes = {"runtime.batch_size": 400, "augment.mixup": 1.0, "augment.cutmix": 1.0}
+    whole = batches_of(changes, count=6)
+    ((x, y),) = batches_of(changes, epoch=1, step=1)
+    np.testing.assert_array_equal(x, whole[4][0])
+    np.testing.assert_array_equal(y, whole[4][1])
+    assert x.dtype == np.float32 and batches_of({})[0][0].dtype == np.uint8
+    shares = [np.sort(np.unique(y[y > 0]))[0] for _, y in whole]
+    assert len(set(shares)) == 6
+    np.testing.assert_allclose(y.sum(1), 1, rtol=1e-6)
+
+
+def test_the_budget_decides_what_stays_in_memory_and_nothing_else() -> None:
+    split = digits()  # 1437 images of 1024 bytes: 0.0014 GiB
+
+    def batch_and_note(**changes: object) -> tuple[np.ndarray, str]:
+        experiment = load_experiment("digits-resnet8", changes)
+        batch = next(training_batches(split, CONTRACT, experiment).as_numpy_iterator())
+        return batch[0], memory_note(split, CONTRACT, experiment)
+
+    kept, kept_note = batch_and_note()
+    read, read_note = batch_and_note(**{"data.cache_gb": 0.001})
+    np.testing.assert_array_equal(kept, read)
+    assert "stay in memory" in kept_note and "is over data.cache_gb 0.001" in read_note
+    assert "another part" in batch_and_note(**{"augment.crop": "resized"})[1]
 
 
 def test_an_epoch_has_every_image_and_the_next_augments_it_anew() -> None:

@@ -209,7 +209,7 @@ def test_bad_images_are_an_error_that_names_them(folder_with_bad_files: Path) ->
     assert "\n" not in message
     assert f"{folder_with_bad_files}/train/cat/2b.jpg is cut off or broken inside" in message
     assert f"{folder_with_bad_files}/train/dog/text.jpg is not a readable picture" in message
-    assert "bad_images: skip" in message
+    assert "data.bad_images=skip" in message
 
 
 def test_skipped_images_are_counted_and_gone_from_both_splits(folder_with_bad_files: Path) -> None:

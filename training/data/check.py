@@ -5,8 +5,8 @@ without a word, after which nobody knows how many steps make an epoch. So every 
 once, by the decoder that training uses, before anything depends on their number: the order, the
 steps and the figures of evaluation are then those of the readable ones, on every machine alike.
 
-It costs a quarter of a millisecond a photograph and core. Verdicts that took longer than a few
-seconds are kept, and hold as long as paths, sizes and times of change stay the same.
+It costs about half a millisecond of processor time a photograph. Verdicts that took longer than a
+few seconds are kept, and hold as long as paths, sizes and times of change stay the same.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def report(names: dict[str, str], total: int, data: DataConfig, say: Say) -> Non
     more = f"; and {len(names) - NAMED} more" if len(names) > NAMED else ""
     counted = f"{len(names):,} of {total:,} images cannot be read: {first}{more}"
     if data.bad_images == "error":
-        raise ValueError(f"{counted}. Mend or remove them, or leave them out: bad_images: skip")
+        raise ValueError(f"{counted}. Mend or remove them, or leave them out: data.bad_images=skip")
     if len(names) > data.max_bad_images:
         raise ValueError(
             f"{counted}. At most {data.max_bad_images:,} may be left out (data.max_bad_images)"
