@@ -44,22 +44,32 @@ class DataConfig:
     """Which images, and how they are fitted to the model.
 
     Attributes:
-        source: ``digits``, ``tfds:<name>`` or ``folder:<path>``.
+        source: ``digits``, ``tfds:<name>``, ``folder:<path>`` or ``tfrecord:<pattern>``; see
+            ``training/data/sources.py``.
+        color: Whether picture files are read as ``"rgb"`` or ``"grayscale"``.
         data_dir: Where tensorflow-datasets keeps its data; its own default if empty.
         test_fraction: Share held out where the source has no split of its own.
         mean: Mean of each channel, 0–255.
         std: Standard deviation of each channel, 0–255.
         resize: ``"crop"`` keeps the aspect ratio, ``"stretch"`` does not.
         crop_fraction: Share of the image that evaluation keeps.
+        bad_images: What to do about files that are no readable pictures: ``"error"`` stops
+            and names them, ``"skip"`` leaves them out and says how many.
+        max_bad_images: So many may be skipped; one more is an error.
+        cache_gb: Fitted images are kept in memory where they take no more GiB than this.
     """
 
     source: str = "digits"
+    color: Literal["rgb", "grayscale"] = "rgb"
     data_dir: str = ""
     test_fraction: float = 0.2
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)
     std: tuple[float, ...] = (58.395, 57.12, 57.375)
     resize: Literal["crop", "stretch"] = "crop"
     crop_fraction: float = 0.875
+    bad_images: Literal["error", "skip"] = "error"
+    max_bad_images: int = 100
+    cache_gb: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -73,12 +83,30 @@ class AugmentConfig:
         min_area: Smallest share of the image that a resized crop covers.
         padding: Pixels added on each side before a pad crop.
         flip: Whether half of the images are mirrored left to right.
+        color_jitter: How far brightness, contrast and saturation (factors of 1 ± 0–1) and hue
+            (± 0–0.5 of the circle) go (Howard 2013, arXiv:1312.5402, section 2).
+        policy: ``"randaugment"`` (Cubuk et al. 2019, arXiv:1909.13719), ``"trivialaugment"``,
+            its *wide* kind (Müller & Hutter 2021, arXiv:2103.10158), or ``"none"``.
+        randaugment_layers: Operations an image; the paper's N.
+        randaugment_magnitude: Their strength, 0–30; the paper's M. timm's 0–10 is this in
+            thirds.
+        erasing: Share of the images that lose a box (Zhong et al. 2017, arXiv:1708.04896).
+        mixup: α of MixUp's Beta distribution (Zhang et al. 2017, arXiv:1710.09412), 0 for none.
+        cutmix: α of CutMix's (Yun et al. 2019, arXiv:1905.04899), 0 for none. Where both are
+            asked for, each batch gets one of them by chance.
     """
 
     crop: Literal["resized", "pad", "none"] = "resized"
     min_area: float = 0.08
     padding: int = 4
     flip: bool = True
+    color_jitter: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
+    policy: Literal["none", "randaugment", "trivialaugment"] = "none"
+    randaugment_layers: int = 2
+    randaugment_magnitude: float = 9.0
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -311,12 +339,26 @@ def _is_number(text: str) -> bool:
 
 def _check(experiment: Experiment) -> None:
     e = experiment
+    jitter = list(enumerate(e.augment.color_jitter))
+    if len(jitter) != 4:
+        raise ValueError(
+            "augment.color_jitter must be four numbers: brightness, contrast, saturation, hue. "
+            f"Received: {list(e.augment.color_jitter)}"
+        )
     limits: tuple[tuple[str, float, float, float], ...] = (
         ("model.size", e.model.size, 32, 4096),
         ("data.test_fraction", e.data.test_fraction, 0.01, 0.9),
         ("data.crop_fraction", e.data.crop_fraction, 0.01, 1),
+        ("data.max_bad_images", e.data.max_bad_images, 0, 10**9),
+        ("data.cache_gb", e.data.cache_gb, 0, 1024),
         ("augment.min_area", e.augment.min_area, 0.01, 1),
         ("augment.padding", e.augment.padding, 0, 64),
+        *((f"augment.color_jitter[{i}]", reach, 0, 0.5 if i == 3 else 1) for i, reach in jitter),
+        ("augment.randaugment_layers", e.augment.randaugment_layers, 1, 10),
+        ("augment.randaugment_magnitude", e.augment.randaugment_magnitude, 0, 30),
+        ("augment.erasing", e.augment.erasing, 0, 1),
+        ("augment.mixup", e.augment.mixup, 0, 100),
+        ("augment.cutmix", e.augment.cutmix, 0, 100),
         ("optimizer.learning_rate", e.optimizer.learning_rate, 0, 100),
         ("optimizer.momentum", e.optimizer.momentum, 0, 0.9999),
         ("optimizer.weight_decay", e.optimizer.weight_decay, 0, 1),

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras_resnet.classifier import ImageClassifier
 from keras_resnet.contract import Contract
 from keras_resnet.deployable import deployable
-from training.data.pipeline import fit_image
+from training.data.decode import fit_image
 
 # TensorFlow's folder for files that come with a SavedModel and are not read by it.
 CONTRACT_FILE = Path("assets.extra") / "contract.json"

@@ -255,7 +255,7 @@ def _fetch(evaluation: dict[str, Any], experiment: Experiment) -> dict[int, np.n
     """Fitted pixels of the test images that the answers name, by their index."""
     import tensorflow as tf
 
-    from training.data.pipeline import fit_image
+    from training.data.decode import fit_image
     from training.data.sources import open_source
     from training.train import make_contract
 

@@ -35,7 +35,12 @@ from training.checkpoint import (
     write_checkpoint,
 )
 from training.config import Experiment, first_difference, save_experiment
-from training.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
+from training.data.pipeline import (
+    evaluation_batches,
+    memory_note,
+    steps_per_epoch,
+    training_batches,
+)
 from training.data.sources import Source, open_source
 from training.display import Clock, Display, display
 from training.optim import make_optimizer, move_average
@@ -212,13 +217,14 @@ def _set_up(run: Run, experiment: Experiment, say: Say) -> Task:
     runtime = prepare(experiment.runtime)
     for reason in runtime.reasons:
         say(reason)
-    source = open_source(experiment.data, experiment.runtime.seed)
+    source = open_source(experiment.data, experiment.runtime.seed, say)
     contract = make_contract(experiment, source)
     steps = steps_per_epoch(source.train, experiment.runtime.batch_size)
     say(
         f"{source.train.count:,} images to train on, {source.test.count:,} to test on, "
         f"{len(source.labels)} classes, {steps} steps an epoch"
     )
+    say(memory_note(source.train, contract, experiment))
     model = make_model(experiment, contract)
     average = make_model(experiment, contract) if experiment.optimizer.ema_momentum else None
     if average:
@@ -451,7 +457,10 @@ def _validate(
 def _test_batches(task: Task) -> tf.data.Dataset:
     classes = len(task.model.contract.labels)
     batches = evaluation_batches(
-        task.source.test, task.model.contract, task.experiment.runtime.batch_size
+        task.source.test,
+        task.model.contract,
+        task.experiment.runtime.batch_size,
+        task.experiment.data.cache_gb,
     )
     return batches.map(lambda x, y: (tf.cast(x, "float32"), tf.one_hot(y, classes)))
 

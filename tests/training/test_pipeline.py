@@ -10,12 +10,12 @@ from PIL import Image
 
 from keras_resnet.contract import Contract
 from keras_resnet.preprocessing import load_image
-from training.config import AugmentConfig, DataConfig, load_experiment
-from training.data.augment import augment, random_resized_crop
+from training.config import DataConfig, load_experiment
+from training.data.decode import fit_image
 from training.data.pipeline import (
     evaluation_batches,
-    fit_image,
     images,
+    memory_note,
     steps_per_epoch,
     training_batches,
 )
@@ -79,6 +79,33 @@ def test_from_any_step_on_the_batches_are_those_of_the_whole(crop: str) -> None:
             np.testing.assert_array_equal(y, expected_y)
 
 
+def test_mixed_batches_are_the_same_from_any_step_on_and_each_its_own() -> None:
+    changes = {"runtime.batch_size": 400, "augment.mixup": 1.0, "augment.cutmix": 1.0}
+    whole = batches_of(changes, count=6)
+    ((x, y),) = batches_of(changes, epoch=1, step=1)
+    np.testing.assert_array_equal(x, whole[4][0])
+    np.testing.assert_array_equal(y, whole[4][1])
+    assert x.dtype == np.float32 and batches_of({})[0][0].dtype == np.uint8
+    shares = [np.sort(np.unique(y[y > 0]))[0] for _, y in whole]
+    assert len(set(shares)) == 6
+    np.testing.assert_allclose(y.sum(1), 1, rtol=1e-6)
+
+
+def test_the_budget_decides_what_stays_in_memory_and_nothing_else() -> None:
+    split = digits()  # 1437 images of 1024 bytes: 0.0014 GiB
+
+    def batch_and_note(**changes: object) -> tuple[np.ndarray, str]:
+        experiment = load_experiment("digits-resnet8", changes)
+        batch = next(training_batches(split, CONTRACT, experiment).as_numpy_iterator())
+        return batch[0], memory_note(split, CONTRACT, experiment)
+
+    kept, kept_note = batch_and_note()
+    read, read_note = batch_and_note(**{"data.cache_gb": 0.001})
+    np.testing.assert_array_equal(kept, read)
+    assert "stay in memory" in kept_note and "is over data.cache_gb 0.001" in read_note
+    assert "another part" in batch_and_note(**{"augment.crop": "resized"})[1]
+
+
 def test_an_epoch_has_every_image_and_the_next_augments_it_anew() -> None:
     changes = {"runtime.batch_size": 1437, "augment.padding": 0}
     plain = [sorted(image.tobytes() for image in x) for x, _ in batches_of(changes, count=2)]
@@ -119,40 +146,3 @@ def test_evaluation_gives_every_image_once_in_order() -> None:
 def test_a_few_images_are_spread_over_the_split() -> None:
     labels = [label for _, label in images(digits(), CONTRACT, 100)]
     assert len(labels) == 100 and set(labels) == set(range(10))
-
-
-def test_each_image_draws_its_own_shift_and_shifts_reach_every_place() -> None:
-    image = np.zeros((32, 32, 1), "uint8")
-    image[16, 16] = 255
-    config = AugmentConfig(crop="pad", padding=3, flip=False)
-    places = set()
-    for i in range(400):
-        moved = augment(tf.constant(image), 32, config, tf.constant([0, i], "int64")).numpy()
-        y, x = np.argwhere(moved[..., 0] == 255)[0]
-        places.add((int(y) - 16, int(x) - 16))
-    assert places == {(dy, dx) for dy in range(-3, 4) for dx in range(-3, 4)}
-
-
-def test_half_of_the_images_are_flipped() -> None:
-    image = np.zeros((32, 32, 1), "uint8")
-    image[:, 0] = 255
-    config = AugmentConfig(crop="none", flip=True)
-    seeds = [tf.constant([1, i], "int64") for i in range(400)]
-    flipped = sum(augment(tf.constant(image), 32, config, s).numpy()[0, -1, 0] > 0 for s in seeds)
-    assert 150 < flipped < 250  # five standard deviations
-
-
-def test_resized_crops_cover_the_image_within_the_asked_area() -> None:
-    # A picture whose pixels say where they are.
-    y, x = np.mgrid[0:100, 0:100]
-    where = np.stack([y, x, x], -1).astype("float32")
-    seen = np.zeros((100, 100), bool)
-    for i in range(150):
-        crop = random_resized_crop(
-            tf.constant(where), 32, 0.25, tf.constant([2, i], "int64")
-        ).numpy()
-        top, bottom = int(crop[..., 0].min()), int(crop[..., 0].max()) + 1
-        left, right = int(crop[..., 1].min()), int(crop[..., 1].max()) + 1
-        assert (bottom - top + 4) * (right - left + 4) >= 2400
-        seen[top:bottom, left:right] = True
-    assert seen[3:97, 3:97].all()

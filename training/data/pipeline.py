@@ -7,14 +7,15 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.contract import Contract, crop_box
+from keras_resnet.contract import Contract
 from training.config import AugmentConfig, Experiment
-from training.data.augment import augment, random_resized_crop
+from training.data.augment import augment, mix
+from training.data.decode import decode_training_image, fit_image
 from training.data.order import example_seed, ordered_indices
 from training.data.sources import Split, array_split
 
-# Decoded and fitted images are kept in memory where they take no more than this.
-CACHE_BYTES = 2**30
+# Batches made ahead: enough for a hiccup, and few enough to know what memory they take.
+PREFETCH = 2
 BLOCK = 256
 
 
@@ -48,35 +49,62 @@ def training_batches(
         step: Steps of it to pass over; none of their images are read.
 
     Returns:
-        Batches of float32 ``(batch, size, size, channels)`` 0–255 and float32
-        ``(batch, classes)``.
+        Batches of images ``(batch, size, size, channels)`` 0–255 and float32 labels
+        ``(batch, classes)``. The images are uint8, a quarter of the bytes to copy and to send to
+        a device, which turns them into numbers faster; float32 where they are mixed.
     """
     batch, seed = experiment.runtime.batch_size, experiment.runtime.seed
     config = experiment.augment
     classes = len(contract.labels)
-    if config.crop != "resized" and _fits_memory(split, contract):
+    if _keeps_fitted(split, contract, experiment):
         split = _in_memory(split, contract)
 
     @tf.autograph.experimental.do_not_convert  # its errors stay as they are
-    def example(epoch: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def example(epoch: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         image, label = split.at(index)
-        image = _augmented(image, contract, config, example_seed(seed, epoch, index))
-        return tf.cast(image, "float32"), tf.one_hot(label, classes)
+        draw = example_seed(seed, epoch, index)
+        return _augmented(image, contract, config, draw), tf.one_hot(label, classes), draw
+
+    @tf.autograph.experimental.do_not_convert
+    def mixed(images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor) -> tuple:
+        # The batch's seed is its first example's, out of the reach of any example's own.
+        return mix(images, labels, config, draws[0] * tf.constant((-1, 1), "int64") - 1)
 
     return (
         ordered_indices(split.count, batch, seed, epoch, step)
         .map(example, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch, drop_remainder=True)
-        .prefetch(4)
+        .map(mixed, num_parallel_calls=2)
+        .prefetch(PREFETCH)
     )
 
 
-def evaluation_batches(split: Split, contract: Contract, batch_size: int) -> tf.data.Dataset:
-    """Every image once, in order: uint8 ``(batch, height, width, channels)`` and int64 labels."""
+def memory_note(split: Split, contract: Contract, experiment: Experiment) -> str:
+    """What is kept in memory of the training images, and why, for people."""
+    gigabytes = f"{_fitted_bytes(split, contract) / 2**30:.2f} GiB"
+    if _keeps_fitted(split, contract, experiment):
+        return f"training images stay in memory: fitted, they take {gigabytes}"
+    if experiment.augment.crop == "resized":
+        return "training images are read in every epoch: of each, another part is decoded"
+    limit = experiment.data.cache_gb
+    return f"training images are read in every epoch: {gigabytes} is over data.cache_gb {limit:g}"
+
+
+def evaluation_batches(
+    split: Split, contract: Contract, batch_size: int, cache_gb: float = 0.0
+) -> tf.data.Dataset:
+    """Every image once, in order: uint8 ``(batch, height, width, channels)`` and int64 labels.
+
+    Args:
+        split: The images.
+        contract: How they are fitted.
+        batch_size: Images a batch; the last may be smaller.
+        cache_gb: Fitted images are kept for the next time where they take no more GiB.
+    """
     examples = split.examples.map(_fitted(contract), num_parallel_calls=tf.data.AUTOTUNE)
-    if _fits_memory(split, contract):
+    if _fitted_bytes(split, contract) <= cache_gb * 2**30:
         examples = examples.cache()
-    return examples.batch(batch_size).prefetch(4)
+    return examples.batch(batch_size).prefetch(PREFETCH)
 
 
 def images(split: Split, contract: Contract, count: int | None = None) -> Iterator[tuple]:
@@ -96,24 +124,6 @@ def images(split: Split, contract: Contract, count: int | None = None) -> Iterat
         yield np.asarray(image), int(label)
 
 
-def fit_image(image: tf.Tensor, contract: Contract) -> tf.Tensor:
-    """Crops and resizes as the contract says; the graph's twin of ``keras_resnet.load_image``.
-
-    Args:
-        image: uint8 ``(height, width, channels)``, or the bytes of a JPEG, PNG, BMP or GIF.
-        contract: The model's.
-
-    Returns:
-        uint8 ``(contract.height, contract.width, channels)``.
-    """
-    image = _decoded(image, contract.channels)
-    top, left, height, width = crop_box(tf.shape(image)[0], tf.shape(image)[1], contract)
-    box = image[top : top + height, left : left + width]
-    size = (contract.height, contract.width)
-    box = tf.image.resize(box, size, method=contract.interpolation, antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(box), 0, 255), "uint8")
-
-
 def _fitted(contract: Contract):  # type: ignore[no-untyped-def]  # a function for Dataset.map
     return lambda image, label: (fit_image(image, contract), label)
 
@@ -122,32 +132,12 @@ def _augmented(
     image: tf.Tensor, contract: Contract, config: AugmentConfig, seed: tf.Tensor
 ) -> tf.Tensor:
     size = contract.height or 0
+    seeds = tf.random.split(seed, 2)
     if config.crop == "resized":
-        image = _decoded(image, contract.channels)
-        image = random_resized_crop(image, size, config.min_area, seed)
+        image = decode_training_image(image, contract.channels, size, config, seeds[0])
     elif image.dtype == tf.string or image.shape[:2] != (size, size):
         image = fit_image(image, contract)
-    return augment(image, size, config, seed)
-
-
-def _decoded(image: tf.Tensor, channels: int) -> tf.Tensor:
-    if image.dtype != tf.string:
-        return image
-    # The accurate transform is the one that Pillow uses, and phones.
-    pixels = tf.cond(
-        tf.io.is_jpeg(image),
-        lambda: tf.io.decode_jpeg(image, 3, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_image(image, 3, expand_animations=False),
-    )
-    pixels.set_shape((None, None, 3))
-    return pixels if channels == 3 else _luma(pixels)
-
-
-def _luma(rgb: tf.Tensor) -> tf.Tensor:
-    """Grayscale by ITU-R BT.601 in the same integers as Pillow, so that no pixel differs."""
-    weighted = tf.cast(rgb, "int32") * tf.constant((19595, 38470, 7471))
-    luma = tf.reduce_sum(weighted, axis=-1, keepdims=True) + 2**15
-    return tf.cast(tf.bitwise.right_shift(luma, 16), "uint8")
+    return augment(image, size, config, seeds[1])
 
 
 def _in_memory(split: Split, contract: Contract) -> Split:
@@ -162,6 +152,12 @@ def _in_memory(split: Split, contract: Contract) -> Split:
     return array_split(images, labels)
 
 
-def _fits_memory(split: Split, contract: Contract) -> bool:
+def _keeps_fitted(split: Split, contract: Contract, experiment: Experiment) -> bool:
+    """A resized crop needs all of the image; other crops only what fitting leaves."""
+    fits = _fitted_bytes(split, contract) <= experiment.data.cache_gb * 2**30
+    return fits and experiment.augment.crop != "resized"
+
+
+def _fitted_bytes(split: Split, contract: Contract) -> int:
     height, width = contract.height or 0, contract.width or 0
-    return split.count * height * width * contract.channels <= CACHE_BYTES
+    return split.count * height * width * contract.channels

@@ -6,9 +6,10 @@ checksum of the data (4): https://www.tensorflow.org/tutorials/load_data/tfrecor
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,21 +39,30 @@ def record_reader(parts: Iterable[Part]) -> Callable[[int], bytes]:
         ValueError: A file is cut off, or holds fewer records than it should.
         OSError: A file cannot be read.
     """
-    files: list[int] = []
+    paths: list[str] = []
     found: list[np.ndarray] = []
     for part in parts:
-        # Kept open for the life of the process: reading at a place needs no lock and no seek.
-        descriptor = os.open(part.path, os.O_RDONLY)
-        places = _places(descriptor, part)
-        found.append(np.insert(places, 0, len(files), axis=1))
-        files.append(descriptor)
+        with _opened(part.path) as file:
+            found.append(np.insert(_places(file, part), 0, len(paths), axis=1))
+        paths.append(part.path)
     table = np.concatenate(found)
 
     def read(number: int) -> bytes:
-        file, start, length = table[number]
-        return os.pread(files[file], int(length), int(start))
+        index, start, length = table[number]
+        # Opened anew each time: ImageNet's thousand files are more than a process may keep open.
+        with _opened(paths[index]) as file:
+            return os.pread(file, int(length), int(start))
 
     return read
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[int]:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        yield file
+    finally:
+        os.close(file)
 
 
 def _places(file: int, part: Part) -> np.ndarray:

@@ -4,6 +4,10 @@
 ``tfds:<name>``    a data set of tensorflow-datasets
 ``folder:<path>``  a folder of pictures, with ``train`` and ``val`` (or ``test``) inside, or
                    with one subfolder a class, which is then split by the seed
+``tfrecord:<pattern>``  TFRecord files; see ``training/data/tfrecord.py``
+
+Images that cannot be read are found before anything else happens; see ``training/data/check.py``.
+tensorflow-datasets decodes its own, which it made and checked itself.
 """
 
 from __future__ import annotations
@@ -16,10 +20,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet import console
 from training.config import DataConfig
+from training.data.check import Say, complaints, report
 from training.data.records import Part, record_reader
+from training.data.tfrecord import Records, class_names, read_records
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+CHANNELS = {"rgb": 3, "grayscale": 1}
 
 
 @dataclass(frozen=True)
@@ -59,25 +67,28 @@ class Source:
     test: Split
 
 
-def open_source(data: DataConfig, seed: int) -> Source:
+def open_source(data: DataConfig, seed: int, say: Say = console.say) -> Source:
     """Opens the source that ``data.source`` names.
 
     Args:
-        data: Spec string, folder and held-out share.
+        data: Spec string, folder, held-out share, and what to do about unreadable images.
         seed: Decides which images are held out where the source has no split of its own.
+        say: Told how many images are left out, and why.
 
     Raises:
-        ValueError: The spec is unknown, or there is nothing usable where it points.
+        ValueError: The spec is unknown, there is nothing usable where it points, or there are
+            images that cannot be read and not to be skipped; the first of them are named.
     """
     kind, _, rest = data.source.partition(":")
     if kind not in SOURCES or (kind != "digits" and not rest):
         raise ValueError(
-            f"A source is 'digits', 'tfds:<name>' or 'folder:<path>'. Received: {data.source!r}"
+            "A source is 'digits', 'tfds:<name>', 'folder:<path>' or 'tfrecord:<pattern>'. "
+            f"Received: {data.source!r}"
         )
-    return SOURCES[kind](rest, data, seed)
+    return SOURCES[kind](rest, data, seed, say)
 
 
-def _digits(_: str, data: DataConfig, seed: int) -> Source:
+def _digits(_: str, data: DataConfig, seed: int, say: Say) -> Source:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -90,7 +101,7 @@ def _digits(_: str, data: DataConfig, seed: int) -> Source:
     return Source(tuple("0123456789"), 1, split(train), split(test))
 
 
-def _tfds(name: str, data: DataConfig, seed: int) -> Source:
+def _tfds(name: str, data: DataConfig, seed: int, say: Say) -> Source:
     import tensorflow_datasets as tfds
 
     if data.data_dir and not Path(data.data_dir).is_dir():  # or it would be downloaded there
@@ -143,54 +154,77 @@ def _record_at(builder: Any, which: str) -> Callable:
     return at
 
 
-def _folder(path: str, data: DataConfig, seed: int) -> Source:
+def _folder(path: str, data: DataConfig, seed: int, say: Say) -> Source:
     root = Path(path).expanduser()
     if not root.is_dir():
         raise ValueError(f"There is no folder {root}")
     held_out = next((root / n for n in ("val", "test", "validation") if (root / n).is_dir()), None)
     if (root / "train").is_dir() and held_out:
-        labels, files, classes = _scan(root / "train")
-        test_labels, test_files, test_classes = _scan(held_out)
+        labels, train = _scan(root / "train")
+        test_labels, test = _scan(held_out)
         if unknown := sorted(set(test_labels) - set(labels)):
             raise ValueError(f"{held_out} has classes that {root / 'train'} lacks: {unknown}")
-        number = np.array([labels.index(label) for label in test_labels])
-        return Source(
-            labels, 3, _file_split(files, classes), _file_split(test_files, number[test_classes])
-        )
-    labels, files, classes = _scan(root)
-    train, test = _stratified(classes, data.test_fraction, seed)
-    return Source(
-        labels,
-        3,
-        _file_split([files[i] for i in train], classes[train]),
-        _file_split([files[i] for i in test], classes[test]),
-    )
+        test = [(file, labels.index(test_labels[label])) for file, label in test]
+    else:
+        labels, files = _scan(root)
+        chosen = _stratified(np.array([label for _, label in files]), data.test_fraction, seed)
+        train, test = ([files[i] for i in indices] for indices in chosen)
+
+    everything = [file for file, _ in train + test]
+    bad = {everything[i]: problem for i, problem in complaints(everything).items()}
+    report(bad, len(everything), data, say)
+
+    def split(files: list[tuple[str, int]]) -> Split:
+        good = [(file, label) for file, label in files if file not in bad]
+        return _file_split([file for file, _ in good], np.array([label for _, label in good]))
+
+    return Source(labels, CHANNELS[data.color], split(train), split(test))
 
 
-SOURCES: dict[str, Callable[[str, DataConfig, int], Source]] = {
+def _tfrecord(pattern: str, data: DataConfig, seed: int, say: Say) -> Source:
+    records, held_out = read_records(pattern, data, say)
+    labels, first = class_names(records)
+    if held_out is None:
+        held_out = records
+        train, test = _stratified(records.labels, data.test_fraction, seed)
+    else:
+        train, test = np.arange(len(records.labels)), np.arange(len(held_out.labels))
+    if unknown := sorted(set(held_out.labels.tolist()) - set(records.labels.tolist())):
+        raise ValueError(f"The held-out records have labels that training lacks: {unknown[:10]}")
+
+    def split(records: Records, chosen: np.ndarray) -> Split:
+        good = np.array([number for number in chosen if number not in records.bad], "int64")
+        at = records.at(good, records.labels[good] - first)
+        examples = tf.data.Dataset.range(len(good)).map(at, num_parallel_calls=tf.data.AUTOTUNE)
+        return Split(len(good), examples, at)
+
+    return Source(labels, CHANNELS[data.color], split(records, train), split(held_out, test))
+
+
+SOURCES: dict[str, Callable[[str, DataConfig, int, Say], Source]] = {
     "digits": _digits,
     "tfds": _tfds,
     "folder": _folder,
+    "tfrecord": _tfrecord,
 }
 
 
-def _scan(root: Path) -> tuple[tuple[str, ...], list[str], np.ndarray]:
+def _scan(root: Path) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
+    """Names of the classes, and each picture with the number of its class."""
     folders = sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
-    files: list[str] = []
-    classes: list[int] = []
+    files: list[tuple[str, int]] = []
     labels: list[str] = []
     for folder in folders:
         found = sorted(str(p) for p in folder.rglob("*") if p.suffix.lower() in PICTURES)
         if found:
-            classes += [len(labels)] * len(found)
+            files += [(file, len(labels)) for file in found]
             labels.append(folder.name)
-            files += found
     if len(labels) < 2:
         raise ValueError(
             f"{root} needs a subfolder of pictures ({', '.join(PICTURES)}) for each of at least "
             f"two classes. Found: {', '.join(labels) or 'none'}"
         )
-    return tuple(labels), files, np.array(classes, "int64")
+    return tuple(labels), files
 
 
 def array_split(images: np.ndarray, classes: np.ndarray) -> Split:

@@ -1,0 +1,203 @@
+"""``tfrecord:PATTERN``: TFRecord files of pictures, in the layout that ImageNet's come in.
+
+Each record is a ``tf.train.Example`` with these features:
+
+``image/encoded``      the bytes of a JPEG, PNG, BMP or GIF
+``image/class/label``  its class, an integer; counted from 0, or from 1 where no 0 occurs
+``image/class/text``   the class's name; optional, and the number is its name without it
+
+PATTERN is a glob of the training files, or a folder in which their names begin with ``train``. What
+the model is tested on lies beside them: the same names with ``validation``, ``val`` or ``test``
+in the place of ``train``. Without such files a share of the records is held out by the seed.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from training.config import DataConfig
+from training.data.check import Say, complaint, in_threads, kept, report
+from training.data.records import Part, record_reader
+
+IMAGE, LABEL, TEXT = "image/encoded", "image/class/label", "image/class/text"
+HELD_OUT = ("validation", "val", "test")
+MOST_CLASSES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Records:
+    """All records of some files, one after another.
+
+    Attributes:
+        parts: The files, and how many records are in each.
+        labels: int64 ``(records,)``, as they stand in the files.
+        names: Class names by label, where the files have them.
+        bad: What is wrong with which images, by the record's number.
+    """
+
+    parts: tuple[Part, ...]
+    labels: np.ndarray
+    names: dict[int, str]
+    bad: dict[int, str]
+
+    def describe(self, number: int) -> str:
+        """Where a record is, for people: ``train-00003-of-01024, record 17``."""
+        for part in self.parts:
+            if number < part.take:
+                return f"{part.path}, record {number},"
+            number -= part.take
+        raise IndexError(number)
+
+    def at(self, chosen: np.ndarray, classes: np.ndarray) -> Callable:
+        """A function for ``Dataset.map``, from a number to that chosen record's example."""
+        numbers, labels = tf.constant(chosen), tf.constant(classes)
+
+        @tf.autograph.experimental.do_not_convert
+        def example(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            record = tf.numpy_function(lambda i: self._read(int(i)), [numbers[index]], "string")
+            image = tf.io.parse_single_example(
+                tf.ensure_shape(record, ()), {IMAGE: tf.io.FixedLenFeature((), "string")}
+            )[IMAGE]
+            return image, labels[index]
+
+        return example
+
+    @cached_property
+    def _read(self) -> Callable[[int], bytes]:
+        return record_reader(self.parts)
+
+
+def read_records(pattern: str, data: DataConfig, say: Say) -> tuple[Records, Records | None]:
+    """Reads every record once: its label, and whether its image can be read.
+
+    Args:
+        pattern: The part of the source's spec after the colon.
+        data: What to do about images that cannot be read.
+        say: Told what is left out.
+
+    Returns:
+        The training records, and those held out where there are files of them.
+
+    Raises:
+        ValueError: There are no such files, they are cut off, lack a feature, or their images
+            cannot be read.
+    """
+    files = _files(pattern)
+    records = _scan(files)
+    held_out = next((found for word in HELD_OUT if (found := _beside(files, word))), None)
+    test = _scan(held_out) if held_out else None
+    both = (records, test) if test else (records,)
+    problems = {
+        each.describe(number): problem for each in both for number, problem in each.bad.items()
+    }
+    report(problems, sum(len(each.labels) for each in both), data, say)
+    return records, test
+
+
+def class_names(records: Records) -> tuple[tuple[str, ...], int]:
+    """Names of the classes, and the label of the first of them: 0 or 1."""
+    low, high = int(records.labels.min()), int(records.labels.max())
+    if low < 0 or high > MOST_CLASSES or high == low:
+        raise ValueError(
+            f"{LABEL} must count at least two classes, from 0 or 1 on. Found: {low} to {high}"
+        )
+    first = min(low, 1)
+    return tuple(records.names.get(i, str(i)) for i in range(first, high + 1)), first
+
+
+def _files(pattern: str) -> list[str]:
+    path = os.path.expanduser(pattern)
+    if os.path.isdir(path):
+        path = os.path.join(glob.escape(path), "train*")
+    files = sorted(file for file in glob.glob(path) if os.path.isfile(file))
+    if not files:
+        raise ValueError(
+            f"No file is called {path}. Give the pattern of the training files: "
+            "tfrecord:'FOLDER/train-*'"
+        )
+    return files
+
+
+def _beside(files: list[str], word: str) -> list[str]:
+    """The held-out files whose names say ``word`` where the training files' say ``train``."""
+    folders = {(Path(file).parent, Path(file).name.partition("train")) for file in files}
+    starts = {(folder, before + word) for folder, (before, found, _) in folders if found}
+    return sorted(
+        str(path)
+        for folder, start in starts
+        for path in folder.glob(f"{glob.escape(start)}[-_.]*")
+        if path.is_file() and str(path) not in files
+    )
+
+
+def _scan(files: list[str]) -> Records:
+    found = kept(lambda: [_scan_file(file) for file in files], files)
+    parts: list[Part] = []
+    labels: list[int] = []
+    names: dict[int, str] = {}
+    bad: dict[int, str] = {}
+    for file, records in zip(files, found):
+        parts.append(Part(file, 0, len(records["labels"])))
+        bad |= {len(labels) + int(i): problem for i, problem in records["bad"].items()}
+        names |= {int(label): name for label, name in records["names"].items()}
+        labels += records["labels"]
+    if not labels:
+        raise ValueError(f"There is no record in {files[0]}")
+    return Records(tuple(parts), np.array(labels, "int64"), names, bad)
+
+
+def _scan_file(file: str) -> dict[str, Any]:
+    """Plain data, so that it can be kept as JSON."""
+    seen = in_threads(
+        partial(_scan_record, file), _numbered(file), None, f"reading {Path(file).name}"
+    )
+    return {
+        "labels": [label for label, _, _ in seen],
+        "names": {str(label): name for label, name, _ in seen if name},
+        "bad": {str(i): problem for i, (_, _, problem) in enumerate(seen) if problem},
+    }
+
+
+def _numbered(file: str) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    try:
+        for record in tf.data.TFRecordDataset(file).as_numpy_iterator():
+            yield number, record
+            number += 1
+    except tf.errors.DataLossError:
+        raise ValueError(
+            f"{file} is no TFRecord file, or cut off or damaged in record {number}. Make it anew"
+        ) from None
+    except tf.errors.OpError as error:
+        raise ValueError(f"{file} cannot be read: {' '.join(error.message.split())}") from None
+
+
+def _scan_record(file: str, numbered: tuple[int, bytes]) -> tuple[int, str, str | None]:
+    from google.protobuf.message import DecodeError
+
+    number, record = numbered
+    try:
+        features = tf.train.Example.FromString(record).features.feature
+    except DecodeError:
+        raise ValueError(f"{file}, record {number}, is not a tf.train.Example") from None
+    images, labels = features[IMAGE].bytes_list.value, features[LABEL].int64_list.value
+    if len(images) != 1 or len(labels) != 1:
+        raise ValueError(
+            f"{file}, record {number}, must have one {IMAGE} (bytes) and one {LABEL} (integer). "
+            f"Found: {', '.join(sorted(features))}"
+        )
+    names = features[TEXT].bytes_list.value
+    return (
+        int(labels[0]),
+        names[0].decode("utf-8", "replace") if names else "",
+        complaint(images[0]),
+    )
