@@ -1,9 +1,11 @@
 """Settings and fixtures that every test shares."""
 
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,3 +36,11 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> "Run":
     experiment = load_experiment("digits-resnet8", {"schedule.epochs": 8})
     folder = tmp_path_factory.mktemp("runs") / "digits"
     return train(experiment, folder, say=lambda _: None, verbose=0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _free_memory() -> Iterator[None]:
+    """Keras remembers what every model of a process was built from."""
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].backend.clear_session()

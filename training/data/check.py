@@ -27,6 +27,7 @@ import tensorflow as tf
 
 from keras_resnet import console
 from keras_resnet.preprocessing import MAX_PIXELS
+from keras_resnet.weights.download import cache_folder
 from training.config import DataConfig
 
 Say = Callable[[str], None]
@@ -137,7 +138,7 @@ def _in_order(
 
 def kept(find: Callable[[], Any], files: Sequence[str]) -> Any:
     """JSON that ``find`` returns, or returned before for the same files unchanged."""
-    path = _cache_folder() / "checked" / f"{_fingerprint(files)}.json"
+    path = cache_folder() / "checked" / f"{_fingerprint(files)}.json"
     with contextlib.suppress(OSError, ValueError):
         return json.loads(path.read_text("utf-8"))
     began = time.monotonic()
@@ -172,10 +173,3 @@ def _fingerprint(files: Sequence[str]) -> str:
             line = f"{os.path.abspath(file)}\0{status.st_size}\0{times}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
-
-
-def _cache_folder() -> Path:
-    if own := os.environ.get("KERAS_RESNET_CACHE"):
-        return Path(own)
-    xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "keras-resnet"
