@@ -103,9 +103,8 @@ def _read(path: Path) -> Tensors:
     if kind == "hdf5":
         return Tensors(*read_hdf5_apart(path))
     check_archive(path)
-    with zipfile.ZipFile(path) as archive:
-        model = json.loads(archive.read(KERAS_CONFIG))
-    return Tensors("keras", read_hdf5_apart(path, KERAS_WEIGHTS)[1], _contract(model["config"]))
+    contract = _contract(_configuration(path))
+    return Tensors("keras", read_hdf5_apart(path, KERAS_WEIGHTS)[1], contract)
 
 
 def _kind(path: Path) -> str:
@@ -175,6 +174,18 @@ def _check_header(path: Path) -> None:
         return dict(pairs)
 
     json.loads(header, object_pairs_hook=unique)
+
+
+def _configuration(path: Path) -> dict[str, Any]:
+    """A model's configuration as plain data; nothing is built from it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            configuration = json.loads(archive.read(KERAS_CONFIG))["config"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        configuration = None
+    if not isinstance(configuration, dict):
+        raise ValueError(f"its {KERAS_CONFIG} is damaged, or not that of a model")
+    return configuration
 
 
 def _contract(holder: dict[str, Any]) -> Contract | None:

@@ -280,7 +280,7 @@ def test_a_network_of_another_kind_is_guessed(
 
 def test_names_of_nobody_are_refused(tmp_path: Path) -> None:
     x = keras.Input((4,))
-    keras.Model(x, keras.layers.Dense(2)(x)).save(tmp_path / "other.keras")
+    keras.Model(x, keras.layers.Dense(2, name="dense")(x)).save(tmp_path / "other.keras")
     with pytest.raises(ValueError, match=r"does not name its weights as.*'dense/kernel'"):
         ResNet8(weights=tmp_path / "other.keras")
 
