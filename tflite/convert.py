@@ -65,7 +65,7 @@ def convert(
     out.mkdir(parents=True, exist_ok=True)
     paths = {}
     with tempfile.TemporaryDirectory() as folder:
-        contract = _save(model, Path(folder))
+        contract = save_for_device(model, Path(folder))
         graph = Graph(Path(folder), images)
         for kind in kinds:
             report = partial(progress, kind) if progress else _silent
@@ -74,6 +74,25 @@ def convert(
             _write(paths[kind], attach_contract(_make(kind, graph, report), contract))
             report(1, 1)
     return paths
+
+
+def save_for_device(model: ImageClassifier, folder: Path) -> Contract:
+    """Writes a SavedModel of what the device runs; returns what that expects of an image."""
+    import tensorflow as tf
+
+    device_model = deployable(model)
+    contract = device_model.contract
+    shape = (1, contract.height, contract.width, contract.channels)
+    archive = keras.export.ExportArchive()
+    archive.track(device_model)
+    archive.add_endpoint(
+        "serve",
+        lambda image: device_model(image, training=False),
+        input_signature=[tf.TensorSpec(shape, tf.float32, name="image")],
+    )
+    with quiet():
+        archive.write_out(str(folder), verbose=False)
+    return contract
 
 
 def _check_kinds(kinds: Sequence[str]) -> None:
@@ -99,25 +118,6 @@ def _check_fits(contract: Contract, images: Sequence[np.ndarray]) -> None:
                 f"Calibration images must be uint8 {shape}, raw pixels 0–255; fit them with "
                 f"keras_resnet.load_image. Received: {image.dtype} {image.shape}"
             )
-
-
-def _save(model: ImageClassifier, folder: Path) -> Contract:
-    """Writes a SavedModel of what the device runs; returns what that expects of an image."""
-    import tensorflow as tf
-
-    device_model = deployable(model)
-    contract = device_model.contract
-    shape = (1, contract.height, contract.width, contract.channels)
-    archive = keras.export.ExportArchive()
-    archive.track(device_model)
-    archive.add_endpoint(
-        "serve",
-        lambda image: device_model(image, training=False),
-        input_signature=[tf.TensorSpec(shape, tf.float32, name="image")],
-    )
-    with quiet():
-        archive.write_out(str(folder), verbose=False)
-    return contract
 
 
 def _silent(done: int, total: int) -> None:

@@ -23,12 +23,16 @@ class Grid:
 
     def quantize(self, values: np.ndarray) -> np.ndarray:
         """int8 of the same shape: the nearest point of the grid, ties to even."""
-        q = np.rint(values * np.float32(1 / self.scale)) + self.zero_point
-        return np.clip(q, -128, 127).astype("int8")
+        q = values * np.float32(1 / self.scale)
+        np.rint(q, out=q)
+        q += np.float32(self.zero_point)
+        return np.clip(q, -128, 127, out=q).astype("int8")
 
     def dequantize(self, q: np.ndarray) -> np.ndarray:
         """float32 of the same shape."""
-        return (q.astype("float32") - self.zero_point) * np.float32(self.scale)
+        values = np.subtract(q, np.float32(self.zero_point), dtype="float32")
+        values *= np.float32(self.scale)
+        return values
 
 
 # Raw pixels are integers: on this grid their quantization is exact.
