@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 BINS = 4096
-# Of larger tensors, equally spaced values are counted; the ends of the range are exact.
+# Of larger tensors that many values are drawn; the ends of the range are exact.
 MAX_COUNTED = 2_000_000
 # Fractions of the range that are tried. Below a third of it no real tensor had its optimum.
 SHRINKS = np.linspace(1.0, 0.3, 71)
@@ -79,8 +79,11 @@ def by_squared_error(values: np.ndarray) -> Grid:
 
 def _histogram(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     low, high = float(values.min()), float(values.max())
-    few = values.ravel()[:: max(1, values.size // MAX_COUNTED)].astype("float32")
-    return np.histogram(few, bins=BINS, range=(low, max(high, low + 1e-6)))
+    counted = values.ravel()
+    if values.size > MAX_COUNTED:
+        # Not every n-th: that would leave out whole channels.
+        counted = counted[np.random.default_rng(0).integers(0, values.size, MAX_COUNTED)]
+    return np.histogram(counted, bins=BINS, range=(low, max(high, low + 1e-6)))
 
 
 RANGES: dict[str, Callable[[np.ndarray], Grid]] = {
