@@ -499,13 +499,12 @@ def _convert(
     if any(TABLE[kind].calibrated for kind in kinds if kind in TABLE):
         _, source, _ = _open_source(run, model, data, data_dir)
         pictures = (image for image, _ in images(source.train, model.contract, calibration))
-    return convert(
-        model,
-        out or run.tflite,
-        kinds,
-        pictures,
-        progress=lambda kind: say(f"converting to {kind} …"),
-    )
+    with progress("converting") as bar:
+
+        def report(kind: str, done: int, total: int) -> None:
+            bar(100 * kinds.index(kind) + 100 * done // total, 100 * len(kinds))
+
+        return convert(model, out or run.tflite, kinds, pictures, report)
 
 
 def _verify(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -25,7 +26,7 @@ def convert(
     out: str | os.PathLike[str],
     kinds: Sequence[str] = KINDS,
     calibration: Iterable[np.ndarray] | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Path]:
     """Writes ``out/model_<kind>.tflite`` for each kind.
 
@@ -40,7 +41,7 @@ def convert(
         kinds: Any of ``KINDS``.
         calibration: Representative images for int8, uint8 ``(height, width, channels)``
             0–255, already fitted to the model; a hundred of the training images will do.
-        progress: Called with each kind before it is made.
+        progress: Called with ``(kind, steps done, steps in all)``.
 
     Returns:
         The path of each kind.
@@ -64,14 +65,34 @@ def convert(
     out.mkdir(parents=True, exist_ok=True)
     paths = {}
     with tempfile.TemporaryDirectory() as folder:
-        contract = _save(model, Path(folder))
+        contract = save_for_device(model, Path(folder))
         graph = Graph(Path(folder), images)
         for kind in kinds:
-            if progress:
-                progress(kind)
+            report = partial(progress, kind) if progress else _silent
+            report(0, 1)
             paths[kind] = out / f"model_{kind}.tflite"
-            _write(paths[kind], attach_contract(_make(kind, graph), contract))
+            _write(paths[kind], attach_contract(_make(kind, graph, report), contract))
+            report(1, 1)
     return paths
+
+
+def save_for_device(model: ImageClassifier, folder: Path) -> Contract:
+    """Writes a SavedModel of what the device runs; returns what that expects of an image."""
+    import tensorflow as tf
+
+    device_model = deployable(model)
+    contract = device_model.contract
+    shape = (1, contract.height, contract.width, contract.channels)
+    archive = keras.export.ExportArchive()
+    archive.track(device_model)
+    archive.add_endpoint(
+        "serve",
+        lambda image: device_model(image, training=False),
+        input_signature=[tf.TensorSpec(shape, tf.float32, name="image")],
+    )
+    with quiet():
+        archive.write_out(str(folder), verbose=False)
+    return contract
 
 
 def _check_kinds(kinds: Sequence[str]) -> None:
@@ -99,29 +120,14 @@ def _check_fits(contract: Contract, images: Sequence[np.ndarray]) -> None:
             )
 
 
-def _save(model: ImageClassifier, folder: Path) -> Contract:
-    """Writes a SavedModel of what the device runs; returns what that expects of an image."""
-    import tensorflow as tf
-
-    device_model = deployable(model)
-    contract = device_model.contract
-    shape = (1, contract.height, contract.width, contract.channels)
-    archive = keras.export.ExportArchive()
-    archive.track(device_model)
-    archive.add_endpoint(
-        "serve",
-        lambda image: device_model(image, training=False),
-        input_signature=[tf.TensorSpec(shape, tf.float32, name="image")],
-    )
-    with quiet():
-        archive.write_out(str(folder), verbose=False)
-    return contract
+def _silent(done: int, total: int) -> None:
+    """Reports nothing to nobody."""
 
 
-def _make(kind: str, graph: Graph) -> bytes:
+def _make(kind: str, graph: Graph, report: Callable[[int, int], None]) -> bytes:
     try:
         with quiet():
-            return TABLE[kind].make(graph)
+            return TABLE[kind].make(graph, report)
     except Exception as error:  # the converter raises its own types and bare Exception
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"TFLite cannot make {kind} of this model: {reason}") from error

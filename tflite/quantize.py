@@ -1,20 +1,21 @@
 """The kinds of .tflite file: one small function each, and one table of them.
 
 Every kind takes float32 raw pixels 0–255 and answers float32 probabilities; they differ in
-what is stored and computed between. Which quantizer makes which kind was measured, on a
-ResNet-50 with real weights and photographs: ai-edge-quantizer's dynamic range file agrees
-with float on 97.9 % of images; its int8 file on 92.3 %, TFLiteConverter's on 95.5 %.
+what is stored and computed between. Which quantizer makes which kind was measured:
+``docs/quantization.md``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,12 @@ class Graph:
         return tf.lite.TFLiteConverter.from_saved_model(path, signature_keys=["serve"])
 
 
-def float32(graph: Graph) -> bytes:
+def float32(graph: Graph, progress: Progress) -> bytes:
     """Nothing quantized."""
     return graph.float32
 
 
-def float16(graph: Graph) -> bytes:
+def float16(graph: Graph, progress: Progress) -> bytes:
     """Weights stored in float16: half the size, computed in float32 on a CPU."""
     import tensorflow as tf
 
@@ -58,7 +59,7 @@ def float16(graph: Graph) -> bytes:
     return converter.convert()
 
 
-def dynamic(graph: Graph) -> bytes:
+def dynamic(graph: Graph, progress: Progress) -> bytes:
     """Weights in int8 per channel; activations quantized as they are computed."""
     from ai_edge_quantizer import quantizer, recipe
 
@@ -66,20 +67,11 @@ def dynamic(graph: Graph) -> bytes:
     return bytes(quantized.quantized_model)
 
 
-def int8(graph: Graph) -> bytes:
+def int8(graph: Graph, progress: Progress) -> bytes:
     """Weights in int8 per channel, activations in int8 by the ranges of the calibration."""
-    import tensorflow as tf
+    from tflite.quantization.int8 import quantize_int8
 
-    def representative_dataset() -> Iterator[list[np.ndarray]]:
-        for image in graph.calibration:
-            yield [image[np.newaxis].astype("float32")]
-
-    converter = graph.converter()
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = representative_dataset
-    # Without this, an operation that has no int8 kernel would stay in float unnoticed.
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    return converter.convert()
+    return quantize_int8(graph.float32, graph.calibration, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -87,11 +79,12 @@ class Kind:
     """One row of the table.
 
     Attributes:
-        make: From the graph to the bytes of a .tflite file.
+        make: From the graph to the bytes of a .tflite file; calls the second argument with
+            ``(steps done, steps in all)`` where it takes long.
         calibrated: Whether it needs representative images.
     """
 
-    make: Callable[[Graph], bytes]
+    make: Callable[[Graph, Progress], bytes]
     calibrated: bool = False
 
 
