@@ -30,6 +30,7 @@ setup(
         "tensorflow-datasets",
         "keras-tuner",
         "ai-edge-litert",
+        "flatbuffers",
         "ai-edge-quantizer",
         "tyro",
         "rich",

@@ -257,6 +257,9 @@ def verify(
 ) -> None:
     """Prove that the TFLite files still answer as Keras does; exit code 1 where they do not.
 
+    Top-1 in percent, differences in points; p is of McNemar's test; calibration is the expected
+    calibration error, of Keras and of the file.
+
     Args:
         run: A run folder or a .keras file; the newest run by default.
         max_drop: Points of top-1 that a file may lose.
@@ -279,7 +282,10 @@ def verify(
                 "Keras",
                 "difference",
                 "95 % interval",
+                "p",
+                "top-5",
                 "agreement",
+                "calibration",
                 "max Δp",
             ),
             [
@@ -290,13 +296,19 @@ def verify(
                     f"{row['keras_top1']:.2f}",
                     f"{row['difference']:+.2f}",
                     "{:+.2f} … {:+.2f}".format(*row["interval"]),
+                    f"{row['mcnemar']:.2g}",
+                    f"{row['file_top5'] - row['keras_top5']:+.2f}",
                     f"{row['agreement']:.2f} %",
+                    _calibration(row),
                     _probability(row["max_difference"]),
                 )
                 for row in report["kinds"]
             ],
             title=f"{report['images']:,} test images",
         )
+        for row in report["kinds"]:
+            if (needed := row["images_to_resolve"]) and needed > report["images"]:
+                print(f"{row['kind']}: to tell a drop of {max_drop:g} points, {needed:,} images")
     broken = [f"{row['kind']}: {why}" for row in report["kinds"] for why in row["broken"]]
     if broken:
         raise Failed("; ".join(broken))
@@ -648,6 +660,11 @@ def _percent(estimate: Any) -> str:
     if not estimate.images:
         return "–"
     return f"{estimate.value:.1%} ({estimate.low:.1%}–{estimate.high:.1%})"
+
+
+def _calibration(row: dict[str, Any]) -> str:
+    before, after = row["keras_calibration_error"], row["file_calibration_error"]
+    return f"{before:.2f} → " + ("not finite" if after is None else f"{after:.2f}")
 
 
 def _probability(value: float | None) -> str:

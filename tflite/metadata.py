@@ -1,8 +1,9 @@
-"""The contract and the labels, inside the .tflite file.
+"""What a .tflite file tells of itself: TFLite's model metadata, the contract and the labels.
 
-They stand in a zip archive behind the flatbuffer, as the files that TFLite's own metadata
-populator associates with a model do: ``unzip model.tflite`` gets them out, and interpreters
-do not look there.
+The metadata is a buffer of the model, named ``TFLITE_METADATA``. Contract and labels stand in
+a zip archive behind the flatbuffer, as the files that TFLite's own metadata populator
+associates with a model do: ``unzip model.tflite`` gets them out, and interpreters do not look
+there.
 """
 
 from __future__ import annotations
@@ -13,8 +14,13 @@ import os
 import zipfile
 from pathlib import Path
 
+from keras_resnet import __version__
 from keras_resnet.contract import Contract
+from tflite.flatbuffer import with_metadata, with_names
+from tflite.metadata_schema import model_metadata
 
+METADATA = "TFLITE_METADATA"
+INPUT, OUTPUT = "image", "probabilities"
 CONTRACT = "contract.json"
 LABELS = "labels.txt"
 
@@ -23,9 +29,10 @@ MAX_CONTRACT_BYTES = 10_000_000
 
 
 def attach_contract(model: bytes, contract: Contract) -> bytes:
-    """Adds the contract, and the labels where they are known, behind a TFLite model.
+    """Adds model metadata, the contract, and the labels where they are known.
 
-    This comes last: ai-edge-quantizer drops whatever is appended.
+    The tensors and the signature are named ``image`` and ``probabilities``. This comes last:
+    ai-edge-quantizer drops whatever is appended.
 
     Args:
         model: A TFLite flatbuffer with nothing appended.
@@ -34,7 +41,10 @@ def attach_contract(model: bytes, contract: Contract) -> bytes:
     Returns:
         The whole file; the same arguments give the same bytes.
     """
-    file = io.BytesIO(model)
+    labels = LABELS if contract.labels else None
+    metadata = model_metadata(contract, labels, __version__, INPUT, OUTPUT)
+    named = with_names(model, {0: INPUT}, {0: OUTPUT})
+    file = io.BytesIO(with_metadata(named, METADATA, metadata))
     with zipfile.ZipFile(file, "a") as archive:
         _add(archive, CONTRACT, json.dumps(contract.to_dict(), indent=1, ensure_ascii=False))
         if contract.labels:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from operator import length_hint
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,62 @@ import numpy as np
 from keras_resnet.classifier import ImageClassifier, load_model
 from keras_resnet.deployable import deployable
 from tflite.classifier import Classifier
+from tflite.statistics import (
+    calibration_error,
+    images_to_resolve,
+    mcnemar,
+    paired_interval,
+    wilson_interval,
+)
 
 BATCH = 32
 THREADS = 2
+CHANGED = 20
+WORST_CLASSES = 5
+PICTURE = 96  # pixels of the longer side
+
+
+@dataclass(frozen=True)
+class ClassChange:
+    """One class that the file gets right less often than Keras.
+
+    Attributes:
+        label: Its name, or its number where names are not known.
+        images: How many images are of it.
+        keras_recall: Share of them that Keras gets right, in percent.
+        file_recall: The same of the file.
+    """
+
+    label: str
+    images: int
+    keras_recall: float
+    file_recall: float
+
+
+@dataclass(frozen=True)
+class ChangedImage:
+    """One image that the file sees differently.
+
+    Attributes:
+        index: Its place among the images.
+        label: Name of its true class.
+        keras: Name of the class that Keras puts first.
+        file: Name of the class that the file puts first.
+        keras_confidence: Probability that Keras gives to its first class, 0–1.
+        file_confidence: The same of the file; ``None`` where it is not finite.
+        difference: Largest absolute difference of a probability, 0–1; ``None`` likewise.
+        picture: What the model sees, as the address of a PNG (``data:image/png;base64,…``)
+            of at most 96 pixels a side; ``None`` where the image is neither RGB nor grayscale.
+    """
+
+    index: int
+    label: str
+    keras: str
+    file: str
+    keras_confidence: float
+    file_confidence: float | None
+    difference: float | None
+    picture: str | None
 
 
 @dataclass(frozen=True)
@@ -34,11 +88,25 @@ class Comparison:
         file_top1: The same of the file.
         difference: ``file_top1 - keras_top1``, in points; below zero the file is worse.
         interval: The 95 % interval of the difference, in points; see ``paired_interval``.
+        mcnemar: Probability of such a difference between equal models, 0–1; see ``mcnemar``.
+        keras_top5: Share of images whose class is among the five that Keras puts first, in
+            percent.
+        file_top5: The same of the file.
         agreement: Share of images where both put the same class first, in percent.
+        agreement_interval: The 95 % interval of that, in percent; see ``wilson_interval``.
+        keras_calibration_error: See ``calibration_error``, in points.
+        file_calibration_error: The same of the file; ``None`` where an answer of the file is
+            not finite.
+        confidence_drift: By how much the file is surer of its first class than Keras of its
+            own, on average, in points; ``None`` likewise.
         max_difference: Largest absolute difference of a probability, 0–1; ``None`` where an
             answer of the file is not finite.
         mean_difference: Average of the same.
         bytes: Size of the file.
+        worst_classes: The classes that lose most, the worst first; at most five.
+        changed: The images that changed most, the most changed first; at most twenty.
+        images_to_resolve: How many images would tell a drop of ``max_drop`` from none; ``None``
+            where nothing was asked, or no number will do.
         broken: A sentence for each tolerance that is not kept.
     """
 
@@ -48,10 +116,20 @@ class Comparison:
     file_top1: float
     difference: float
     interval: tuple[float, float]
+    mcnemar: float
+    keras_top5: float
+    file_top5: float
     agreement: float
+    agreement_interval: tuple[float, float]
+    keras_calibration_error: float
+    file_calibration_error: float | None
+    confidence_drift: float | None
     max_difference: float | None
     mean_difference: float | None
     bytes: int
+    worst_classes: tuple[ClassChange, ...] = ()
+    changed: tuple[ChangedImage, ...] = ()
+    images_to_resolve: int | None = None
     broken: tuple[str, ...] = ()
 
     @property
@@ -91,6 +169,10 @@ class Answers:
         label: The true class.
         keras: The class that Keras puts first.
         file: The class that the file puts first.
+        keras_top5: Whether the true class is among the five that Keras puts first.
+        file_top5: The same of the file.
+        keras_confidence: Probability that Keras gives to its first class.
+        file_confidence: The same of the file.
         max_difference: Largest absolute difference among the image's probabilities.
         mean_difference: Average of the same.
     """
@@ -98,6 +180,10 @@ class Answers:
     label: np.ndarray
     keras: np.ndarray
     file: np.ndarray
+    keras_top5: np.ndarray
+    file_top5: np.ndarray
+    keras_confidence: np.ndarray
+    file_confidence: np.ndarray
     max_difference: np.ndarray
     mean_difference: np.ndarray
 
@@ -105,7 +191,17 @@ class Answers:
     def of(cls, label: np.ndarray, keras: np.ndarray, file: np.ndarray) -> Answers:
         """From labels ``(n,)`` and two arrays of probabilities ``(n, classes)``."""
         apart = np.abs(keras - file)
-        return cls(label, keras.argmax(1), file.argmax(1), apart.max(1), apart.mean(1))
+        return cls(
+            label,
+            keras.argmax(1),
+            file.argmax(1),
+            _in_top5(keras, label),
+            _in_top5(file, label),
+            keras.max(1),
+            file.max(1),
+            apart.max(1),
+            apart.mean(1),
+        )
 
     @classmethod
     def join(cls, parts: Iterable[Answers]) -> Answers:
@@ -146,33 +242,48 @@ def verify(
     model = deployable(model if isinstance(model, ImageClassifier) else load_model(model))
     classifiers = {kind: Classifier(path, THREADS) for kind, path in files.items()}
     parts: dict[str, list[Answers]] = {kind: [] for kind in files}
+    pictures: dict[str, list[Picture]] = {kind: [] for kind in files}
     done, total = 0, length_hint(images)
     for batch, labels in _batches(images):
         expected = _keras_probabilities(model, batch, labels)
         for kind, classifier in classifiers.items():
-            parts[kind].append(Answers.of(labels, expected, classifier.probabilities(batch)))
+            answers = Answers.of(labels, expected, classifier.probabilities(batch))
+            parts[kind].append(answers)
+            pictures[kind] = _most_changed(pictures[kind], answers, batch, done)
         done += len(batch)
         if progress:
             progress(done, total)
     if not done:
         raise ValueError("There are no images to verify on. Pass some that have labels.")
 
-    comparisons = (
-        compare(kind, Answers.join(parts[kind]), Path(path).stat().st_size)
-        for kind, path in files.items()
-    )
-    return Report(done, tuple(_judged(c, max_drop, min_agreement) for c in comparisons))
+    names = model.contract.labels
+    comparisons = []
+    for kind, path in files.items():
+        answers = Answers.join(parts[kind])
+        comparison = compare(kind, answers, Path(path).stat().st_size, names, max_drop)
+        changed = tuple(_changed_image(p, answers, names) for p in pictures[kind])
+        comparison = dataclasses.replace(comparison, changed=changed)
+        comparisons.append(_judged(comparison, max_drop, min_agreement))
+    return Report(done, tuple(comparisons))
 
 
-def compare(kind: str, answers: Answers, size: int) -> Comparison:
-    """The statistics of one file of ``size`` bytes."""
+def compare(
+    kind: str,
+    answers: Answers,
+    size: int,
+    labels: Sequence[str] = (),
+    max_drop: float | None = None,
+) -> Comparison:
+    """The statistics of one file of ``size`` bytes; ``max_drop`` is in points."""
     keras_right = answers.keras == answers.label
     file_right = answers.file == answers.label
     n = len(answers.label)
-    low, high = paired_interval(
-        gained=int(np.sum(file_right & ~keras_right)),
-        lost=int(np.sum(keras_right & ~file_right)),
-        n=n,
+    gained = int(np.sum(file_right & ~keras_right))
+    lost = int(np.sum(keras_right & ~file_right))
+    agreed = int(np.sum(answers.file == answers.keras))
+    finite = bool(np.isfinite(answers.file_confidence).all())
+    drift = answers.file_confidence.mean(dtype="float64") - answers.keras_confidence.mean(
+        dtype="float64"
     )
     return Comparison(
         kind=kind,
@@ -180,36 +291,102 @@ def compare(kind: str, answers: Answers, size: int) -> Comparison:
         keras_top1=100 * float(keras_right.mean()),
         file_top1=100 * float(file_right.mean()),
         difference=100 * (int(file_right.sum()) - int(keras_right.sum())) / n,
-        interval=(100 * low, 100 * high),
-        agreement=100 * float(np.mean(answers.file == answers.keras)),
+        interval=_percent(paired_interval(gained, lost, n)),
+        mcnemar=mcnemar(gained, lost),
+        keras_top5=100 * float(answers.keras_top5.mean()),
+        file_top5=100 * float(answers.file_top5.mean()),
+        agreement=100 * agreed / n,
+        agreement_interval=_percent(wilson_interval(agreed, n)),
+        keras_calibration_error=100 * calibration_error(answers.keras_confidence, keras_right),
+        file_calibration_error=100 * calibration_error(answers.file_confidence, file_right)
+        if finite
+        else None,
+        confidence_drift=100 * float(drift) if finite else None,
         max_difference=_finite(answers.max_difference.max()),
         mean_difference=_finite(answers.mean_difference.mean(dtype="float64")),
         bytes=size,
+        worst_classes=_worst_classes(answers.label, keras_right, file_right, labels),
+        images_to_resolve=None
+        if max_drop is None
+        else images_to_resolve(gained, lost, n, max_drop / 100),
     )
 
 
-def paired_interval(gained: int, lost: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of the difference between two accuracies on the same images.
+@dataclass(frozen=True)
+class Picture:
+    """An image that changed, until all are known: its place, by how much, its pixels."""
 
-    Only the images that one of the two gets right and the other wrong tell them apart, so
-    this is far narrower than what two separate accuracies would give. Wald's interval after
-    half an image is added to each cell of the 2 × 2 table, which keeps its promise for few
-    images and for none that differ: Agresti and Min, "Simple improved confidence intervals
-    for comparing matched proportions", Statistics in Medicine 24 (2005), section 3.
+    index: int
+    difference: float
+    pixels: np.ndarray
 
-    Args:
-        gained: Number of images that the second model alone gets right.
-        lost: Number of images that the first model alone gets right.
-        n: Number of images.
 
-    Returns:
-        Both ends, as shares of 1.
-    """
-    gain, loss, count = gained + 0.5, lost + 0.5, n + 2
-    centre = (gain - loss) / count
-    error = math.sqrt(gain + loss - (gain - loss) ** 2 / count) / count
-    reach = NormalDist().inv_cdf(0.975) * error
-    return max(-1.0, centre - reach), min(1.0, centre + reach)
+def _most_changed(
+    known: list[Picture], answers: Answers, batch: np.ndarray, done: int
+) -> list[Picture]:
+    # What is not a number has changed more than anything.
+    differences = np.nan_to_num(answers.max_difference, nan=np.inf)
+    new = [Picture(done + i, float(d), batch[i]) for i, d in enumerate(differences) if d > 0]
+    return sorted(known + new, key=lambda p: -p.difference)[:CHANGED]
+
+
+def _changed_image(picture: Picture, answers: Answers, labels: Sequence[str]) -> ChangedImage:
+    i = picture.index
+    return ChangedImage(
+        index=i,
+        label=_name(answers.label[i], labels),
+        keras=_name(answers.keras[i], labels),
+        file=_name(answers.file[i], labels),
+        keras_confidence=float(answers.keras_confidence[i]),
+        file_confidence=_finite(answers.file_confidence[i]),
+        difference=_finite(picture.difference),
+        picture=_png_address(picture.pixels),
+    )
+
+
+def _worst_classes(
+    label: np.ndarray, keras_right: np.ndarray, file_right: np.ndarray, labels: Sequence[str]
+) -> tuple[ClassChange, ...]:
+    counts = np.bincount(label)
+    keras = np.bincount(label, weights=keras_right)
+    file = np.bincount(label, weights=file_right)
+    change = np.divide(file - keras, counts, out=np.zeros(len(counts)), where=counts > 0)
+    worst = [c for c in np.argsort(change, kind="stable")[:WORST_CLASSES] if change[c] < 0]
+    return tuple(
+        ClassChange(
+            _name(c, labels),
+            int(counts[c]),
+            100 * float(keras[c] / counts[c]),
+            100 * float(file[c] / counts[c]),
+        )
+        for c in worst
+    )
+
+
+def _in_top5(probabilities: np.ndarray, label: np.ndarray) -> np.ndarray:
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
+    return (best == label[:, np.newaxis]).any(1)
+
+
+def _name(number: int, labels: Sequence[str]) -> str:
+    return labels[number] if labels else str(number)
+
+
+def _png_address(pixels: np.ndarray) -> str | None:
+    from PIL import Image
+
+    if pixels.shape[2] not in (1, 3):
+        return None
+    picture = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+    picture.thumbnail((PICTURE, PICTURE))
+    file = io.BytesIO()
+    picture.save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _percent(interval: tuple[float, float]) -> tuple[float, float]:
+    low, high = interval
+    return 100 * low, 100 * high
 
 
 def _judged(

@@ -4,13 +4,25 @@ import json
 
 import numpy as np
 import pytest
+import scipy.stats
 
-from tflite.verify import Answers, compare, paired_interval, verify
+from tflite.statistics import (
+    calibration_error,
+    images_to_resolve,
+    mcnemar,
+    paired_interval,
+    wilson_interval,
+)
+from tflite.verify import Answers, compare, verify
 
 
-def answers(label, keras, file, apart=0.0):
+def answers(label, keras, file, apart=0.0, keras_confidence=0.5, file_confidence=0.5):
     n = len(label)
-    return Answers(*map(np.array, (label, keras, file)), np.full(n, apart), np.full(n, apart / 2))
+    label, keras, file = map(np.array, (label, keras, file))
+    shares = (keras_confidence, file_confidence, apart, apart / 2)
+    return Answers(
+        label, keras, file, keras == label, file == label, *(np.full(n, x) for x in shares)
+    )
 
 
 def test_interval_by_hand():
@@ -38,6 +50,48 @@ def test_interval_keeps_its_promise():
     assert 0.935 < inside / 2000 < 0.975
 
 
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (0, 1), (3, 12), (12, 3), (9, 9), (40, 71)])
+def test_mcnemar_as_scipy_has_it(gained, lost):
+    n = max(1, gained + lost)
+    expected = scipy.stats.binomtest(gained, n, 0.5).pvalue if gained + lost else 1.0
+    assert mcnemar(gained, lost) == pytest.approx(expected, rel=1e-9)
+
+
+def test_mcnemar_of_ten_thousand_images():
+    assert mcnemar(4000, 6000) < 1e-80
+    assert mcnemar(5000, 5000) == 1
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (493, 500), (9931, 10000)])
+def test_wilson_interval_as_scipy_has_it(successes, n):
+    expected = scipy.stats.binomtest(successes, n).proportion_ci(method="wilson")
+    assert wilson_interval(successes, n) == pytest.approx(tuple(expected), abs=1e-9)
+
+
+def test_calibration_error_by_hand():
+    # Two of four images at 0.9 are right: 0.4 apart. The one at 0.31 is wrong: 0.31 apart.
+    confidence = np.array([0.9, 0.9, 0.9, 0.9, 0.31])
+    right = np.array([True, True, False, False, False])
+    assert calibration_error(confidence, right) == pytest.approx((4 * 0.4 + 0.31) / 5)
+
+
+def test_calibration_of_one_that_is_as_sure_as_it_is_right():
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.1, 1, 200_000)
+    assert calibration_error(confidence, rng.uniform(size=200_000) < confidence) < 0.005
+    assert calibration_error(np.ones(3), np.zeros(3, bool)) == 1
+
+
+def test_the_number_of_images_is_the_number_that_resolves():
+    # 1,000 images, 10 differ: how many for 0.1 points? Put into the interval, it fits.
+    needed = images_to_resolve(5, 5, 1000, 0.001)
+    share = 11 / 1002
+    half = round(needed * share / 2)
+    assert paired_interval(half, half, needed)[1] == pytest.approx(0.001, rel=0.01)
+    assert paired_interval(half // 2, half // 2, needed // 2)[1] > 0.0013
+    assert images_to_resolve(5, 5, 1000, 0) is None
+
+
 def test_comparison_by_hand():
     c = compare(
         "int8",
@@ -47,6 +101,19 @@ def test_comparison_by_hand():
     assert (c.keras_top1, c.file_top1, c.difference, c.agreement) == (60, 60, 0, 60)
     assert (c.images, c.max_difference, c.mean_difference, c.bytes) == (5, 0.25, 0.125, 7)
     assert c.interval == pytest.approx(tuple(100 * x for x in paired_interval(1, 1, 5)))
+    assert c.mcnemar == 1
+    assert c.agreement_interval == pytest.approx((23.07, 88.24), abs=0.01)
+    assert (c.keras_calibration_error, c.confidence_drift) == (pytest.approx(10), 0)
+    (worst,) = c.worst_classes
+    assert (worst.label, worst.images, worst.keras_recall, worst.file_recall) == ("2", 1, 100, 0)
+    assert c.images_to_resolve is None
+
+
+def test_top5_counts_the_first_of_equal_probabilities():
+    row = np.array([[0.5, 0, 0.1, 0.1, 0.1, 0.1, 0.1]], "float32")
+    for label, inside in ((0, True), (5, True), (6, False), (1, False)):
+        a = Answers.of(np.array([label]), row, row)
+        assert (a.keras_top5[0], a.file_top5[0]) == (inside, inside)
 
 
 def test_answers_of_probabilities():
@@ -77,8 +144,38 @@ def test_the_files_are_the_same_model(model, files, held_out):
     for c in report.kinds:
         assert c.interval[0] <= c.difference <= c.interval[1]
         assert c.bytes == files[c.kind].stat().st_size
+        assert c.file_top5 >= c.file_top1
+        assert c.images_to_resolve > 0
+        assert c.agreement_interval[0] < c.agreement <= c.agreement_interval[1] + 1e-9
+    assert abs(by_kind["float32"].confidence_drift) < 0.01
     plain = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert plain["passed"] and plain["kinds"][0]["kind"] == "float32"
+
+
+def test_the_most_changed_images_are_kept_as_pictures(model, files, held_out):
+    import base64
+    import io
+
+    from PIL import Image
+
+    from keras_resnet.deployable import deployable
+    from tflite.classifier import Classifier
+
+    (comparison,) = verify(model, {"int8": files["int8"]}, held_out).kinds
+    images = np.stack([image for image, _ in held_out])
+    keras = deployable(model).predict(images.astype("float32"), verbose=0)
+    apart = np.abs(keras - Classifier(files["int8"]).probabilities(images)).max(1)
+    assert len(comparison.changed) == 20
+    assert comparison.changed[0].index == apart.argmax()
+    assert [c.difference for c in comparison.changed] == pytest.approx(
+        np.sort(apart)[::-1][:20], abs=1e-4
+    )
+    first = comparison.changed[0]
+    assert first.label == model.contract.labels[held_out[first.index][1]]
+    assert first.file_confidence != first.keras_confidence
+    png = base64.b64decode(first.picture.removeprefix("data:image/png;base64,"))
+    shown = np.asarray(Image.open(io.BytesIO(png)))
+    np.testing.assert_array_equal(shown, images[first.index][..., 0])
 
 
 def test_another_model_breaks_both_tolerances(model, files, held_out):
@@ -95,6 +192,9 @@ def test_another_model_breaks_both_tolerances(model, files, held_out):
     good, other = report.kinds
     assert not report.passed
     assert good.passed and not other.passed
+    assert other.mcnemar < 1e-6 < good.mcnemar == 1
+    assert other.worst_classes[0].file_recall < other.worst_classes[0].keras_recall
+    assert good.worst_classes == ()
     assert "may drop by 1" in other.broken[0] and "must on 99" in other.broken[1]
     assert verify(model, both, held_out[:64]).passed  # nothing asked, nothing broken
 

@@ -1,0 +1,132 @@
+"""Adding to a finished .tflite file, without packing it anew.
+
+A flatbuffer's offsets are relative, and all but those to a table's layout point forward. So a
+new root table can stand before the old file and point into it, and a new name can stand behind
+it. Not a byte of the weights moves against its alignment, and a file of 100 MB costs a copy.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+
+import flatbuffers
+from ai_edge_litert import schema_py_generated as schema
+from flatbuffers.table import Table
+
+IDENTIFIER = b"TFL3"
+ALIGNMENT = 16  # of every buffer: "force_align: 16" in TFLite's schema.fbs
+# The fields of the table Model there, by slot; all but the first are offsets.
+VERSION, BUFFERS, METADATA, FIELDS = 0, 4, 6, 10
+
+
+def with_metadata(model: bytes, name: str, content: bytes) -> bytes:
+    """The model with an entry in ``Model.metadata``; an older one of that name is replaced.
+
+    Raises:
+        ValueError: The model has fields that this package does not know.
+    """
+    old = schema.Model.GetRootAs(model, 0)
+    root = old._tab
+    if _fields(root) > FIELDS:
+        raise ValueError("The model is of a newer schema than this package knows")
+    builder, length = _in_front_of(model)
+    kept = [
+        _item(root, METADATA, i)
+        for i in range(old.MetadataLength())
+        if old.Metadata(i).Name() != name.encode()
+    ]
+    buffers = [_item(root, BUFFERS, i) for i in range(old.BuffersLength())]
+
+    data = _bytes_vector(builder, content)
+    builder.StartObject(3)
+    builder.PrependUOffsetTRelativeSlot(0, data, 0)
+    buffer = builder.EndObject()
+    text = builder.CreateString(name)
+    builder.StartObject(2)
+    builder.PrependUOffsetTRelativeSlot(0, text, 0)
+    builder.PrependUint32Slot(1, len(buffers), 0)
+    entry = builder.EndObject()
+    vectors = {
+        BUFFERS: offset_vector(builder, [*(length - place for place in buffers), buffer]),
+        METADATA: offset_vector(builder, [*(length - place for place in kept), entry]),
+    }
+    builder.StartObject(FIELDS)
+    builder.PrependUint32Slot(VERSION, old.Version(), 0)
+    for slot in range(1, FIELDS):
+        if field := root.Offset(4 + 2 * slot):
+            here = length - root.Indirect(root.Pos + field)
+            builder.PrependUOffsetTRelativeSlot(slot, vectors.pop(slot, here), 0)
+        elif slot in vectors:
+            builder.PrependUOffsetTRelativeSlot(slot, vectors[slot], 0)
+    builder.Prep(ALIGNMENT, 0)
+    builder.Finish(builder.EndObject(), file_identifier=IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def with_names(model: bytes, inputs: Mapping[int, str], outputs: Mapping[int, str]) -> bytes:
+    """The model with other names for its input and output tensors, in the signatures too.
+
+    Args:
+        model: A TFLite flatbuffer.
+        inputs: The name of each input to rename, by its place among the inputs.
+        outputs: The same of the outputs.
+    """
+    renamed = bytearray(model)
+    old = schema.Model.GetRootAs(model, 0)
+    graph = old.Subgraphs(0)
+    tensors = {graph.Inputs(i): name for i, name in inputs.items()}
+    tensors |= {graph.Outputs(i): name for i, name in outputs.items()}
+    places = [(graph.Tensors(i)._tab, 3, name) for i, name in tensors.items()]
+    for i in range(old.SignatureDefsLength()):
+        signature = old.SignatureDefs(i)
+        maps = [signature.Inputs(k) for k in range(signature.InputsLength())]
+        maps += [signature.Outputs(k) for k in range(signature.OutputsLength())]
+        places += [
+            (m._tab, 0, tensors[m.TensorIndex()]) for m in maps if m.TensorIndex() in tensors
+        ]
+    for table, slot, name in places:
+        if field := table.Offset(4 + 2 * slot):
+            _point(renamed, table.Pos + field, name)
+    return bytes(renamed)
+
+
+def offset_vector(builder: flatbuffers.Builder, offsets: list[int]) -> int:
+    """A vector of tables or strings."""
+    builder.StartVector(4, len(offsets), 4)
+    for offset in reversed(offsets):
+        builder.PrependUOffsetTRelative(offset)
+    return builder.EndVector()
+
+
+def _in_front_of(model: bytes) -> tuple[flatbuffers.Builder, int]:
+    """A builder, which builds from the end to the front, as if it had just built the model."""
+    padded = model + bytes(-len(model) % ALIGNMENT)
+    builder = flatbuffers.Builder(len(padded) + 65536)
+    builder.head -= len(padded)
+    builder.Bytes[builder.head :] = padded
+    return builder, len(padded)
+
+
+def _bytes_vector(builder: flatbuffers.Builder, data: bytes) -> int:
+    builder.StartVector(1, len(data), ALIGNMENT)
+    builder.head -= len(data)
+    builder.Bytes[builder.head : builder.head + len(data)] = data
+    return builder.EndVector()
+
+
+def _point(data: bytearray, place: int, name: str) -> None:
+    """Lets the offset at ``place`` point to a new string at the end."""
+    data += bytes(-len(data) % 4)
+    struct.pack_into("<I", data, place, len(data) - place)
+    text = name.encode()
+    data += struct.pack("<I", len(text)) + text + b"\0"
+
+
+def _fields(table: Table) -> int:
+    vtable = table.Pos - struct.unpack_from("<i", table.Bytes, table.Pos)[0]
+    return struct.unpack_from("<H", table.Bytes, vtable)[0] // 2 - 2
+
+
+def _item(table: Table, slot: int, index: int) -> int:
+    return table.Indirect(table.Vector(table.Offset(4 + 2 * slot)) + 4 * index)
