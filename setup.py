@@ -21,7 +21,7 @@ setup(
     packages=find_packages(include=["keras_resnet*", "training*", "tflite*"]),
     package_data={
         "keras_resnet": ["weights/imagenet_labels.txt"],
-        "training": ["recipes/*.yaml", "templates/*"],
+        "training": ["recipes/*.yaml", "spaces/*.yaml", "templates/*"],
     },
     entry_points={"console_scripts": ["keras-resnet=keras_resnet.cli:main"]},
     install_requires=[

@@ -16,9 +16,9 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional, arg
@@ -27,6 +27,8 @@ from keras_resnet.console import progress, say, show_json, show_table
 from keras_resnet.quiet import quiet
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from keras_resnet.classifier import ImageClassifier
     from training.data.sources import Source
     from training.evaluate import Evaluation
@@ -161,21 +163,118 @@ def train(
     from training.config import load_experiment
     from training.run import new_folder
 
-    changes: dict[str, Any] = {
-        "data.source": data,
-        "data.data_dir": None if data_dir is None else str(data_dir),
-        "schedule.epochs": epochs,
-        "runtime.batch_size": batch_size,
-        "runtime.deterministic": deterministic or None,
-    }
-    changes = {key: value for key, value in changes.items() if value is not None}
-    experiment = load_experiment(recipe, changes | dict(map(_key_value, set)))
+    own = {"runtime.batch_size": batch_size, "runtime.deterministic": deterministic or None}
+    changes = {key: value for key, value in own.items() if value is not None}
+    experiment = load_experiment(recipe, changes | _changes(data, data_dir, epochs, set))
     run = _train(experiment, out or new_folder(Path(recipe).stem))
     evaluation = _evaluate(*_open(run.folder))
     if json:
         show_json({"run": str(run.folder), **evaluation.to_dict()})
     else:
         _show_evaluation(run, evaluation)
+
+
+@command
+def tune(
+    *,
+    recipe: Annotated[str, arg(metavar="NAME|FILE")] = "digits-resnet8",
+    space: Annotated[Path | None, arg(metavar="FILE")] = None,
+    tuner: Literal["random", "grid", "bayesian", "hyperband"] = "hyperband",
+    trials: Annotated[int, arg(metavar="N")] = 20,
+    data: DataOption = None,
+    data_dir: FolderOption = None,
+    epochs: NumberOption = None,
+    max_latency_ms: Annotated[float | None, arg(metavar="MS")] = None,
+    max_size_mb: Annotated[float | None, arg(metavar="MB")] = None,
+    timeout: Annotated[float | None, arg(metavar="SECONDS")] = None,
+    failures: Annotated[int, arg(metavar="N")] = 3,
+    seed: Annotated[int, arg(metavar="N")] = 0,
+    chief: bool = False,
+    worker: bool = False,
+    oracle: Annotated[str, arg(metavar="HOST:PORT")] = "127.0.0.1:8000",
+    out: FolderOption = None,
+    set: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE ...")] = (),
+    json: bool = False,
+) -> None:
+    """Search for a better recipe with KerasTuner, each trial in a process of its own.
+
+    A search that was stopped, by whatever means, goes on with the same command and --out.
+
+    Args:
+        recipe: A recipe's name, or an experiment.yaml, that the search varies.
+        space: A YAML file of ranges over keys of the experiment; the recipe's own by default.
+        tuner: Which way of choosing what to try.
+        trials: The most trials; hyperband's number follows from the epochs.
+        data: Where images come from: digits, tfds:NAME or folder:PATH.
+        data_dir: Where tensorflow-datasets keeps its data.
+        epochs: Passes over the training images, of a whole training.
+        max_latency_ms: What the int8 TFLite file may take for an image, on one thread of this CPU.
+        max_size_mb: What the int8 TFLite file may weigh.
+        timeout: The longest that a trial may take.
+        failures: Trials that may fail one after the other before the search gives up.
+        seed: Decides what is tried.
+        chief: Run no trials here, but hand them to workers.
+        worker: Run trials for a chief, whose --out is this one's too.
+        oracle: Where the chief listens.
+        out: The search's folder, new or of the same search; a new one, runs/RECIPE-tuned, by
+            default.
+        json: Print the best trial as JSON.
+        set: Any other keys of the experiment, such as checkpoint.monitor=val_loss.
+    """
+    from training.config import load_experiment
+    from training.run import new_folder
+    from training.tune import Budget, Exhausted, Search, load_space, parse_address, work
+    from training.tune import tune as search_for
+    from training.tuning.space import default_space
+
+    if worker and chief:
+        raise ValueError("A process is the chief or a worker. Give one of --chief and --worker")
+    address = parse_address(oracle)
+    if worker:
+        if out is None:
+            raise ValueError("A worker shares its chief's folder. Give it: --out FOLDER")
+        work(out, address, measure=measure_int8, say=say)
+        return
+    experiment = load_experiment(recipe, _changes(data, data_dir, epochs, set))
+    search = Search(
+        experiment,
+        load_space(space or default_space(recipe), experiment),
+        tuner=tuner,
+        trials=trials,
+        budget=Budget(max_size_mb=max_size_mb, max_latency_ms=max_latency_ms),
+        timeout=timeout,
+        failures=failures,
+        seed=seed,
+    )
+    folder = out or new_folder(f"{Path(recipe).stem}-tuned")
+    try:
+        found = search_for(
+            search, folder, measure=measure_int8, chief=address if chief else None, say=say
+        )
+    except Exhausted as error:
+        raise Failed(str(error)) from None
+    if found.best is None:
+        raise Failed(f"no trial was trained to its end. See {folder}/trials.csv")
+    if json:
+        show_json({"folder": str(folder), "trials": len(found.rows), "best": found.best})
+        return
+    show_table(("key", "best"), [(key, str(found.best[key])) for key in search.space.keys])
+    print(f"accuracy  {found.best['val_accuracy']:.2%}, the best of {len(found.rows)} trials")
+    print(f"report    {folder}/report.html")
+    print(f"train it  keras-resnet train --recipe {folder}/best.yaml")
+
+
+def measure_int8(model: ImageClassifier, calibration: Sequence[np.ndarray]) -> dict[str, float]:
+    """Size (10^6 bytes) and latency (ms an image, one thread) of a model's int8 TFLite file."""
+    import tempfile
+
+    from tflite.benchmark import benchmark
+    from tflite.convert import convert
+
+    with tempfile.TemporaryDirectory() as folder:
+        files = convert(model, folder, ("int8",), calibration)
+        [latency] = benchmark(files, calibration[0], threads=(1,))
+    return {"size_mb": latency.bytes / 1e6, "latency_ms": latency.median_ms}
 
 
 @command
@@ -687,6 +786,18 @@ def _multiply_adds(count: int) -> str:
 
 def _some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _changes(
+    data: str | None, data_dir: Path | None, epochs: int | None, pairs: tuple[str, ...]
+) -> dict[str, Any]:
+    """What the command line says otherwise than the recipe."""
+    changes = {
+        "data.source": data,
+        "data.data_dir": None if data_dir is None else str(data_dir),
+        "schedule.epochs": epochs,
+    }
+    return {k: v for k, v in changes.items() if v is not None} | dict(map(_key_value, pairs))
 
 
 def _key_value(text: str) -> tuple[str, Any]:

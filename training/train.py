@@ -147,6 +147,7 @@ def train(
     out: str | Path,
     say: Say = print,
     verbose: int = 1,
+    until: int | None = None,
 ) -> Run:
     """Trains a model in a folder, from where the folder stands: from nothing, or from a checkpoint.
 
@@ -157,6 +158,8 @@ def train(
         say: Called with lines for people: what was chosen, and why.
         verbose: 1 for a progress bar and a line an epoch on stderr, 2 for the lines alone, 0
             for silence.
+        until: Whole epochs after which the run pauses, with everything saved; the same call with
+            more of them, or without, goes on.
 
     Returns:
         The run. ``model.keras`` in its folder holds the last epoch's weights, or their moving
@@ -179,8 +182,8 @@ def train(
         try:
             progress = _resume(task, say) or _begin(task)
             with stop_requests() as asked, display(verbose, epochs, task.steps, batch) as screen:
-                progress = _learn(task, progress, asked, screen)
-            _write_results(task, progress, finished=True)
+                progress = _learn(task, progress, min(until or epochs, epochs), asked, screen)
+            _write_results(task, progress, finished=progress.epoch == epochs)
         except OSError as error:
             raise OSError(
                 f"{run.folder} can no longer be used: {error}. The last good checkpoint is kept. "
@@ -330,8 +333,8 @@ def _resume(task: Task, say: Say) -> Progress | None:
 # --- Learning -------------------------------------------------------------------------------
 
 
-def _learn(task: Task, progress: Progress, asked: Asked, screen: Display) -> Progress:
-    """Epoch after epoch, to the last."""
+def _learn(task: Task, progress: Progress, epochs: int, asked: Asked, screen: Display) -> Progress:
+    """Epoch after epoch, until so many are done."""
     batches = training_batches(
         task.source.train, task.model.contract, task.experiment, progress.epoch, progress.step
     )
@@ -342,7 +345,7 @@ def _learn(task: Task, progress: Progress, asked: Asked, screen: Display) -> Pro
         test_steps["val_ema"] = _test_step(task, task.average, test_batches.element_spec)
 
     iterator = iter(batches)
-    while progress.epoch < task.experiment.schedule.epochs:
+    while progress.epoch < epochs:
         clock = Clock(progress.seconds, progress.waited)
         progress = _train_epoch(task, progress, iterator, train_step, clock, asked, screen)
         trained = clock.seconds

@@ -1,0 +1,1 @@
+"""What a hyperparameter search is made of; ``training.tune`` puts it together."""

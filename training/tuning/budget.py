@@ -1,0 +1,99 @@
+"""What a model costs on a device, what it may cost, and which models are worth their cost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_resnet.classifier import ImageClassifier
+from training.config import Experiment, to_dict
+from training.data.pipeline import images
+from training.data.sources import open_source
+from training.run import written_whole
+from training.train import make_contract, make_model
+
+# Takes a model and calibration images; answers "size_mb" and "latency_ms". It is handed in by the
+# command, because training knows TFLite only through files.
+Measure = Callable[[ImageClassifier, Sequence[np.ndarray]], dict[str, float]]
+CALIBRATION = 20  # images; a cost does not depend on the ranges that they give
+COSTS = ("size_mb", "latency_ms")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a model may cost on the device.
+
+    Attributes:
+        max_size_mb: Of its int8 file, in 10^6 bytes.
+        max_latency_ms: An image, on one thread of this machine's CPU.
+    """
+
+    max_size_mb: float | None = None
+    max_latency_ms: float | None = None
+
+    def __bool__(self) -> bool:
+        return self.max_size_mb is not None or self.max_latency_ms is not None
+
+    def excess(self, cost: dict[str, float]) -> float:
+        """By what share the worst cost is over its limit; 0 within the budget."""
+        limits = {"size_mb": self.max_size_mb, "latency_ms": self.max_latency_ms}
+        shares = [cost[name] / limit - 1 for name, limit in limits.items() if limit]
+        return max(0.0, *shares)
+
+
+NO_BUDGET = Budget()
+
+
+def cost_of(experiment: Experiment, measure: Measure, cache: Path) -> dict[str, float]:
+    """The cost of an experiment's network, measured once for all trials that share it.
+
+    It does not depend on the weights, so it is known before anything is trained.
+
+    Args:
+        experiment: What would be trained.
+        measure: Makes the file and times it.
+        cache: Folder with a JSON file for each network; made where it is missing.
+    """
+    source = open_source(experiment.data, experiment.runtime.seed)
+    contract = make_contract(experiment, source)
+    key = [to_dict(experiment)["model"], contract.channels, len(source.labels)]
+    path = cache / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
+    if path.is_file():
+        return json.loads(path.read_text("utf-8"))["cost"]
+    calibration = [image for image, _ in images(source.train, contract, CALIBRATION)]
+    cost = measure(make_model(experiment, contract), calibration)
+    cache.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as beside:
+        beside.write_text(json.dumps({"network": key, "cost": cost}), "utf-8")
+    return cost
+
+
+def pareto_front(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that no other beats: none is as accurate and costs as little, and better in one.
+
+    Args:
+        rows: Each with ``val_accuracy``, ``size_mb`` and ``latency_ms``.
+
+    Returns:
+        The most accurate first; of equals, only the first.
+    """
+
+    def merits(row: dict[str, Any]) -> tuple[float, ...]:
+        return (row["val_accuracy"], *(-row[cost] for cost in COSTS))
+
+    front: dict[tuple[float, ...], dict[str, Any]] = {}
+    for row in rows:
+        mine = merits(row)
+        beaten = any(
+            all(a >= b for a, b in zip(merits(other), mine)) and merits(other) != mine
+            for other in rows
+        )
+        if not beaten:
+            front.setdefault(mine, row)
+    return [front[key] for key in sorted(front, reverse=True)]

@@ -1,0 +1,89 @@
+"""``ResNetHyperModel``: the space and the networks, for anyone's KerasTuner code."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import keras
+import keras_tuner as kt
+import tensorflow as tf
+
+from training.config import Experiment
+from training.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
+from training.data.sources import Source, open_source
+from training.optim import make_optimizer
+from training.runtime import prepare
+from training.train import make_contract, make_model
+from training.tuning.space import Space
+
+
+class ResNetHyperModel(kt.HyperModel):
+    """Builds and fits the networks of a space with Keras's own ``fit``.
+
+    ```python
+    experiment = load_experiment("digits-resnet8")
+    space = load_space("space.yaml", experiment)
+    tuner = kt.RandomSearch(ResNetHyperModel(experiment, space), "val_accuracy", max_trials=10)
+    tuner.search(epochs=5)
+    ```
+
+    Args:
+        experiment: What is varied: network, images, augmentation, optimizer.
+        space: How.
+    """
+
+    def __init__(self, experiment: Experiment, space: Space) -> None:
+        super().__init__(name="resnet")
+        self.experiment = experiment
+        self.space = space
+
+    def declare_hyperparameters(self, hp: kt.HyperParameters) -> None:
+        self.space.declare(hp)
+
+    def build(self, hp: kt.HyperParameters) -> keras.Model:
+        """A compiled model that takes raw pixels 0–255 and answers probabilities."""
+        experiment = self._experiment(hp)
+        runtime = prepare(experiment.runtime)
+        contract = make_contract(experiment, self._source)
+        steps = steps_per_epoch(self._source.train, experiment.runtime.batch_size)
+        model = make_model(experiment, contract)
+        model.compile(
+            optimizer=make_optimizer(experiment, steps),
+            loss=keras.losses.CategoricalCrossentropy(
+                label_smoothing=experiment.optimizer.label_smoothing
+            ),
+            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+            jit_compile=runtime.jit_compile,
+        )
+        return model
+
+    def fit(
+        self, hp: kt.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any
+    ) -> keras.callbacks.History:
+        """Fits on the images given to ``search``, or on the experiment's own where none were.
+
+        Images given are float32 or uint8 ``(count, size, size, channels)`` 0–255 with one-hot
+        labels, or a dataset of such batches.
+        """
+        if args or "x" in kwargs:
+            return model.fit(*args, **kwargs)
+        experiment, contract = self._experiment(hp), model.contract
+        batch, classes = experiment.runtime.batch_size, len(contract.labels)
+        first = kwargs.get("initial_epoch", 0)
+        return model.fit(
+            training_batches(self._source.train, contract, experiment, first),
+            validation_data=evaluation_batches(self._source.test, contract, batch).map(
+                lambda x, y: (tf.cast(x, "float32"), tf.one_hot(y, classes))
+            ),
+            steps_per_epoch=steps_per_epoch(self._source.train, batch),
+            **{"epochs": experiment.schedule.epochs} | kwargs,
+        )
+
+    def _experiment(self, hp: kt.HyperParameters) -> Experiment:
+        self.space.declare(hp)
+        return self.space.experiment(self.experiment, hp.values)
+
+    @functools.cached_property
+    def _source(self) -> Source:
+        return open_source(self.experiment.data, self.experiment.runtime.seed)

@@ -1,0 +1,92 @@
+"""What a search leaves: tables, the best experiment, TensorBoard's HParams, the Pareto front."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from keras_tuner.engine.trial import Trial, TrialStatus
+
+from training.config import save_experiment
+from training.run import Run, written_whole
+from training.tuning.budget import COSTS, pareto_front
+from training.tuning.trial import Outcome, read_outcome
+from training.tuning.tuner import Plan
+
+Row = dict[str, Any]
+FIGURES = ("val_accuracy", "val_loss", "accuracy", "loss")
+
+
+def rows_of(oracle: Any, plan: Plan) -> list[Row]:
+    """A row for each trial: its state, its figures, its costs, its point of the space."""
+    return [_row(oracle, plan, trial) for trial in oracle.trials.values()]
+
+
+def _row(oracle: Any, plan: Plan, trial: Trial) -> Row:
+    outcome = read_outcome(plan.trial_folder(trial.trial_id)) or Outcome()
+    values = trial.hyperparameters.values
+    failed = trial.status == TrialStatus.FAILED
+    row: Row = {
+        "trial": trial.trial_id,
+        "status": trial.status.lower(),
+        "score": trial.score,
+        "epochs": outcome.figures.get("epochs"),
+        "continues": values.get("tuner/trial_id", ""),
+    }
+    row |= {name: outcome.figures.get(name) for name in FIGURES}
+    if plan.budget:
+        row |= {name: outcome.figures.get(name) for name in COSTS}
+    row |= {"seconds": outcome.seconds}
+    row |= {key: values[key] for key in plan.space.keys}
+    return row | {"failure": oracle.failure(trial) if failed else ""}
+
+
+def best_row(rows: list[Row]) -> Row | None:
+    """The trial of the best score; of equals the one trained longest, then of the least loss.
+
+    One that is over the budget is never the best.
+    """
+    done = [row for row in rows if row["status"] == "completed" and row["val_accuracy"] is not None]
+    return max(done, key=lambda r: (r["score"], r["epochs"], -r["val_loss"]), default=None)
+
+
+def write_results(oracle: Any, plan: Plan) -> list[Row]:
+    """Writes ``trials.csv``, ``best.yaml``, ``pareto.csv`` and ``.json``, ``tensorboard/``.
+
+    Returns:
+        The rows of ``trials.csv``.
+    """
+    folder, rows = Run(plan.folder), rows_of(oracle, plan)
+    folder.write_rows("trials.csv", rows)
+    if best := best_row(rows):
+        with written_whole(plan.folder / "best.yaml") as beside:
+            values = {key: best[key] for key in plan.space.keys}
+            save_experiment(plan.space.experiment(plan.base, values), beside)
+    if plan.budget:
+        front = front_of(rows)
+        folder.write("pareto.json", front)
+        folder.write_rows("pareto.csv", front)
+    _write_hparams(plan, rows)
+    return rows
+
+
+def front_of(rows: list[Row]) -> list[Row]:
+    """The trials that are worth their cost."""
+    return pareto_front([r for r in rows if r["status"] == "completed" and r.get("val_accuracy")])
+
+
+def _write_hparams(plan: Plan, rows: list[Row]) -> None:
+    """A run of TensorBoard's for each trial; read with ``tensorboard --logdir``."""
+    import tensorflow as tf
+    from tensorboard.plugins.hparams import api
+
+    boards = plan.folder / "tensorboard"
+    shutil.rmtree(boards, ignore_errors=True)
+    for row in rows:
+        if row["val_accuracy"] is None:
+            continue
+        with tf.summary.create_file_writer(str(boards / row["trial"])).as_default():
+            api.hparams({key: row[key] for key in plan.space.keys}, trial_id=row["trial"])
+            for name in (*FIGURES, *COSTS):
+                if row.get(name) is not None:
+                    tf.summary.scalar(name, row[name], step=int(row["epochs"]))

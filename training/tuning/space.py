@@ -1,0 +1,236 @@
+"""The space that is searched: ranges over keys of the experiment, in YAML.
+
+optimizer.learning_rate: {min: 0.01, max: 1.0, log: true}
+augment.padding: {min: 0, max: 4, step: 2}
+model.architecture: {values: [ResNet8, ResNet20]}
+"""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from keras_resnet.architectures import ARCHITECTURES
+from training.config import Experiment, from_dict, to_dict
+
+if TYPE_CHECKING:
+    import keras_tuner as kt
+
+SPACES = Path(__file__).parents[1] / "spaces"
+# For a recipe that has no space of its own.
+DEFAULT = SPACES / "default.yaml"
+FIELDS = ("min", "max", "log", "step", "values")
+# best.yaml is for people: more digits of a learning rate than these decide nothing.
+DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """What one key of the experiment may be.
+
+    Attributes:
+        key: Dotted, such as ``optimizer.learning_rate``.
+        kind: ``int``, ``float``, ``bool`` or ``str``.
+        values: The choices; empty for a range.
+        low: Least value of the range.
+        high: Greatest value of the range.
+        log: Whether the range is even in the logarithm.
+        step: From one value to the next: added, or multiplied with where ``log``; ``None`` for any.
+    """
+
+    key: str
+    kind: type
+    values: tuple[Any, ...] = ()
+    low: float = 0
+    high: float = 0
+    log: bool = False
+    step: float | None = None
+
+
+@dataclass(frozen=True)
+class Space:
+    """What is searched."""
+
+    dimensions: tuple[Dimension, ...]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(dimension.key for dimension in self.dimensions)
+
+    def declare(self, hp: kt.HyperParameters) -> None:
+        """Tells KerasTuner of every dimension."""
+        for d in self.dimensions:
+            sampling = "log" if d.log else "linear"
+            if d.values == (False, True):
+                hp.Boolean(d.key)
+            elif d.values:
+                hp.Choice(d.key, list(d.values))
+            elif d.kind is int:
+                hp.Int(d.key, int(d.low), int(d.high), step=d.step, sampling=sampling)
+            else:
+                hp.Float(d.key, d.low, d.high, step=d.step, sampling=sampling)
+
+    def experiment(self, base: Experiment, values: Mapping[str, Any]) -> Experiment:
+        """The base with one point of the space put in; other values are passed over.
+
+        Raises:
+            ValueError: The experiment as a whole refuses it.
+        """
+        tree = to_dict(base)
+        for dimension in self.dimensions:
+            group, key = dimension.key.split(".")
+            tree[group][key] = _plain(dimension.kind, values[dimension.key])
+        return from_dict(tree)
+
+
+def load_space(path: str | Path, base: Experiment) -> Space:
+    """Reads a space and checks it against the experiment that it varies.
+
+    Raises:
+        ValueError: It is not readable, a key is unknown (the nearest is suggested), a range is
+            empty, or a value is one that the experiment refuses.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"There is no space file {path}. Its form is shown in docs/tuning.md")
+    try:
+        tree = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
+    try:
+        return make_space(tree, base)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def make_space(tree: Any, base: Experiment) -> Space:
+    """A space from what its YAML holds; raises as ``load_space`` does."""
+    if not isinstance(tree, dict) or not tree:
+        raise ValueError("a space must hold keys of the experiment and their ranges")
+    return Space(tuple(_dimension(key, entry, base) for key, entry in tree.items()))
+
+
+def to_tree(space: Space) -> dict[str, Any]:
+    """Plain data that ``make_space`` takes."""
+    return {d.key: _entry(d) for d in space.dimensions}
+
+
+def default_space(recipe: str | Path) -> Path:
+    """The space that comes with a recipe, or the one that suits any."""
+    own = SPACES / f"{Path(recipe).stem}.yaml"
+    return own if own.is_file() else DEFAULT
+
+
+def _dimension(key: Any, entry: Any, base: Experiment) -> Dimension:
+    kinds = _kinds()
+    if key not in kinds:
+        raise ValueError(f"Unknown key {key}. {_nearest(str(key), list(kinds))}")
+    kind = kinds[key]
+    if kind is None:
+        raise ValueError(f"{key} is not a single value, so it cannot be searched. Leave it out")
+    if not isinstance(entry, dict) or not entry:
+        raise ValueError(
+            f"{key} must be {{min: …, max: …}} or {{values: […]}}. Received: {entry!r}"
+        )
+    for field in entry:
+        if field not in FIELDS:
+            raise ValueError(f"{key} has an unknown {field}. {_nearest(str(field), list(FIELDS))}")
+    if "values" in entry:
+        return _choice(key, kind, entry, base)
+    return _range(key, kind, entry, base)
+
+
+def _choice(key: str, kind: type, entry: dict[str, Any], base: Experiment) -> Dimension:
+    values = entry["values"]
+    if len(entry) > 1:
+        raise ValueError(f"{key} has values and a range. Give one of them")
+    if not isinstance(values, list) or not values:
+        raise ValueError(f"{key} has no values. Give at least one. Received: {values!r}")
+    checked = tuple(_checked(key, value, base) for value in values)
+    if len(set(checked)) < len(checked):
+        raise ValueError(f"{key} has a value twice. Received: {values}")
+    if kind is bool:
+        checked = tuple(sorted(checked))
+    return Dimension(key, kind, values=checked)
+
+
+def _range(key: str, kind: type, entry: dict[str, Any], base: Experiment) -> Dimension:
+    if kind not in (int, float):
+        raise ValueError(f"{key} is not a number: give its values, {{values: […]}}")
+    for end in ("min", "max"):
+        if end not in entry:
+            raise ValueError(f"{key} has no {end}. Give {{min: …, max: …}} or {{values: […]}}")
+    low, high = (_checked(key, entry[end], base) for end in ("min", "max"))
+    log, step = entry.get("log", False), entry.get("step")
+    if not isinstance(log, bool):
+        raise ValueError(f"log of {key} must be true or false. Received: {log!r}")
+    if not low < high:
+        raise ValueError(f"{key} has an empty range: its min {low} must be below its max {high}")
+    if log and low <= 0:
+        raise ValueError(f"{key} is even in the logarithm, so its min must be above 0. Is: {low}")
+    if step is not None:
+        _check_step(key, kind, step, low, high, log)
+    return Dimension(key, kind, low=low, high=high, log=log, step=step)
+
+
+def _check_step(key: str, kind: type, step: Any, low: float, high: float, log: bool) -> None:
+    number = isinstance(step, (int, float)) and not isinstance(step, bool)
+    if not number or (kind is int and step != int(step)):
+        raise ValueError(
+            f"step of {key} must be a {'whole ' if kind is int else ''}number. Received: {step!r}"
+        )
+    least, most = (1, high / low) if log else (0, high - low)
+    if not least < step <= most:
+        raise ValueError(
+            f"step of {key} must be above {least} and at most {most:g}. Received: {step}"
+        )
+
+
+def _checked(key: str, value: Any, base: Experiment) -> Any:
+    """The value as the experiment takes it."""
+    group, name = key.split(".")
+    tree = to_dict(base)
+    tree[group][name] = value
+    taken = getattr(getattr(from_dict(tree), group), name)
+    if key == "model.architecture" and taken not in ARCHITECTURES:
+        raise ValueError(f"{key} {taken!r} is unknown. {_nearest(taken, list(ARCHITECTURES))}")
+    return taken
+
+
+def _kinds() -> dict[str, type | None]:
+    """Every dotted key and its type; ``None`` for what is not a single value."""
+    return {
+        f"{group}.{key}": _single(hint)
+        for group, config in typing.get_type_hints(Experiment).items()
+        for key, hint in typing.get_type_hints(config).items()
+    }
+
+
+def _single(hint: Any) -> type | None:
+    if typing.get_origin(hint) is typing.Literal:
+        return type(typing.get_args(hint)[0])
+    return hint if hint in (int, float, bool, str) else None
+
+
+def _plain(kind: type, value: Any) -> Any:
+    return float(f"{float(value):.{DIGITS}g}") if kind is float else kind(value)
+
+
+def _entry(dimension: Dimension) -> dict[str, Any]:
+    if dimension.values:
+        return {"values": list(dimension.values)}
+    entry = {"min": dimension.low, "max": dimension.high, "log": dimension.log}
+    return entry if dimension.step is None else entry | {"step": dimension.step}
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if not near:  # the right key in the wrong group, or without one
+        near = [key for key in known if key.rpartition(".")[2] == name.rpartition(".")[2]][:1]
+    return f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}"

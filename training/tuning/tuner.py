@@ -1,0 +1,253 @@
+"""KerasTuner's side of a search: its tuner, its chief, its workers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import keras_tuner as kt
+from keras_tuner.engine.base_tuner import BaseTuner
+from keras_tuner.engine.trial import Trial
+from keras_tuner.errors import FailedTrialError
+from keras_tuner.src import config, protos
+from keras_tuner.src.distribute import oracle_chief, oracle_client
+
+from keras_resnet.classifier import ImageClassifier, load_model
+from training.config import Experiment
+from training.run import written_whole
+from training.tuning.budget import NO_BUDGET, Budget, Measure
+from training.tuning.space import Space
+from training.tuning.trial import Job, Outcome, Runner, write_outcome
+
+CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 60.0
+IDLE_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the chief's oracle listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every trial of a search has in common.
+
+    Attributes:
+        base: The experiment that is varied.
+        space: How.
+        folder: The search's.
+        budget: What a network may cost.
+        measure: What finds that out.
+        timeout: Seconds a trial may take; ``None`` for any.
+    """
+
+    base: Experiment
+    space: Space
+    folder: Path
+    budget: Budget = NO_BUDGET
+    measure: Measure | None = None
+    timeout: float | None = None
+
+    def job(self, trial: Trial) -> Job:
+        """What a trial of KerasTuner's means."""
+        values = trial.hyperparameters.values
+        parent = values.get("tuner/trial_id")
+        experiment = self.space.experiment(self.base, values)
+        return Job(
+            experiment=experiment,
+            folder=self.trial_folder(trial.trial_id),
+            until=values.get("tuner/epochs", experiment.schedule.epochs),
+            parent=self.trial_folder(parent) / "run" if parent else None,
+            budget=self.budget,
+            measure=self.measure,
+            costs=self.folder / "costs",
+            timeout=self.timeout,
+        )
+
+    def trial_folder(self, trial_id: str) -> Path:
+        return self.folder / f"trial_{trial_id}"
+
+
+class ExperimentTuner(BaseTuner):
+    """Runs trials of a KerasTuner oracle, each in a process of its own.
+
+    Args:
+        oracle: Where trials come from; on a worker, a stand-in for the chief's.
+        plan: What each of them is.
+        runner: What runs one: ``run_apart``.
+        heartbeat: Seconds between two signs of life to a chief.
+        ended: Called after each trial.
+    """
+
+    def __init__(
+        self,
+        oracle: kt.Oracle,
+        plan: Plan,
+        runner: Runner,
+        heartbeat: float,
+        ended: Callable[[Trial], None] = lambda _: None,
+    ) -> None:
+        self.plan = plan
+        self.runner = runner
+        self.heartbeat = heartbeat
+        self.ended = ended
+        self.keeps_checkpoints = isinstance(oracle, kt.oracles.HyperbandOracle)
+        folder = plan.folder.absolute()
+        super().__init__(oracle, directory=str(folder.parent), project_name=folder.name)
+
+    def on_search_begin(self) -> None:
+        self.save()  # from here on the same command goes on, and does not begin
+
+    def on_trial_begin(self, trial: Trial) -> None:
+        self._check_disk()
+
+    def pre_create_trial(self) -> None:
+        if self._is_worker():
+            time.sleep(IDLE_SECONDS)  # an oracle with nothing to give is asked again and again
+
+    def run_trial(self, trial: Trial) -> dict[str, float]:
+        """The score of one trial.
+
+        Raises:
+            FailedTrialError: It has none; why is in its folder.
+        """
+        outcome = self._outcome(trial)
+        if outcome.score is None:
+            raise FailedTrialError(outcome.failure)
+        return {self.oracle.objective.name: outcome.score}
+
+    def _outcome(self, trial: Trial) -> Outcome:
+        try:
+            job = self.plan.job(trial)
+        except ValueError as error:  # a point that the experiment as a whole refuses
+            outcome = Outcome(failure=str(error))
+            write_outcome(self.plan.trial_folder(trial.trial_id), outcome)
+            return outcome
+        said = time.monotonic()
+
+        def alive() -> None:
+            nonlocal said
+            if self._is_worker() and time.monotonic() - said > self.heartbeat:
+                said = time.monotonic()
+                self.oracle.get_trial(trial.trial_id)
+
+        return self.runner(job, alive)
+
+    def on_trial_end(self, trial: Trial) -> None:
+        if trial.message:  # of the traceback, what a person can use
+            trial.message = trial.message.strip().splitlines()[-1].partition(": ")[2]
+        super().on_trial_end(trial)
+        self._check_disk()
+        if not self.keeps_checkpoints:
+            shutil.rmtree(self.plan.trial_folder(trial.trial_id) / "run" / "checkpoints", True)
+        self.ended(trial)
+
+    def _check_disk(self) -> None:
+        if not self._is_worker() and self.oracle.broken:
+            raise self.oracle.broken
+
+    def load_model(self, trial: Trial) -> ImageClassifier:
+        """The model of a trial as it was at its end."""
+        return load_model(self.plan.trial_folder(trial.trial_id) / "run" / "model.keras")
+
+    def save(self) -> None:
+        if not self._is_worker():
+            self.oracle.save()
+        with written_whole(Path(self._get_tuner_fname())) as beside:
+            beside.write_text(json.dumps(self.get_state()), "utf-8")
+
+
+# --- Several machines -------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def role(tuner_id: str, address: Address | None) -> Iterator[None]:
+    """Tells KerasTuner, in its own way, what part this process has, and to print no tracebacks."""
+    names = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
+    before = {name: os.environ.pop(name, None) for name in names}
+    timeout, debug = oracle_client.TIMEOUT, config.DEBUG
+    config.DEBUG = False
+    if address:
+        os.environ |= dict(zip(names, (tuner_id, address.host, str(address.port))))
+        oracle_client.TIMEOUT = ANSWER_SECONDS  # an hour otherwise
+    try:
+        yield
+    finally:
+        oracle_client.TIMEOUT, config.DEBUG = timeout, debug
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def serve(oracle: Any, address: Address, look: Callable[[], None]) -> None:
+    """The chief: answers workers until the search is over and each of them was told so.
+
+    KerasTuner's own loop looks only every twenty seconds whether all are gone, and waits for ever
+    for a worker that died.
+
+    Args:
+        oracle: One of ``oracles.ORACLES``.
+        address: Where to listen.
+        look: Called every tenth of a second.
+
+    Raises:
+        ValueError: Nothing can listen there.
+        OSError: The folder can no longer be written.
+    """
+    _check_free(address)
+    servicer = oracle_chief.OracleServicer(oracle)
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=1))
+    protos.get_service_grpc().add_OracleServicer_to_server(servicer, server)
+    try:
+        server.add_insecure_port(str(address))
+    except RuntimeError:
+        raise ValueError(f"Nothing can listen at {address}. Give another --oracle") from None
+    server.start()
+    try:
+        while not servicer.stop_triggered or oracle.ongoing_trials or oracle.tuner_ids:
+            time.sleep(0.1)
+            if oracle.broken:
+                raise oracle.broken
+            oracle.release_the_dead()
+            look()
+    finally:
+        server.stop(grace=1).wait()
+
+
+def check_reachable(address: Address) -> None:
+    """Raises ValueError where no chief answers within ten seconds."""
+    with grpc.insecure_channel(str(address)) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=CONNECT_SECONDS)
+        except grpc.FutureTimeoutError:
+            raise ValueError(
+                f"No oracle answers at {address}. Start it: keras-resnet tune --chief --oracle "
+                f"{address}"
+            ) from None
+
+
+def _check_free(address: Address) -> None:
+    # gRPC shares a port that another chief listens at, and each would get half of the calls.
+    try:
+        with socket.create_server((address.host, address.port)):
+            pass
+    except OSError as error:
+        raise ValueError(f"Nothing can listen at {address}: {error.strerror}") from None
