@@ -33,18 +33,21 @@ def freeze(
         ValueError: The network has no such part.
     """
     one_of("batch_norm", batch_norm, ("frozen", "train"))
-    parts = [_part(layer.name) for layer in model.layers]
-    named = sorted({part for part in parts if part >= 0})
-    allowed = (*("stem" if part == 0 else f"stage{part}" for part in named), None)
+    parts = [part(layer.name) for layer in model.layers]
+    named = sorted({number for number in parts if number >= 0})
+    allowed = (*("stem" if number == 0 else f"stage{number}" for number in named), None)
     one_of("through", through, allowed)
     last = -1 if through is None else allowed.index(through)
-    for layer, part in zip(model.layers, parts):
+    for layer, number in zip(model.layers, parts):
         norm = isinstance(layer, (keras.layers.BatchNormalization, keras.layers.GroupNormalization))
-        layer.trainable = not 0 <= part <= last or (norm and batch_norm == "train")
+        layer.trainable = not 0 <= number <= last or (norm and batch_norm == "train")
 
 
-def _part(name: str) -> int:
-    """0 for the stem, the number of a stage, and −1 for what comes before and after them."""
+def part(name: str) -> int:
+    """Where a layer stands, by its name: 0 for the stem, or the number of its stage.
+
+    −1 for what comes before and after them.
+    """
     if name.startswith("stem_"):
         return 0
     stage = re.match(r"stage(\d+)_", name)

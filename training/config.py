@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,14 @@ class ModelConfig:
             plain network.
         zero_init_residual: Whether each block starts as the identity.
         size: Height and width of the input, in pixels.
+        weights: What to start from: a tag or ``"imagenet"`` (see ``keras-resnet weights``), a
+            file, or ``hf://owner/name``; random weights if empty.
+        freeze: The last part that is not trained: ``"stem"``, ``"stage1"`` …; none if empty.
+        frozen_batch_norm: Whether the batch norms of the frozen part stay still too.
+        stochastic_depth: Probability that the last block is dropped in training.
+        dropout_rate: Dropout before the classifier.
+        norm: ``"batch"``, ``"sync_batch"`` or ``"group"``.
+        antialias: Whether a blur subsamples after strided convolutions and pools.
     """
 
     architecture: str = "ResNet50"
@@ -37,11 +46,21 @@ class ModelConfig:
     shortcut: Literal["A", "B", "none"] = "B"
     zero_init_residual: bool = True
     size: int = 224
+    weights: str = ""
+    freeze: Literal["", "stem", "stage1", "stage2", "stage3", "stage4"] = ""
+    frozen_batch_norm: Literal["frozen", "train"] = "frozen"
+    stochastic_depth: float = 0.0
+    dropout_rate: float = 0.0
+    norm: Literal["batch", "sync_batch", "group"] = "batch"
+    antialias: bool = False
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Which images, and how they are fitted to the model.
+
+    How they are fitted is by default what ``model.weights`` were trained with, and otherwise
+    ImageNet's ways: its statistics, and the centre that keeps 0.875.
 
     Attributes:
         source: ``digits``, ``tfds:<name>``, ``folder:<path>`` or ``tfrecord:<pattern>``; see
@@ -53,6 +72,7 @@ class DataConfig:
         std: Standard deviation of each channel, 0–255.
         resize: ``"crop"`` keeps the aspect ratio, ``"stretch"`` does not.
         crop_fraction: Share of the image that evaluation keeps.
+        interpolation: Resampling filter, ``"bilinear"`` or ``"bicubic"``.
         bad_images: What to do about files that are no readable pictures: ``"error"`` stops
             and names them, ``"skip"`` leaves them out and says how many.
         max_bad_images: So many may be skipped; one more is an error.
@@ -63,10 +83,11 @@ class DataConfig:
     color: Literal["rgb", "grayscale"] = "rgb"
     data_dir: str = ""
     test_fraction: float = 0.2
-    mean: tuple[float, ...] = (123.675, 116.28, 103.53)
-    std: tuple[float, ...] = (58.395, 57.12, 57.375)
-    resize: Literal["crop", "stretch"] = "crop"
-    crop_fraction: float = 0.875
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resize: Literal["auto", "crop", "stretch"] = "auto"
+    crop_fraction: float | None = None
+    interpolation: Literal["auto", "bilinear", "bicubic"] = "auto"
     bad_images: Literal["error", "skip"] = "error"
     max_bad_images: int = 100
     cache_gb: float = 1.0
@@ -111,40 +132,68 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Stochastic gradient descent and the loss.
+    """The optimizer and the loss.
 
     Attributes:
+        name: ``"sgd"``; ``"adamw"`` (Loshchilov & Hutter 2017, arXiv:1711.05101); or ``"lamb"``
+            (You et al. 2019, arXiv:1904.00962, algorithm 2).
         learning_rate: Peak learning rate, for the batch size given.
-        momentum: Share of the last step that is kept.
-        nesterov: Whether the gradient is taken ahead of the step.
-        weight_decay: Keras's: decoupled, a share of each kernel lost a step, times the
-            learning rate. PyTorch's coupled decay λ corresponds to λ / (1 − momentum).
-            Biases and batch norms are left alone.
+        momentum: Share of the last step that is kept; AdamW's and LAMB's β₁. Their β₂ is 0.999.
+        nesterov: Whether SGD takes the gradient ahead of the step.
+        weight_decay: A share of each kernel lost a step, times the learning rate: decoupled from
+            the gradient and outside the momentum. PyTorch's coupled decay λ of SGD corresponds
+            to λ / (1 − momentum); its AdamW's and LAMB's decay is the same as here. Biases and
+            norms are left alone.
+        layer_decay: What the learning rate and the decay of each stage are multiplied by, as
+            against the stage above it (Howard & Ruder 2018, arXiv:1801.06146, section 3.2); the
+            classifier has the whole rate. 1 for one rate.
+        clip_norm: Length that the gradient of all weights together is cut to; 0 for never.
+        gradient_accumulation_steps: Batches whose mean gradient makes one update.
+        loss: ``"cross_entropy"`` of a softmax, or ``"binary"``: each class by itself, by a
+            sigmoid, with every class of a mixed image present in it (Wightman et al. 2021,
+            arXiv:2110.00476, section 4.2).
         label_smoothing: Share of the target spread over all classes.
+        class_weights: ``"balanced"`` makes each class count alike, however few its images.
         ema_momentum: Share of a moving average of all weights, batch-norm statistics included,
-            that is kept at each step (arXiv:1512.00567, section 7), such as 0.999; 0 for none.
+            that is kept at each update (arXiv:1512.00567, section 7), such as 0.999; 0 for none.
             The average is evaluated beside the raw weights, and it is what is deployed.
     """
 
+    name: Literal["sgd", "adamw", "lamb"] = "sgd"
     learning_rate: float = 0.1
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 1e-3
+    layer_decay: float = 1.0
+    clip_norm: float = 0.0
+    gradient_accumulation_steps: int = 1
+    loss: Literal["cross_entropy", "binary"] = "cross_entropy"
     label_smoothing: float = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
     ema_momentum: float = 0.0
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """How long, and how the learning rate moves: linear warm-up, then half a cosine to zero.
+    """How long, and how the learning rate moves.
 
     Attributes:
         epochs: Passes over the training images.
-        warmup_epochs: Epochs of rising learning rate; fractions are fine.
+        warmup_epochs: Epochs in which the learning rate rises from zero in a line; fractions
+            are fine.
+        decay: How it falls afterwards: ``"cosine"``, half of one to zero (arXiv:1608.03983);
+            ``"step"``, to a tenth at each of ``step_epochs``; or ``"one_cycle"``, in a line to
+            zero (Smith & Topin 2017, arXiv:1708.07120), the momentum staying as it is.
+        step_epochs: For ``"step"``: the epochs after which it falls; fractions are fine.
+        patience: Epochs without a better ``checkpoint.monitor`` after which the run ends; 0
+            for never.
     """
 
     epochs: int = 90
     warmup_epochs: float = 5.0
+    decay: Literal["cosine", "step", "one_cycle"] = "cosine"
+    step_epochs: tuple[float, ...] = (30.0, 60.0, 80.0)
+    patience: int = 0
 
 
 @dataclass(frozen=True)
@@ -309,6 +358,8 @@ def _build(kind: type, tree: Any, prefix: str) -> Any:
 def _typed(hint: Any, value: Any, key: str) -> Any:
     """The value as its declared type, or a ValueError that says what would do."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:  # something or None, which stands for a default
+        return None if value is None else _typed(arguments[0], value, key)
     if origin is Literal:
         if value in arguments and not isinstance(value, bool):
             return value
@@ -347,8 +398,15 @@ def _check(experiment: Experiment) -> None:
         )
     limits: tuple[tuple[str, float, float, float], ...] = (
         ("model.size", e.model.size, 32, 4096),
+        ("model.stochastic_depth", e.model.stochastic_depth, 0, 0.99),
+        ("model.dropout_rate", e.model.dropout_rate, 0, 0.99),
         ("data.test_fraction", e.data.test_fraction, 0.01, 0.9),
-        ("data.crop_fraction", e.data.crop_fraction, 0.01, 1),
+        (
+            "data.crop_fraction",
+            1 if e.data.crop_fraction is None else e.data.crop_fraction,
+            0.01,
+            1,
+        ),
         ("data.max_bad_images", e.data.max_bad_images, 0, 10**9),
         ("data.cache_gb", e.data.cache_gb, 0, 1024),
         ("augment.min_area", e.augment.min_area, 0.01, 1),
@@ -362,10 +420,19 @@ def _check(experiment: Experiment) -> None:
         ("optimizer.learning_rate", e.optimizer.learning_rate, 0, 100),
         ("optimizer.momentum", e.optimizer.momentum, 0, 0.9999),
         ("optimizer.weight_decay", e.optimizer.weight_decay, 0, 1),
+        ("optimizer.layer_decay", e.optimizer.layer_decay, 0.01, 1),
+        ("optimizer.clip_norm", e.optimizer.clip_norm, 0, 1e6),
+        (
+            "optimizer.gradient_accumulation_steps",
+            e.optimizer.gradient_accumulation_steps,
+            1,
+            100_000,
+        ),
         ("optimizer.label_smoothing", e.optimizer.label_smoothing, 0, 0.99),
         ("optimizer.ema_momentum", e.optimizer.ema_momentum, 0, 0.999999),
         ("schedule.epochs", e.schedule.epochs, 1, 100_000),
         ("schedule.warmup_epochs", e.schedule.warmup_epochs, 0, 1000),
+        ("schedule.patience", e.schedule.patience, 0, 100_000),
         ("runtime.batch_size", e.runtime.batch_size, 1, 65_536),
         ("runtime.seed", e.runtime.seed, 0, 2**31 - 1),
         ("checkpoint.every_seconds", e.checkpoint.every_seconds, 0, 1e6),
@@ -374,6 +441,19 @@ def _check(experiment: Experiment) -> None:
     for key, value, low, high in limits:
         if not low <= value <= high:  # NaN fails too
             raise ValueError(f"{key} must be between {low:g} and {high:g}. Received: {value}")
+    _check_together(e)
+
+
+def _check_together(experiment: Experiment) -> None:
+    """What is wrong only beside another key."""
+    optimizer, steps = experiment.optimizer, experiment.schedule.step_epochs
+    if optimizer.loss == "binary" and optimizer.label_smoothing:
+        raise ValueError(
+            "optimizer.label_smoothing is for optimizer.loss=cross_entropy. Received: "
+            f"{optimizer.label_smoothing:g} with loss=binary"
+        )
+    if not all(one < other for one, other in zip((0.0, *steps), steps)):
+        raise ValueError(f"schedule.step_epochs must rise from above 0. Received: {list(steps)}")
 
 
 def _nearest(name: str, known: list[str]) -> str:

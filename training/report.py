@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from keras_resnet.contract import Contract
 from training.config import Experiment, to_dict
 from training.run import Run
 
@@ -93,7 +94,7 @@ def _contents(run: Run) -> dict[str, Any]:
         "experiment_file": shlex.quote(str(run.experiment_file)),
         "run": shlex.quote(str(run.folder if run == Run(run.folder) else run.model_file)),
         "training": _training(run.read("metrics.json")),
-        "evaluation": _evaluation(run.read("evaluation.json"), experiment),
+        "evaluation": _evaluation(run, experiment),
         "tflite": _tflite(run.read("tflite/verify.json"), run.read("tflite/benchmark.json")),
     }
 
@@ -142,15 +143,14 @@ def _curves(
 # Evaluation
 
 
-def _evaluation(
-    evaluation: dict[str, Any] | None, experiment: Experiment | None
-) -> dict[str, Any] | None:
+def _evaluation(run: Run, experiment: Experiment | None) -> dict[str, Any] | None:
+    evaluation = run.read("evaluation.json")
     if not evaluation:
         return None
     labels = [c["label"] for c in evaluation["classes"]]
     confusion = np.array(evaluation["confusion"])
     hardest = sorted(evaluation["classes"], key=_recall)
-    pictures, note = _pictures(evaluation, experiment)
+    pictures, note = _pictures(evaluation, experiment, run.contract)
     return {
         "top1": evaluation["top1"],
         "top5": evaluation["top5"] if len(labels) > 10 else None,
@@ -234,7 +234,7 @@ def _short(text: str, most: int = SHORT) -> str:
 
 
 def _pictures(
-    evaluation: dict[str, Any], experiment: Experiment | None
+    evaluation: dict[str, Any], experiment: Experiment | None, contract: Contract | None
 ) -> tuple[list[dict[str, Any] | None], str]:
     """The image behind each answer, as the model saw it; or none, and why not."""
     import tensorflow as tf
@@ -245,13 +245,15 @@ def _pictures(
     if not experiment:
         return [None] * len(answers), "there is no experiment.yaml that tells of the images"
     try:
-        found = _fetch(evaluation, experiment)
+        found = _fetch(evaluation, experiment, contract)
     except (ValueError, OSError, tf.errors.OpError) as error:
         return [None] * len(answers), " ".join(str(error).split())[:300]
     return [_picture(found[answer["index"]]) for answer in answers], ""
 
 
-def _fetch(evaluation: dict[str, Any], experiment: Experiment) -> dict[int, np.ndarray]:
+def _fetch(
+    evaluation: dict[str, Any], experiment: Experiment, contract: Contract | None
+) -> dict[int, np.ndarray]:
     """Fitted pixels of the test images that the answers name, by their index."""
     import tensorflow as tf
 
@@ -260,7 +262,7 @@ def _fetch(evaluation: dict[str, Any], experiment: Experiment) -> dict[int, np.n
     from training.train import make_contract
 
     source = open_source(experiment.data, experiment.runtime.seed)
-    contract = make_contract(experiment, source)
+    contract = contract or make_contract(experiment, source, None)
     expected = {answer["index"]: answer["label"] for answer in evaluation["hardest"]}
     wanted = tf.constant(list(expected), "int64")
     examples = (

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from keras_resnet.contract import Contract
 from training.config import Experiment, load_experiment
 
 
@@ -36,6 +37,16 @@ class Run:
         Running this file again is the same run.
         """
         return load_experiment(self.experiment_file) if self.experiment_file.is_file() else None
+
+    @property
+    def contract(self) -> Contract | None:
+        """How pictures are prepared for the model; not there where it comes from elsewhere."""
+        known = self.read("contract.json")
+        return Contract.from_dict(known) if known else None
+
+    @property
+    def has_checkpoints(self) -> bool:
+        return any(self.checkpoints.glob("step-*.safetensors"))
 
     @property
     def experiment_file(self) -> Path:

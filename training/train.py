@@ -19,12 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from keras_resnet.architectures import find
 from keras_resnet.classifier import ImageClassifier
 from keras_resnet.contract import Contract
+from keras_resnet.fine_tuning import freeze
 from keras_resnet.models import create_model
 from keras_resnet.preprocessing import load_image
+from keras_resnet.weights.load import Source as Weights
+from keras_resnet.weights.load import load, locate
 from training.checkpoint import (
     Checkpoint,
     Progress,
@@ -43,7 +48,7 @@ from training.data.pipeline import (
 )
 from training.data.sources import Source, open_source
 from training.display import Clock, Display, display
-from training.optim import make_optimizer, move_average
+from training.optim import make_loss, make_optimizer, move_average
 from training.run import BESIDE, Run, sole_use, written_whole
 from training.runtime import (
     Runtime,
@@ -91,6 +96,7 @@ class Task:
         source: The images.
         model: What learns.
         average: The moving average of ``model``'s weights, if there is one.
+        class_weights: What an image of each class counts; all of them 1 if empty.
         figures: The training figures of the epoch under way, by name.
         steps: Steps an epoch.
     """
@@ -101,6 +107,7 @@ class Task:
     source: Source
     model: ImageClassifier
     average: ImageClassifier | None
+    class_weights: tuple[float, ...]
     figures: dict[str, keras.Metric]
     steps: int
 
@@ -175,7 +182,7 @@ def train(
     run = Run(Path(out))
     with sole_use(run.folder):
         if _is_finished(run, experiment):
-            say(f"{run.folder} is finished: {experiment.schedule.epochs} epochs")
+            say(f"{run.folder} is finished: {run.read('metrics.json')['epochs']} epochs")
             return run
         task = _set_up(run, experiment, say)
         batch, epochs = experiment.runtime.batch_size, experiment.schedule.epochs
@@ -221,7 +228,10 @@ def _set_up(run: Run, experiment: Experiment, say: Say) -> Task:
     for reason in runtime.reasons:
         say(reason)
     source = open_source(experiment.data, experiment.runtime.seed, say)
-    contract = make_contract(experiment, source)
+    # A run that goes on has its weights in the checkpoint, and needs no file of others.
+    weights = None if run.has_checkpoints else find_weights(experiment)
+    contract = run.contract if run.has_checkpoints else None
+    contract = contract or make_contract(experiment, source, weights)
     steps = steps_per_epoch(source.train, experiment.runtime.batch_size)
     say(
         f"{source.train.count:,} images to train on, {source.test.count:,} to test on, "
@@ -229,38 +239,63 @@ def _set_up(run: Run, experiment: Experiment, say: Say) -> Task:
     )
     say(memory_note(source.train, contract, experiment))
     model = make_model(experiment, contract)
+    if weights:
+        say(str(load(model, weights, contract)))
+    if experiment.model.freeze:
+        freeze(model, experiment.model.freeze, experiment.model.frozen_batch_norm)
     average = make_model(experiment, contract) if experiment.optimizer.ema_momentum else None
     if average:
         average.set_weights(model.get_weights())
     accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
     model.compile(
         optimizer=make_optimizer(experiment, steps),
-        loss=keras.losses.CategoricalCrossentropy(
-            label_smoothing=experiment.optimizer.label_smoothing
-        ),
+        loss=make_loss(experiment.optimizer),
         metrics=[accuracy],
         jit_compile=runtime.jit_compile,
     )
     # Its slots are part of the state, and must be there before a checkpoint is read.
     model.optimizer.build(model.trainable_variables)
     figures = {"accuracy": accuracy, "loss": model.metrics[0]}
-    return Task(run, experiment, runtime, source, model, average, figures, steps)
+    counts = _class_weights(source) if experiment.optimizer.class_weights == "balanced" else ()
+    return Task(run, experiment, runtime, source, model, average, counts, figures, steps)
 
 
-def make_contract(experiment: Experiment, source: Source) -> Contract:
-    """What the trained model will expect and answer."""
-    data = experiment.data
-    return Contract(
-        height=experiment.model.size,
-        width=experiment.model.size,
-        channels=source.channels,
-        mean=data.mean,
-        std=data.std,
+def find_weights(experiment: Experiment) -> Weights | None:
+    """Reads what ``model.weights`` names, downloaded where needed."""
+    config = experiment.model
+    if not config.weights:
+        return None
+    variant = None if config.variant == "auto" else config.variant
+    return locate(config.weights, find(config.architecture).with_variant(variant))
+
+
+def make_contract(experiment: Experiment, source: Source, weights: Weights | None) -> Contract:
+    """What the trained model will expect and answer.
+
+    The weights know how pictures are prepared for them; the experiment may say otherwise.
+    """
+    data, size = experiment.data, experiment.model.size
+    usual = Contract(size, size, source.channels)
+    known = (weights.preprocessing(usual, len(source.labels)) if weights else None) or usual
+    return known.replace(
+        mean=data.mean or known.mean,
+        std=data.std or known.std,
         normalization="inside",
+        order="rgb",
         labels=source.labels,
-        resize=data.resize,
-        crop_fraction=data.crop_fraction,
+        resize=known.resize if data.resize == "auto" else data.resize,
+        crop_fraction=data.crop_fraction or known.crop_fraction,
+        interpolation=known.interpolation if data.interpolation == "auto" else data.interpolation,
     )
+
+
+def _class_weights(source: Source) -> tuple[float, ...]:
+    """The inverse of each class's share, so that the mean over all training images is 1."""
+    counts = np.zeros(len(source.labels), "int64")
+    for labels in source.train.examples.map(lambda _, label: label).batch(1024):
+        counts += np.bincount(labels, minlength=len(counts))
+    # A class without images counts for nothing.
+    return tuple(float(w) for w in counts.sum() / np.maximum(counts, 1) / np.count_nonzero(counts))
 
 
 def make_model(experiment: Experiment, contract: Contract) -> ImageClassifier:
@@ -272,7 +307,12 @@ def make_model(experiment: Experiment, contract: Contract) -> ImageClassifier:
         classes=len(contract.labels),
         variant=None if config.variant == "auto" else config.variant,
         shortcut=config.shortcut,
+        antialias=config.antialias,
+        stochastic_depth=config.stochastic_depth,
+        dropout_rate=config.dropout_rate,
         zero_init_residual=config.zero_init_residual,
+        norm=config.norm,
+        classifier_activation="sigmoid" if experiment.optimizer.loss == "binary" else "softmax",
         include_preprocessing=True,
         contract=contract,
     )
@@ -288,6 +328,7 @@ def _begin(task: Task) -> Progress:
     run.checkpoints.mkdir(exist_ok=True)
     with written_whole(run.experiment_file) as beside:
         save_experiment(task.experiment, beside)
+    run.write("contract.json", task.model.contract.to_dict())
     run.write(
         "run.json",
         {"seed": task.experiment.runtime.seed, "environment": describe()},
@@ -345,7 +386,7 @@ def _learn(task: Task, progress: Progress, epochs: int, asked: Asked, screen: Di
         test_steps["val_ema"] = _test_step(task, task.average, test_batches.element_spec)
 
     iterator = iter(batches)
-    while progress.epoch < epochs:
+    while progress.epoch < task.experiment.schedule.epochs and not _is_stuck(task, progress):
         clock = Clock(progress.seconds, progress.waited)
         progress = _train_epoch(task, progress, iterator, train_step, clock, asked, screen)
         trained = clock.seconds
@@ -359,6 +400,13 @@ def _learn(task: Task, progress: Progress, epochs: int, asked: Asked, screen: Di
         _publish(task, progress)
         screen.epoch(progress.rows[-1], progress.timings[-1])
     return progress
+
+
+def _is_stuck(task: Task, progress: Progress) -> bool:
+    """Whether the last epochs have brought nothing better, and the experiment wants no more."""
+    patience = task.experiment.schedule.patience
+    done = progress.epoch if progress.step == 0 else 0
+    return bool(patience) and done - progress.best_epoch >= patience
 
 
 def _train_epoch(
@@ -408,11 +456,16 @@ def _learning_rate(task: Task) -> float:
 def _train_step(task: Task, spec: tuple) -> Callable[..., dict[str, tf.Tensor]]:
     """One update; returns the figures of the epoch so far."""
 
+    config = task.experiment.optimizer
+
     def step(images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
-        figures = task.model.train_step((images, labels))
+        batch: tuple[tf.Tensor, ...] = (images, labels)
+        if task.class_weights:
+            batch = (*batch, tf.linalg.matvec(labels, tf.constant(task.class_weights)))
+        figures = task.model.train_step(batch)
         if task.average:
-            momentum = task.experiment.optimizer.ema_momentum
-            move_average(task.average, task.model, momentum)
+            accumulated = config.gradient_accumulation_steps
+            move_average(task.average, task.model, config.ema_momentum, accumulated)
         return figures
 
     return _compiled(step, spec, task.runtime)
@@ -603,10 +656,15 @@ def _write_results(task: Task, progress: Progress, finished: bool) -> None:
     )
 
 
-def save_model(model: keras.Model, path: Path) -> None:
-    """Writes beside and renames, so that a reader never meets half a file."""
+def save_model(model: ImageClassifier, path: Path) -> None:
+    """Writes beside and renames, so that a reader never meets half a file.
+
+    The optimizer stays out: it is in the checkpoints, and a model that is used needs none.
+    """
+    bare = ImageClassifier(model.inputs, model.outputs, name=model.name)
+    bare.contract = model.contract
     with written_whole(path) as beside:
-        model.save(beside)
+        bare.save(beside)
 
 
 def _finite(row: Figures) -> Figures:

@@ -61,7 +61,7 @@ def cost_of(experiment: Experiment, measure: Measure, cache: Path) -> dict[str, 
         cache: Folder with a JSON file for each network; made where it is missing.
     """
     source = open_source(experiment.data, experiment.runtime.seed)
-    contract = make_contract(experiment, source)
+    contract = make_contract(experiment, source, weights=None)
     key = [to_dict(experiment)["model"], contract.channels, len(source.labels)]
     path = cache / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
     if path.is_file():

@@ -9,12 +9,13 @@ import keras
 import keras_tuner as kt
 import tensorflow as tf
 
+from keras_resnet.weights.load import load
 from training.config import Experiment
 from training.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from training.data.sources import Source, open_source
-from training.optim import make_optimizer
+from training.optim import make_loss, make_optimizer
 from training.runtime import prepare
-from training.train import make_contract, make_model
+from training.train import find_weights, make_contract, make_model
 from training.tuning.space import Space
 
 
@@ -45,14 +46,15 @@ class ResNetHyperModel(kt.HyperModel):
         """A compiled model that takes raw pixels 0–255 and answers probabilities."""
         experiment = self._experiment(hp)
         runtime = prepare(experiment.runtime)
-        contract = make_contract(experiment, self._source)
+        weights = find_weights(experiment)
+        contract = make_contract(experiment, self._source, weights)
         steps = steps_per_epoch(self._source.train, experiment.runtime.batch_size)
         model = make_model(experiment, contract)
+        if weights:
+            load(model, weights, contract)
         model.compile(
             optimizer=make_optimizer(experiment, steps),
-            loss=keras.losses.CategoricalCrossentropy(
-                label_smoothing=experiment.optimizer.label_smoothing
-            ),
+            loss=make_loss(experiment.optimizer),
             metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
             jit_compile=runtime.jit_compile,
         )
