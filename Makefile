@@ -5,11 +5,13 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: quickstart test lint format clean
+.PHONY: quickstart web test lint format clean
 
 quickstart: $(VENV)/installed
 	rm -rf quickstart
 	$(BIN)/keras-resnet quickstart --out quickstart
+
+web: tflite/web/dist/index.html
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest
@@ -24,7 +26,18 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) quickstart
+	rm -rf $(VENV) quickstart tflite/web/dist tflite/web/node_modules
+
+# The page of `keras-resnet demo`. `npm ci` installs what package-lock.json names, and nothing else.
+WEB := tflite/web
+tflite/web/dist/index.html: $(WEB)/node_modules/.package-lock.json $(WEB)/index.html \
+		$(WEB)/vite.config.ts $(WEB)/tsconfig.json $(wildcard $(WEB)/src/*)
+	cd $(WEB) && npm run --silent build
+
+$(WEB)/node_modules/.package-lock.json: $(WEB)/package.json $(WEB)/package-lock.json
+	@command -v npm > /dev/null || { echo 'make web needs npm (Node 20.19 or later)' >&2; exit 1; }
+	cd $(WEB) && npm ci --no-audit --no-fund --loglevel=error
+	touch $@
 
 # Each mark stands for one installation, and is made anew when the dependencies change.
 $(VENV)/installed: setup.py

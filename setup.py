@@ -22,6 +22,8 @@ setup(
     package_data={
         "keras_resnet": ["weights/imagenet_labels.txt"],
         "training": ["recipes/*.yaml", "spaces/*.yaml", "templates/*"],
+        # The demo page, where `make web` has built it.
+        "tflite": ["web/dist/*.html", "web/dist/assets/*", "web/dist/wasm/*"],
     },
     entry_points={"console_scripts": ["keras-resnet=keras_resnet.cli:main"]},
     install_requires=[

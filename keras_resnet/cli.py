@@ -27,9 +27,12 @@ from keras_resnet.console import progress, say, show_json, show_table
 from keras_resnet.quiet import quiet
 
 if TYPE_CHECKING:
+    from http.server import ThreadingHTTPServer
+
     import numpy as np
 
     from keras_resnet.classifier import ImageClassifier
+    from tflite.golden import Golden
     from training.data.sources import Source
     from training.evaluate import Evaluation
     from training.run import Run
@@ -478,6 +481,36 @@ def predict(
 
 
 @command
+def demo(
+    run: Positional[RunArgument] = None,
+    /,
+    port: Annotated[int, arg(metavar="N")] = 0,
+    no_browser: bool = False,
+    export: FolderOption = None,
+    data_dir: FolderOption = None,
+) -> None:
+    """Show the TFLite files in a browser on this machine, until Ctrl-C; or write the page as files.
+
+    Args:
+        run: A run folder or a .keras file; the newest run by default.
+        port: Where to listen on 127.0.0.1; any free port by default.
+        no_browser: Only print the address.
+        export: Write the page to this folder, for any web host, instead of serving it.
+        data_dir: Where tensorflow-datasets keeps its data.
+    """
+    from tflite import demo as pages
+
+    opened = _locate(run)
+    site = pages.site(
+        opened.folder.resolve().name, _tflite_files(opened), _golden(opened, data_dir)
+    )
+    if export is not None:
+        print(pages.export(site, export))
+        return
+    _serve(pages.server(site, port), no_browser)
+
+
+@command
 def report(run: Positional[RunArgument] = None, /) -> None:
     """Write one HTML file with all that is known about a run.
 
@@ -663,6 +696,38 @@ def _benchmark(run: Run, threads: tuple[int, ...], rounds: int) -> list[dict[str
     records = [latency.to_dict() for latency in latencies]
     run.write("tflite/benchmark.json", records)
     return records
+
+
+def _golden(run: Run, data_dir: Path | None = None) -> Golden:
+    """What the files answer here to a few of the run's test images, or to textures without them."""
+    from tflite.golden import COUNT, golden, textures
+    from tflite.metadata import read_contract
+    from training.data.pipeline import images
+
+    files = _tflite_files(run)
+    contract = read_contract(next(iter(files.values())))
+    try:
+        source = _open(run.model_file, None, data_dir)[1]
+        pictures = [image for image, _ in images(source.test, contract, COUNT)]
+    except (ValueError, OSError) as error:
+        say(f"the golden inputs are textures, as there are no test images: {error}")
+        pictures = textures(contract)
+    with progress("asking Python") as bar:
+        return golden(files, pictures, bar)
+
+
+def _serve(server: ThreadingHTTPServer, no_browser: bool) -> None:
+    import webbrowser
+
+    from tflite.demo import address
+
+    with server:
+        print(address(server), flush=True)
+        say("Ctrl-C ends it")
+        if not no_browser:
+            webbrowser.open(address(server))
+        with contextlib.suppress(KeyboardInterrupt):  # the way to end it, not a failure
+            server.serve_forever()
 
 
 def _predict(model: Path, images: tuple[Path, ...], top: int) -> list[list[tuple[str, float]]]:

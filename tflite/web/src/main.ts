@@ -1,0 +1,152 @@
+// What the page does, from loading to the answer.
+
+import { hasCamera, photograph } from "./camera";
+import type { Demo } from "./contract";
+import { check } from "./golden";
+import { decode, fit, show, Unreadable } from "./picture";
+import { fetchBytes, loadModel, startRuntime, timedRun, type Model } from "./runtime";
+import { answerView, checkView, element, size, type Answered } from "./view";
+
+// Shown side by side where the run has both.
+const REFERENCE = "float32";
+const COMPARED = "int8";
+
+const $ = <T extends HTMLElement = HTMLElement>(id: string) => document.getElementById(id) as T;
+
+async function main(): Promise<void> {
+  const demo = JSON.parse(new TextDecoder().decode(await fetchBytes("demo.json"))) as Demo;
+  document.title = `${demo.name} – keras-resnet demo`;
+  $("name").textContent = demo.name;
+  $("about").textContent = about(demo);
+  const threads = await startRuntime();
+  const models: Model[] = [];
+  for (const entry of demo.models) {
+    say(`Loading ${entry.kind}, ${size(entry.bytes)} …`);
+    models.push(await loadModel(entry, threads));
+  }
+  offerPictures(models);
+  $("check").addEventListener("click", () => work(() => checkAll(models, demo)));
+  enable(true);
+  say("Ready.");
+}
+
+function about(demo: Demo): string {
+  const { labels, height, width } = demo.models[0].contract;
+  const classes = labels.length ? `${labels.length} classes, ` : "";
+  return `${classes}${width} × ${height} pixels. Pictures stay in this browser.`;
+}
+
+function offerPictures(models: readonly Model[]): void {
+  const compared = pair(models);
+  const classify = (file: Blob, name: string) => work(() => answer(compared, file, name));
+  const input = $<HTMLInputElement>("file");
+  $("choose").addEventListener("click", () => input.click());
+  input.addEventListener("change", () => {
+    const file = input.files?.[0];
+    if (file) void classify(file, file.name);
+    input.value = ""; // or the same file could not be chosen twice
+  });
+
+  const dialog = $<HTMLDialogElement>("camera");
+  $("take").addEventListener("click", () => dialog.close("take"));
+  $("cancel").addEventListener("click", () => dialog.close());
+  $("photograph").hidden = !hasCamera();
+  $("photograph").addEventListener("click", () =>
+    work(async () => {
+      const taken = await photograph(dialog);
+      if (taken) await answer(compared, taken, "the photograph");
+    }),
+  );
+
+  // A picture dropped beside its place would otherwise replace the page.
+  for (const type of ["dragover", "drop"]) window.addEventListener(type, (event) => event.preventDefault());
+  const place = $("drop");
+  for (const [type, over] of [["dragover", true], ["dragleave", false], ["drop", false]] as const) {
+    place.addEventListener(type, () => place.classList.toggle("over", over));
+  }
+  place.addEventListener("drop", (event) => {
+    const file = event.dataTransfer?.files[0];
+    if (file) void classify(file, file.name);
+  });
+}
+
+/** Float beside int8; of fewer kinds the first two. */
+function pair(models: readonly Model[]): Model[] {
+  const first = models.find(({ kind }) => kind === REFERENCE) ?? models[0];
+  const others = models.filter((model) => model !== first);
+  const second = others.find(({ kind }) => kind === COMPARED) ?? others[0];
+  return second ? [first, second] : [first];
+}
+
+async function answer(models: readonly Model[], file: Blob, name: string): Promise<void> {
+  say(`Reading ${name} …`);
+  const picture = await decode(file, name);
+  const answered: Answered[] = [];
+  for (const model of models) {
+    const pixels = fit(picture, model.contract);
+    if (!answered.length) {
+      show(pixels, $<HTMLCanvasElement>("seen"));
+      $("seen-caption").textContent = `${name}, ${picture.width} × ${picture.height}, as the model sees it`;
+      $("pictures").hidden = false;
+    }
+    say(`Running ${model.kind} …`);
+    await painted();
+    answered.push({ model, answer: await timedRun(model, pixels) });
+  }
+  picture.close();
+  $("answer").replaceChildren(...answerView(answered));
+  say("Ready.");
+}
+
+async function checkAll(models: readonly Model[], demo: Demo): Promise<void> {
+  const checked = [];
+  for (const model of models) {
+    say(`Checking ${model.kind} …`);
+    await painted();
+    checked.push(await check(model, demo.golden));
+    $("checked").replaceChildren(checkView(checked));
+  }
+  say("Ready.");
+}
+
+/** One task at a time; what goes wrong is said where it is seen. */
+async function work(task: () => Promise<void>): Promise<void> {
+  const focused = document.activeElement;
+  if ($("choose").hasAttribute("disabled")) return;
+  enable(false);
+  $("error").hidden = true;
+  try {
+    await task();
+  } catch (error) {
+    complain(error);
+    say("Ready.");
+  } finally {
+    enable(true);
+    if (focused instanceof HTMLElement) focused.focus(); // disabling a button takes its focus
+  }
+}
+
+function enable(on: boolean): void {
+  for (const id of ["choose", "photograph", "check"]) $<HTMLButtonElement>(id).disabled = !on;
+}
+
+function say(message: string): void {
+  $("status").textContent = message;
+}
+
+function complain(error: unknown): void {
+  if (!(error instanceof Unreadable)) console.error(error);
+  const message = error instanceof Error ? error.message : String(error);
+  $("error").replaceChildren(element("span", {}, error instanceof Unreadable ? message : `This went wrong: ${message}`));
+  $("error").hidden = false;
+}
+
+/** The model holds the thread; what was said before has to be on the screen by then. */
+function painted(): Promise<void> {
+  return new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+}
+
+main().catch((error) => {
+  complain(error);
+  say("Not ready.");
+});

@@ -1,0 +1,107 @@
+// The run's .tflite files on LiteRT.js: WebGPU where there is one and it takes the whole model, else
+// XNNPACK in WebAssembly, with threads where the page is isolated.
+
+import {
+  getWebGpuDevice,
+  loadAndCompile,
+  loadLiteRt,
+  supportsFeature,
+  Tensor,
+  type CompiledModel,
+} from "@litertjs/core";
+import type { ModelFile } from "./contract";
+import { Unreadable } from "./picture";
+import type { Pixels } from "./resample";
+
+const ENOUGH_RUNS = 5;
+const ENOUGH_MILLISECONDS = 500;
+
+export interface Model extends ModelFile {
+  readonly compiled: CompiledModel;
+  readonly runsOn: string;
+}
+
+export interface Answer {
+  readonly probabilities: Float32Array;
+  readonly milliseconds: number;
+}
+
+/** Returns whether there are threads. */
+export async function startRuntime(): Promise<boolean> {
+  const threads = self.crossOriginIsolated && (await supportsFeature("relaxedSimd"));
+  try {
+    await loadLiteRt("wasm/", { threads });
+  } catch (error) {
+    throw new Unreadable(`LiteRT did not start in this browser: ${reason(error)}`);
+  }
+  return threads;
+}
+
+export async function loadModel(entry: ModelFile, threads: boolean): Promise<Model> {
+  const bytes = await fetchBytes(entry.file);
+  const gpu = getWebGpuDevice() ? await onGpu(bytes) : null;
+  if (gpu) return { ...entry, compiled: gpu, runsOn: "WebGPU" };
+  try {
+    const compiled = await loadAndCompile(bytes, { accelerator: "wasm" });
+    return { ...entry, compiled, runsOn: threads ? "CPU, threads" : "CPU, one thread" };
+  } catch (error) {
+    throw new Unreadable(`${entry.file} is damaged, or needs another runtime: ${reason(error)}`);
+  }
+}
+
+async function onGpu(bytes: Uint8Array): Promise<CompiledModel | null> {
+  try {
+    // Half precision would not keep to one quantization step.
+    const compiled = await loadAndCompile(bytes, {
+      accelerator: "webgpu",
+      gpuOptions: { precision: "fp32" },
+    });
+    if (compiled.isFullyAccelerated && compiled.options.accelerator === "webgpu") return compiled;
+    compiled.delete();
+  } catch (error) {
+    console.warn("WebGPU does not take this model:", error);
+  }
+  return null;
+}
+
+export async function run(model: Model, pixels: Uint8Array): Promise<Float32Array> {
+  const { height, width, channels } = model.contract;
+  const input = new Tensor(Float32Array.from(pixels), [1, height, width, channels]);
+  try {
+    const outputs = await model.compiled.run([input]);
+    const probabilities = Float32Array.from((await outputs[0].data()) as Float32Array);
+    outputs.forEach((output) => output.delete());
+    return probabilities;
+  } finally {
+    input.delete();
+  }
+}
+
+/** The median time of a few runs, after one that prepares caches and buffers. */
+export async function timedRun(model: Model, image: Pixels): Promise<Answer> {
+  const probabilities = await run(model, image.data);
+  const times: number[] = [];
+  const began = performance.now();
+  do {
+    const start = performance.now();
+    await run(model, image.data);
+    times.push(performance.now() - start);
+  } while (times.length < ENOUGH_RUNS && performance.now() - began < ENOUGH_MILLISECONDS);
+  times.sort((a, b) => a - b);
+  return { probabilities, milliseconds: times[Math.floor(times.length / 2)] };
+}
+
+export async function fetchBytes(url: string): Promise<Uint8Array> {
+  let response: Response;
+  try {
+    response = await fetch(url);
+  } catch {
+    throw new Unreadable(`${url} cannot be fetched. Is keras-resnet demo still running?`);
+  }
+  if (!response.ok) throw new Unreadable(`${url} cannot be fetched: the server answers ${response.status}.`);
+  return new Uint8Array(await response.arrayBuffer());
+}
+
+function reason(error: unknown): string {
+  return (error instanceof Error ? error.message : String(error)).split("\n")[0];
+}

@@ -1,0 +1,142 @@
+// Everything that is drawn from answers; text always as text, never as HTML.
+
+import { label } from "./contract";
+import { passes, QUANTIZATION_STEP, type Checked } from "./golden";
+import type { Answer, Model } from "./runtime";
+
+const TOP = 5;
+
+type Child = Node | string;
+
+export function element<K extends keyof HTMLElementTagNameMap>(
+  tag: K,
+  properties: Partial<HTMLElementTagNameMap[K]> = {},
+  ...children: Child[]
+): HTMLElementTagNameMap[K] {
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children);
+  return node;
+}
+
+export interface Answered {
+  readonly model: Model;
+  readonly answer: Answer;
+}
+
+/** The classes that any of the models puts among its likeliest, the likeliest first. */
+function topClasses(all: readonly Answered[]): number[] {
+  const probabilities = all.map(({ answer }) => answer.probabilities);
+  const best = Array.from(probabilities[0], (_, i) => Math.max(...probabilities.map((row) => row[i])));
+  return best
+    .map((_, i) => i)
+    .sort((a, b) => best[b] - best[a])
+    .slice(0, TOP);
+}
+
+export function answerView(all: readonly Answered[]): Node[] {
+  const contract = all[0].model.contract;
+  const bars = element("ol", { className: "bars" });
+  for (const index of topClasses(all)) {
+    bars.append(
+      element(
+        "li",
+        {},
+        element("span", { className: "label" }, label(contract, index)),
+        ...all.map(({ model, answer }, place) => bar(model.kind, answer.probabilities[index], place)),
+        ...(all.length > 1 ? [difference(all, index)] : []),
+      ),
+    );
+  }
+  const nodes: Node[] = [bars, factsTable(all)];
+  if (all.length > 1) nodes.unshift(agreement(all));
+  return nodes;
+}
+
+function bar(kind: string, probability: number, place: number): Node {
+  const fill = element("i");
+  fill.style.inlineSize = `${100 * probability}%`;
+  return element(
+    "span",
+    { className: `bar place-${place}` },
+    element("span", { className: "kind" }, kind),
+    element("span", { className: "track" }, fill),
+    element("span", { className: "figure" }, percent(probability)),
+  );
+}
+
+function difference([first, second]: readonly Answered[], index: number): Node {
+  const points = 100 * (second.answer.probabilities[index] - first.answer.probabilities[index]);
+  return element("span", { className: "difference" }, `${signed(points)} points`);
+}
+
+function agreement([first, second]: readonly Answered[]): Node {
+  const a = first.answer.probabilities;
+  const b = second.answer.probabilities;
+  const most = a.reduce((largest, p, i) => Math.max(largest, Math.abs(p - b[i])), 0);
+  const same = first.answer.probabilities.indexOf(Math.max(...a)) === b.indexOf(Math.max(...b));
+  const verdict = same ? "The same first answer" : "Different first answers";
+  return element(
+    "p",
+    { className: same ? "verdict" : "verdict apart" },
+    `${verdict}; ${second.model.kind} is at most ${(100 * most).toFixed(2)} points from ${first.model.kind}.`,
+  );
+}
+
+function factsTable(all: readonly Answered[]): Node {
+  return table(
+    ["kind", "size", "time", "on"],
+    all.map(({ model, answer }) => [
+      model.kind,
+      size(model.bytes),
+      `${answer.milliseconds.toFixed(answer.milliseconds < 10 ? 2 : 0)} ms`,
+      model.runsOn,
+    ]),
+  );
+}
+
+export function checkView(all: readonly Checked[]): Node {
+  return table(
+    ["kind", "same top-1", "at most apart", ""],
+    all.map((row) => [
+      row.kind,
+      `${row.sameTop1} of ${row.images}`,
+      steps(row.largestDifference),
+      element("span", { className: passes(row) ? "same" : "apart" }, passes(row) ? "✓ same" : "✗ differs"),
+    ]),
+  );
+}
+
+function steps(largest: number): string {
+  return Number.isFinite(largest) ? `${(largest / QUANTIZATION_STEP).toFixed(3)}/256` : "not finite";
+}
+
+function table(columns: readonly string[], rows: readonly Child[][]): Node {
+  return element(
+    "div",
+    { className: "wide", tabIndex: 0 },
+    element(
+      "table",
+      {},
+      element("thead", {}, element("tr", {}, ...columns.map((name) => element("th", { scope: "col" }, name)))),
+      element(
+        "tbody",
+        {},
+        ...rows.map(([first, ...rest]) =>
+          element("tr", {}, element("th", { scope: "row" }, first), ...rest.map((cell) => element("td", {}, cell))),
+        ),
+      ),
+    ),
+  );
+}
+
+export function size(bytes: number): string {
+  return bytes >= 1e6 ? `${(bytes / 1e6).toFixed(2)} MB` : `${(bytes / 1e3).toFixed(1)} kB`;
+}
+
+function percent(probability: number): string {
+  return Number.isFinite(probability) ? `${(100 * probability).toFixed(1)} %` : "not finite";
+}
+
+function signed(value: number): string {
+  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(1)}`;
+}
