@@ -190,7 +190,8 @@ def train(
             progress = _resume(task, say) or _begin(task)
             with stop_requests() as asked, display(verbose, epochs, task.steps, batch) as screen:
                 progress = _learn(task, progress, min(until or epochs, epochs), asked, screen)
-            _write_results(task, progress, finished=progress.epoch == epochs)
+            finished = progress.epoch == epochs or _is_stuck(task, progress)
+            _write_results(task, progress, finished)
         except OSError as error:
             raise OSError(
                 f"{run.folder} can no longer be used: {error}. The last good checkpoint is kept. "
@@ -386,7 +387,7 @@ def _learn(task: Task, progress: Progress, epochs: int, asked: Asked, screen: Di
         test_steps["val_ema"] = _test_step(task, task.average, test_batches.element_spec)
 
     iterator = iter(batches)
-    while progress.epoch < task.experiment.schedule.epochs and not _is_stuck(task, progress):
+    while progress.epoch < epochs and not _is_stuck(task, progress):
         clock = Clock(progress.seconds, progress.waited)
         progress = _train_epoch(task, progress, iterator, train_step, clock, asked, screen)
         trained = clock.seconds
