@@ -139,6 +139,7 @@ def train(
     batch_size: NumberOption = None,
     out: FolderOption = None,
     deterministic: bool = False,
+    dry_run: bool = False,
     set: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE ...")] = (),
     json: bool = False,
 ) -> None:
@@ -147,14 +148,16 @@ def train(
     A run that was stopped, by whatever means, goes on with the same command and --out.
 
     Args:
-        recipe: A recipe's name (digits-resnet8, cifar10-resnet20, folder-resnet18), or an
-            experiment.yaml.
+        recipe: A recipe's name (digits-resnet8, cifar10-resnet20, finetune-folder …: see
+            docs/recipes.md), or an experiment.yaml.
         data: Where images come from: digits, tfds:NAME or folder:PATH.
         data_dir: Where tensorflow-datasets keeps its data.
         epochs: Passes over the training images.
         batch_size: Images a step.
         out: The run folder, new or of the same run; a new one, runs/RECIPE, by default.
         deterministic: Use only operations that give the same bits twice, on a GPU too.
+        dry_run: Only say what would be done: the experiment, the network, memory and time.
+            Nothing is written.
         set: Any other keys of the experiment, such as optimizer.learning_rate=0.05.
         json: Print the evaluation as JSON.
     """
@@ -170,7 +173,11 @@ def train(
     }
     changes = {key: value for key, value in changes.items() if value is not None}
     experiment = load_experiment(recipe, changes | dict(map(_key_value, set)))
-    run = _train(experiment, out or new_folder(Path(recipe).stem))
+    out = out or new_folder(Path(recipe).stem)
+    if dry_run:
+        _dry_run(experiment, out, json)
+        return
+    run = _train(experiment, out)
     evaluation = _evaluate(*_open(run.folder))
     if json:
         show_json({"run": str(run.folder), **evaluation.to_dict()})
@@ -452,6 +459,32 @@ def _train(experiment: Any, out: Path) -> Run:
         sys.exit(0)
     say(f"model: {run.model_file}")
     return run
+
+
+def _dry_run(experiment: Any, out: Path, json: bool) -> None:
+    import yaml
+
+    from training.config import to_dict
+    from training.train import dry_run
+
+    found = dry_run(experiment, out, say)
+    if json:
+        show_json({"experiment": to_dict(experiment), **dataclasses.asdict(found)})
+        return
+    print(yaml.safe_dump(to_dict(experiment), sort_keys=False, allow_unicode=True))
+    show_table(
+        ("", "", "how it is known"),
+        [
+            ("network", experiment.model.architecture, ""),
+            ("parameters", f"{found.parameters:,}", f"counted; {found.trainable:,} are trained"),
+            ("multiply-adds an image", _multiply_adds(found.multiply_adds), "counted, forward"),
+            ("steps", f"{found.steps:,}", f"{found.steps_per_epoch:,} an epoch"),
+            ("state", _bytes(found.state_bytes), "weights, average, optimizer, gradients"),
+            ("activations", _bytes(found.activation_bytes), "at most: outputs of all layers"),
+            ("step", f"{found.step_seconds:.3g} s", "measured on noise, on this machine"),
+            ("run", f"{found.hours:.2g} h", "steps alone, no validation, no waiting for images"),
+        ],
+    )
 
 
 def _evaluate(run: Run, source: Source, model: ImageClassifier, keep: bool = True) -> Evaluation:

@@ -9,7 +9,7 @@ import pytest
 import training.train
 from training.config import list_recipes, load_experiment
 from training.data.sources import Source, array_split
-from training.train import make_contract, make_model, train
+from training.train import dry_run, make_contract, make_model, train
 
 BATCH = 4
 
@@ -61,3 +61,21 @@ def test_the_imagenet_recipes_are_those_of_their_papers() -> None:
     coupled = goyal.optimizer.weight_decay * (1 - goyal.optimizer.momentum)
     assert (goyal.runtime.batch_size, goyal.optimizer.learning_rate) == (256, 0.1)
     assert coupled == pytest.approx(1e-4)
+
+
+def test_a_dry_run_counts_what_there_is_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    changes = {"optimizer.ema_momentum": 0.9, "model.freeze": "stage3", "schedule.epochs": 2}
+    experiment = load_experiment("digits-resnet8", changes)
+    found = dry_run(experiment, tmp_path / "run", lambda _: None)
+    assert not list(tmp_path.iterdir())
+    # Of the classifier alone: 64 inputs, 10 classes.
+    assert found.trainable == 650 and found.multiply_adds > 12_000_000
+    assert (found.steps_per_epoch, found.steps) == (1437 // 64, 2 * (1437 // 64))
+    # Two copies of the weights; momentum and gradient of the classifier; and a few counters.
+    floats = 2 * found.parameters + 2 * found.trainable
+    assert floats * 4 <= found.state_bytes < floats * 4 + 100
+    assert found.activation_bytes > 64 * 32 * 32 * 16 * 4 and found.step_seconds > 0
+    assert found.hours == pytest.approx(found.steps * found.step_seconds / 3600)
