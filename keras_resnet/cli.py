@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import io
 import itertools
+import math
 import os
 import sys
 import time
@@ -386,6 +387,39 @@ def report(run: Positional[RunArgument] = None, /) -> None:
 
 
 @command
+def compare(
+    runs: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN ...")]],
+    /,
+    out: Annotated[Path, arg(metavar="FILE")] = Path("compare.svg"),
+    json: bool = False,
+) -> None:
+    """Draw runs side by side, and tell what was different and what came of it.
+
+    Args:
+        runs: Two run folders or more.
+        out: The picture: .svg, .png or .pdf.
+        json: Print JSON, with each run's log.
+    """
+    from training.compare import compare, draw
+
+    compared = compare(runs)
+    draw(compared, out)
+    say(f"picture: {out}")
+    if json:
+        show_json([dataclasses.asdict(run) for run in compared])
+        return
+    rows = [
+        ("epochs", [str(run.epochs) for run in compared]),
+        ("top-1", [_top1(run.top1) for run in compared]),
+    ]
+    for key in ("val_accuracy", "val_loss", "accuracy", "loss"):
+        rows.append((f"last {key}", [f"{run.rows[-1].get(key, math.nan):.4g}" for run in compared]))
+    for key in compared[0].experiment:
+        rows.append((key, [str(run.experiment[key]) for run in compared]))
+    show_table(("", *(run.name for run in compared)), [(name, *cells) for name, cells in rows])
+
+
+@command
 def quickstart(
     *, out: Annotated[Path, arg(metavar="DIR")] = Path("quickstart"), json: bool = False
 ) -> None:
@@ -459,6 +493,12 @@ def _train(experiment: Any, out: Path) -> Run:
         sys.exit(0)
     say(f"model: {run.model_file}")
     return run
+
+
+def _top1(estimate: dict[str, Any] | None) -> str:
+    if not estimate or estimate["value"] is None:
+        return "not evaluated"
+    return f"{estimate['value']:.2%} ({estimate['low']:.2%}–{estimate['high']:.2%})"
 
 
 def _dry_run(experiment: Any, out: Path, json: bool) -> None:
