@@ -282,6 +282,21 @@ def _rows() -> Iterator[Architecture]:
     yield _cifar(110, 1_730_522, 253_149_824, "v2")
     yield _cifar(1202, 19_423_834, 2_829_501_056, "v2")
 
+    # A ResNet-18 for small pictures: four stages as on ImageNet, and the stem of CIFAR.
+    yield Architecture(
+        name="CifarResNet18",
+        family="cifar",
+        block="basic",
+        depths=(2, 2, 2, 2),
+        widths=(64, 128, 256, 512),
+        parameters=11_173_962,
+        multiply_adds=555_422_720,
+        paper=HE_2015,
+        input_shape=(32, 32, 3),
+        classes=10,
+        stem_filters=64,
+    )
+
     yield _wide_cifar(28, 10, 36_479_194, 5_243_328_768)
     yield _wide_cifar(40, 2, 2_243_546, 327_599_360)
     yield _wide_cifar(16, 8, 10_961_370, 1_548_145_664)

@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import io
 import itertools
+import math
 import os
 import sys
 import time
@@ -144,6 +145,7 @@ def train(
     batch_size: NumberOption = None,
     out: FolderOption = None,
     deterministic: bool = False,
+    dry_run: bool = False,
     set: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE ...")] = (),
     json: bool = False,
 ) -> None:
@@ -152,14 +154,16 @@ def train(
     A run that was stopped, by whatever means, goes on with the same command and --out.
 
     Args:
-        recipe: A recipe's name (digits-resnet8, cifar10-resnet20, folder-resnet18), or an
-            experiment.yaml.
+        recipe: A recipe's name (digits-resnet8, cifar10-resnet20, finetune-folder …: see
+            docs/recipes.md), or an experiment.yaml.
         data: Where images come from: digits, tfds:NAME or folder:PATH.
         data_dir: Where tensorflow-datasets keeps its data.
         epochs: Passes over the training images.
         batch_size: Images a step.
         out: The run folder, new or of the same run; a new one, runs/RECIPE, by default.
         deterministic: Use only operations that give the same bits twice, on a GPU too.
+        dry_run: Only say what would be done: the experiment, the network, memory and time.
+            Nothing is written.
         set: Any other keys of the experiment, such as optimizer.learning_rate=0.05.
         json: Print the evaluation as JSON.
     """
@@ -169,7 +173,11 @@ def train(
     own = {"runtime.batch_size": batch_size, "runtime.deterministic": deterministic or None}
     changes = {key: value for key, value in own.items() if value is not None}
     experiment = load_experiment(recipe, changes | _changes(data, data_dir, epochs, set))
-    run = _train(experiment, out or new_folder(Path(recipe).stem))
+    out = out or new_folder(Path(recipe).stem)
+    if dry_run:
+        _dry_run(experiment, out, json)
+        return
+    run = _train(experiment, out)
     evaluation = _evaluate(*_open(run.folder))
     if json:
         show_json({"run": str(run.folder), **evaluation.to_dict()})
@@ -523,6 +531,39 @@ def report(run: Positional[RunArgument] = None, /) -> None:
 
 
 @command
+def compare(
+    runs: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN ...")]],
+    /,
+    out: Annotated[Path, arg(metavar="FILE")] = Path("compare.svg"),
+    json: bool = False,
+) -> None:
+    """Draw runs side by side, and tell what was different and what came of it.
+
+    Args:
+        runs: Two run folders or more.
+        out: The picture: .svg, .png or .pdf.
+        json: Print JSON, with each run's log.
+    """
+    from training.compare import compare, draw
+
+    compared = compare(runs)
+    draw(compared, out)
+    say(f"picture: {out}")
+    if json:
+        show_json([dataclasses.asdict(run) for run in compared])
+        return
+    rows = [
+        ("epochs", [str(run.epochs) for run in compared]),
+        ("top-1", [_top1(run.top1) for run in compared]),
+    ]
+    for key in ("val_accuracy", "val_loss", "accuracy", "loss"):
+        rows.append((f"last {key}", [f"{run.rows[-1].get(key, math.nan):.4g}" for run in compared]))
+    for key in compared[0].experiment:
+        rows.append((key, [str(run.experiment[key]) for run in compared]))
+    show_table(("", *(run.name for run in compared)), [(name, *cells) for name, cells in rows])
+
+
+@command
 def quickstart(
     *, out: Annotated[Path, arg(metavar="DIR")] = Path("quickstart"), json: bool = False
 ) -> None:
@@ -596,6 +637,38 @@ def _train(experiment: Any, out: Path) -> Run:
         sys.exit(0)
     say(f"model: {run.model_file}")
     return run
+
+
+def _top1(estimate: dict[str, Any] | None) -> str:
+    if not estimate or estimate["value"] is None:
+        return "not evaluated"
+    return f"{estimate['value']:.2%} ({estimate['low']:.2%}–{estimate['high']:.2%})"
+
+
+def _dry_run(experiment: Any, out: Path, json: bool) -> None:
+    import yaml
+
+    from training.config import to_dict
+    from training.train import dry_run
+
+    found = dry_run(experiment, out, say)
+    if json:
+        show_json({"experiment": to_dict(experiment), **dataclasses.asdict(found)})
+        return
+    print(yaml.safe_dump(to_dict(experiment), sort_keys=False, allow_unicode=True))
+    show_table(
+        ("", "", "how it is known"),
+        [
+            ("network", experiment.model.architecture, ""),
+            ("parameters", f"{found.parameters:,}", f"counted; {found.trainable:,} are trained"),
+            ("multiply-adds an image", _multiply_adds(found.multiply_adds), "counted, forward"),
+            ("steps", f"{found.steps:,}", f"{found.steps_per_epoch:,} an epoch"),
+            ("state", _bytes(found.state_bytes), "weights, average, optimizer, gradients"),
+            ("activations", _bytes(found.activation_bytes), "at most: outputs of all layers"),
+            ("step", f"{found.step_seconds:.3g} s", "measured on noise, on this machine"),
+            ("run", f"{found.hours:.2g} h", "steps alone, no validation, no waiting for images"),
+        ],
+    )
 
 
 def _evaluate(run: Run, source: Source, model: ImageClassifier, keep: bool = True) -> Evaluation:

@@ -48,6 +48,7 @@ from training.data.pipeline import (
 )
 from training.data.sources import Source, open_source
 from training.display import Clock, Display, display
+from training.estimate import Estimate, estimate
 from training.optim import make_loss, make_optimizer, move_average
 from training.run import BESIDE, Run, sole_use, written_whole
 from training.runtime import (
@@ -62,6 +63,9 @@ from training.runtime import (
 Say = Callable[[str], None]
 Asked = Callable[[], signal.Signals | None]
 Figures = dict[str, float]
+
+# Of a dry run; the first one compiles.
+TIMED_STEPS = 4
 
 
 class Interrupted(KeyboardInterrupt):
@@ -202,6 +206,34 @@ def train(
                 f"There is too little memory for a batch of {batch}. Lower it: --batch-size N"
             ) from error
     return run
+
+
+def dry_run(experiment: Experiment, out: str | Path, say: Say = print) -> Estimate:
+    """Builds all that a run needs, times a few steps on noise, and writes nothing.
+
+    Published weights are not fetched: they change no figure.
+
+    Raises:
+        ValueError: The run could not begin, for the reasons that ``train`` gives.
+    """
+    run = Run(Path(out))
+    _is_finished(run, experiment)
+    model = dataclasses.replace(experiment.model, weights="")
+    task = _set_up(run, dataclasses.replace(experiment, model=model), say)
+    batch, epochs = experiment.runtime.batch_size, experiment.schedule.epochs
+    images = tf.random.stateless_uniform((batch, *task.model.input_shape[1:]), (0, 0), 0, 255)
+    labels = tf.one_hot(tf.range(batch) % len(task.source.labels), len(task.source.labels))
+    spec = (tf.TensorSpec(images.shape), tf.TensorSpec(labels.shape))
+    step = _train_step(task, spec)
+    say("timing steps on noise …")
+    seconds = [_seconds(step, images, labels) for _ in range(TIMED_STEPS)]
+    return estimate(task.model, task.variables, batch, epochs, task.steps, min(seconds))
+
+
+def _seconds(step: Callable, images: tf.Tensor, labels: tf.Tensor) -> float:
+    began = time.perf_counter()
+    float(step(images, labels)["loss"])  # waits for the device
+    return time.perf_counter() - began
 
 
 # --- Before the first step ------------------------------------------------------------------
