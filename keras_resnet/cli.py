@@ -460,6 +460,31 @@ def benchmark(
 
 
 @command
+def inspect(
+    file: Positional[Annotated[Path, arg(metavar="FILE.tflite")]],
+    /,
+    c_array: FolderOption = None,
+    json: bool = False,
+) -> None:
+    """Tell what is in a TFLite file, what to mend in it, and where it will load.
+
+    Args:
+        file: A .tflite file, of this program or any other.
+        c_array: Also write the model as a C array for microcontrollers, into this folder.
+        json: Print JSON.
+    """
+    from tflite.inspect import inspect, write_c_array
+
+    inspection = inspect(file).to_dict()
+    if c_array:
+        say(f"C array: {write_c_array(file, c_array)[0]}")
+    if json:
+        show_json(inspection)
+    else:
+        _show_inspection(inspection)
+
+
+@command
 def predict(
     model: Positional[Annotated[Path, arg(metavar="MODEL")]],
     images: Positional[Annotated[tuple[Path, ...], arg(metavar="IMAGE ...")]],
@@ -893,6 +918,34 @@ def _show_evaluation(run: Run, evaluation: Evaluation) -> None:
     print(f"run    {run.folder}")
 
 
+def _show_inspection(inspection: dict[str, Any]) -> None:
+    for key in ("inputs", "outputs"):
+        for tensor in inspection[key]:
+            shape = "×".join(map(str, tensor["shape"]))
+            print(f"{key[:-1]:10} {tensor['name']}: {tensor['dtype']} {shape}")
+    for key in ("operations", "weights"):
+        counts = inspection[key].items()
+        print(f"{key:10} " + ", ".join(f"{count} {name}" for name, count in counts))
+    print(f"size       {_bytes(inspection['bytes'])}, weights {_bytes(inspection['weight_bytes'])}")
+    print(f"arena      at least {_bytes(inspection['arena_bytes'])}")
+    print(f"work       {_multiply_adds(inspection['multiply_adds'])} multiply-adds")
+    for finding in inspection["lint"]:
+        where = f"{finding['layer'] or finding['operation']}: " if finding["layer"] else ""
+        print(f"{finding['rule']}: {where}{finding['message']}. Mend: {finding['mend']}")
+    show_table(
+        ("runtime", "loads", "because", ""),
+        [
+            (
+                line["runtime"],
+                "yes" if line["loads"] else "no",
+                line["because"],
+                "asked" if line["measured"] else line["source"],
+            )
+            for line in inspection["preflight"]
+        ],
+    )
+
+
 def _percent(estimate: Any) -> str:
     if not estimate.images:
         return "–"
@@ -965,7 +1018,7 @@ def main() -> None:
                 args=arguments,
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
-        if run.func not in (models, weights):
+        if run.func not in (models, weights, inspect):
             _start_keras()
         run()
     except KeyboardInterrupt as stop:

@@ -9,6 +9,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from keras_resnet.quiet import quiet
+from tflite.apart import ensure_sound
 
 
 def open_interpreter(path: str | os.PathLike[str], threads: int) -> Interpreter:
@@ -25,7 +26,8 @@ def open_interpreter(path: str | os.PathLike[str], threads: int) -> Interpreter:
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise ValueError(f"threads must be an integer of at least 1. Received: {threads!r}")
     path = Path(path)
-    _check_is_tflite(path)
+    check_is_tflite(path)
+    check_runs(path)
     failure = None
     with quiet():
         try:
@@ -41,7 +43,16 @@ def open_interpreter(path: str | os.PathLike[str], threads: int) -> Interpreter:
     return interpreter
 
 
-def _check_is_tflite(path: Path) -> None:
+def check_runs(path: Path) -> None:
+    """Raises ValueError where the interpreter does not survive the file, in another process."""
+    try:
+        ensure_sound(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, or needs another runtime: {error}") from None
+
+
+def check_is_tflite(path: Path) -> None:
+    """Raises ValueError where a file is missing or does not begin as a TFLite model does."""
     if not path.is_file():
         raise ValueError(f"There is no model file {path}")
     with open(path, "rb") as file:

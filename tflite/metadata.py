@@ -16,6 +16,7 @@ from pathlib import Path
 
 from keras_resnet import __version__
 from keras_resnet.contract import Contract
+from tflite.apart import trust
 from tflite.flatbuffer import with_metadata, with_names
 from tflite.metadata_schema import model_metadata
 
@@ -50,6 +51,7 @@ def attach_contract(model: bytes, contract: Contract) -> bytes:
         if contract.labels:
             # One line a class, or those after a label with a line break would be shifted.
             _add(archive, LABELS, "".join(f"{' '.join(x.split())}\n" for x in contract.labels))
+    trust(file.getvalue())
     return file.getvalue()
 
 

@@ -1,0 +1,49 @@
+"""Damages a .tflite file at random and tries it: ``fuzz_tflite.py SOUND SCRATCH SECONDS``.
+
+Runs in a process of its own, so that a crash of this one, which the product must prevent, is
+seen. Prints each mutation before it is tried, and at last a line of JSON with their number.
+Mutation ``i`` is always the same.
+"""
+
+import itertools
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from fuzz_weights import mutated
+
+from tflite import apart
+from tflite.classifier import Classifier
+
+FEWEST = 8  # mutations, however slow the machine
+
+
+def check(path: Path) -> None:
+    try:
+        classifier = Classifier(path, threads=1)
+    except ValueError as error:
+        assert len(str(error).splitlines()) == 1, str(error)
+        assert path.name in str(error)
+        return
+    shape = (1, classifier.contract.height, classifier.contract.width, classifier.contract.channels)
+    assert classifier.probabilities(np.zeros(shape, "uint8")).shape[0] == 1
+
+
+def main(sound: Path, scratch: Path, seconds: float) -> None:
+    data = np.frombuffer(sound.read_bytes(), "uint8")
+    path = scratch / "damaged.tflite"
+    end = time.monotonic() + seconds
+    for seed in itertools.count():
+        if seed >= FEWEST and time.monotonic() > end:
+            print(json.dumps(seed))
+            return
+        print(f"mutation {seed}", flush=True)
+        path.write_bytes(mutated(data, seed))
+        check(path)
+
+
+if __name__ == "__main__":
+    apart.START_SECONDS = 5  # damage makes the interpreter loop or take all memory now and then
+    main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))
