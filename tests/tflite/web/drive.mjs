@@ -26,7 +26,8 @@ async function open(address, options = {}, prepare = async () => {}) {
   });
   page.on("pageerror", (error) => complaints.push(String(error)));
   page.on("console", (message) => {
-    if (message.type() === "error") complaints.push(message.text());
+    // LiteRT writes its remarks to the console as errors.
+    if (message.type() === "error" && !/^(INFO|WARNING): /.test(message.text())) complaints.push(message.text());
   });
   await prepare(page);
   await page.goto(address);
@@ -122,10 +123,12 @@ async function narrow() {
 async function keyboard() {
   const page = await open(settings.served, { colorScheme: "dark" });
   const focused = () => page.evaluate(() => document.activeElement?.id ?? "");
+  // Asked for long before: the browser is told to hand its dialog over, and takes a while.
+  const chooser = page.waitForEvent("filechooser", { timeout: 10000 });
   await page.keyboard.press("Tab");
   const order = [await focused()];
-  const [chooser] = await Promise.all([page.waitForEvent("filechooser"), page.keyboard.press("Enter")]);
-  await chooser.setFiles(settings.pictures[0]);
+  await page.keyboard.press("Enter");
+  await (await chooser).setFiles(settings.pictures[0]);
   await page.waitForSelector(".bars");
   await settled(page);
   await page.keyboard.press("Tab");
