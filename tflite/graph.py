@@ -157,7 +157,12 @@ def read_graph(path: str | os.PathLike[str]) -> Graph:
 def _graph(model: schema.Model) -> Graph:
     subgraph = model.Subgraphs(0)
     tensors = tuple(_tensor(model, subgraph.Tensors(i)) for i in range(subgraph.TensorsLength()))
-    layers = Layers([tensor.name for tensor in tensors])
+    answered = [
+        number
+        for i in range(subgraph.OperatorsLength())
+        for number in _numbers(subgraph.Operators(i).OutputsAsNumpy())
+    ]
+    layers = Layers([tensors[number].name for number in answered])
     operations = []
     for i in range(subgraph.OperatorsLength()):
         operator = subgraph.Operators(i)
