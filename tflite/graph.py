@@ -159,8 +159,10 @@ def _graph(model: schema.Model) -> Graph:
     tensors = tuple(_tensor(model, subgraph.Tensors(i)) for i in range(subgraph.TensorsLength()))
     answered = [
         number
-        for i in range(subgraph.OperatorsLength())
-        for number in _numbers(subgraph.Operators(i).OutputsAsNumpy())
+        for operator in (subgraph.Operators(i) for i in range(subgraph.OperatorsLength()))
+        # One that takes constants alone unpacks float16 weights, which are named otherwise.
+        if not all(tensors[number].constant for number in _numbers(operator.InputsAsNumpy()))
+        for number in _numbers(operator.OutputsAsNumpy())
     ]
     layers = Layers([tensors[number].name for number in answered])
     operations = []
