@@ -485,6 +485,67 @@ def inspect(
 
 
 @command
+def layers(
+    run: Positional[RunArgument] = None,
+    /,
+    kind: Annotated[str, arg(metavar="KIND")] = "int8",
+    images: Annotated[int, arg(metavar="N")] = 20,
+    json: bool = False,
+) -> None:
+    """Tell behind which layer a quantized TFLite file errs, against the float32 file.
+
+    Args:
+        run: A run folder or a .keras file; the newest run by default.
+        kind: Which file.
+        images: How many test images.
+        json: Print JSON.
+    """
+    from tflite.layers import layer_errors
+
+    pictures, files = _test_images(run, images, ("float32", kind))
+    rows = [row.to_dict() for row in layer_errors(files["float32"], files[kind], pictures)]
+    if json:
+        show_json(rows)
+        return
+    show_table(
+        ("layer", "operation", "signal to noise", "cosine", "mean squared error"),
+        [
+            (
+                row["layer"],
+                row["operation"],
+                _decibels(row["signal_to_noise_db"]),
+                f"{row['cosine']:.5f}",
+                f"{row['mean_squared_error']:.3g}",
+            )
+            for row in rows
+        ],
+    )
+
+
+@command
+def golden(
+    run: Positional[RunArgument] = None,
+    /,
+    kind: Annotated[str, arg(metavar="KIND")] = "int8",
+    images: Annotated[int, arg(metavar="N")] = 20,
+    out: Annotated[Path, arg(metavar="FILE.zip")] = Path("golden.zip"),
+) -> None:
+    """Write test images with the answers of a TFLite file, for a test on the device.
+
+    Args:
+        run: A run folder or a .keras file; the newest run by default.
+        kind: Which file.
+        images: How many test images.
+        out: The archive.
+    """
+    from tflite.golden import write_golden
+
+    pictures, files = _test_images(run, images, (kind,))
+    write_golden(files[kind], pictures, out)
+    print(out)
+
+
+@command
 def predict(
     model: Positional[Annotated[Path, arg(metavar="MODEL")]],
     images: Positional[Annotated[tuple[Path, ...], arg(metavar="IMAGE ...")]],
@@ -828,6 +889,23 @@ def _serve(server: ThreadingHTTPServer, no_browser: bool) -> None:
             server.serve_forever()
 
 
+def _test_images(
+    path: Path | None, count: int, kinds: tuple[str, ...]
+) -> tuple[Iterator[Any], dict[str, Path]]:
+    """Test images, fitted to the model, and the files of the run."""
+    from training.data.pipeline import images
+
+    if count < 1:
+        raise ValueError(f"--images must be at least 1. Received: {count}")
+    run, source, model = _open(path)
+    files = _tflite_files(run)
+    if missing := [kind for kind in kinds if kind not in files]:
+        raise ValueError(
+            f"There is no {missing[0]} file in {run.tflite}. Kinds: {', '.join(files)}"
+        )
+    return (image for image, _ in images(source.test, model.contract, count)), files
+
+
 def _predict(model: Path, images: tuple[Path, ...], top: int) -> list[list[tuple[str, float]]]:
     if top < 1:
         raise ValueError(f"--top must be at least 1. Received: {top}")
@@ -955,6 +1033,10 @@ def _percent(estimate: Any) -> str:
 def _calibration(row: dict[str, Any]) -> str:
     before, after = row["keras_calibration_error"], row["file_calibration_error"]
     return f"{before:.2f} → " + ("not finite" if after is None else f"{after:.2f}")
+
+
+def _decibels(value: float | None) -> str:
+    return "no error" if value is None else f"{value:.1f} dB"
 
 
 def _probability(value: float | None) -> str:

@@ -157,7 +157,14 @@ def read_graph(path: str | os.PathLike[str]) -> Graph:
 def _graph(model: schema.Model) -> Graph:
     subgraph = model.Subgraphs(0)
     tensors = tuple(_tensor(model, subgraph.Tensors(i)) for i in range(subgraph.TensorsLength()))
-    layers = Layers([tensor.name for tensor in tensors])
+    answered = [
+        number
+        for operator in (subgraph.Operators(i) for i in range(subgraph.OperatorsLength()))
+        # One that takes constants alone unpacks float16 weights, which are named otherwise.
+        if not all(tensors[number].constant for number in _numbers(operator.InputsAsNumpy()))
+        for number in _numbers(operator.OutputsAsNumpy())
+    ]
+    layers = Layers([tensors[number].name for number in answered])
     operations = []
     for i in range(subgraph.OperatorsLength()):
         operator = subgraph.Operators(i)
