@@ -299,7 +299,7 @@ def test_the_pareto_front_is_what_no_other_beats() -> None:
         row("same", 0.7, 2, 1),
         row("bad", 0.1, 2, 2),
     ]
-    assert [r["n"] for r in pareto_front(rows)] == ["best", "quick", "small"]
+    assert [r["n"] for r in pareto_front(rows)] == ["best", "small", "quick"]
 
 
 # --- Real trials ------------------------------------------------------------------------------
