@@ -115,8 +115,8 @@ class Lasting(kt.Oracle):
         for unknown in set(self.trials) - set(self.start_order):
             del self.trials[unknown]
         # A trial that ended is saved before it is taken off those that run.
-        waiting = dict.fromkeys(self._retry_queue)
-        self._retry_queue = [name for name in waiting if name not in self.end_order]
+        ended = set(self.end_order)
+        self._retry_queue[:] = [name for name in self._retry_queue if name not in ended]
         self._forgiven = len(self.end_order)
 
     def _check_consecutive_failures(self) -> None:
