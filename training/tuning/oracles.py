@@ -5,6 +5,7 @@ What is added to each, and why (KerasTuner 1.4.8):
 - its files are written in place, so that a kill may tear them: here they are written whole;
 - a trial whose file was written before the oracle's is loaded as running for ever: it is dropped,
   and its number given again;
+- a trial that ended is saved as still running too, and a kill then would count it twice;
 - a worker that dies leaves its trial running for ever, and its chief waits: here a worker that is
   not heard of gives its trial back;
 - a worker is told that the search is over while others still run, so that nobody is left to take
@@ -113,6 +114,9 @@ class Lasting(kt.Oracle):
         super().reload()
         for unknown in set(self.trials) - set(self.start_order):
             del self.trials[unknown]
+        # A trial that ended is saved before it is taken off those that run.
+        ended = set(self.end_order)
+        self._retry_queue[:] = [name for name in self._retry_queue if name not in ended]
         self._forgiven = len(self.end_order)
 
     def _check_consecutive_failures(self) -> None:

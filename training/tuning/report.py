@@ -163,8 +163,8 @@ def _importance(space: Space, trained: list[Row]) -> Markup | None:
     if len({row["epochs"] for row in trained}) > 1:
         columns["epochs trained"] = [row["epochs"] for row in trained]
     x = np.array(list(columns.values())).T
-    forest = RandomForestRegressor(200, random_state=0).fit(x, scores)
-    found = permutation_importance(forest, x, scores, n_repeats=30, random_state=0)
+    forest = RandomForestRegressor(50, random_state=0).fit(x, scores)
+    found = permutation_importance(forest, x, scores, n_repeats=10, random_state=0)
     order = np.argsort(found.importances_mean)
     shares = 100 * np.maximum(found.importances_mean, 0) / max(found.importances_mean.sum(), 1e-12)
     spread = 100 * found.importances_std / max(found.importances_mean.sum(), 1e-12)

@@ -22,10 +22,12 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from keras_resnet.quiet import quiet
 from training.config import Experiment, first_difference
 from training.run import Run, written_whole
 from training.tuning.budget import NO_BUDGET, Budget, Measure
@@ -114,7 +116,7 @@ def run_apart(job: Job, alive: Callable[[], None]) -> Outcome:
 
     job.folder.mkdir(parents=True, exist_ok=True)
     (job.folder / "outcome.json").unlink(missing_ok=True)
-    CONTEXT.set_forkserver_preload(PRELOAD)
+    _start_server()
     began = time.monotonic()
     process = CONTEXT.Process(target=_main, args=(job,), daemon=True)
     with stop_requests() as asked:
@@ -132,6 +134,13 @@ def run_apart(job: Job, alive: Callable[[], None]) -> Outcome:
     if outcome is None:
         return _ended(job, _last_words(job, process.exitcode), began)
     return _kept(job, outcome, began)
+
+
+def _start_server() -> None:
+    """Starts the process that trials are forked from, unless it runs."""
+    CONTEXT.set_forkserver_preload(PRELOAD)
+    with quiet():  # TensorFlow greets
+        forkserver.ensure_running()
 
 
 def _end(process: ForkServerProcess) -> None:

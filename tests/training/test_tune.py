@@ -1,0 +1,352 @@
+"""The search: spaces, tuners, kills, workers, failures, budgets, and what is left."""
+
+import csv
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import keras_tuner as kt
+import pytest
+import yaml
+from fake_search import EXPERIMENT, SPACE, quick, run_search, run_worker, search, silent, start
+
+from training.config import list_recipes, load_experiment
+from training.tune import Address, Budget, Exhausted, ResNetHyperModel, Search, tune, work
+from training.tuning.budget import cost_of, pareto_front
+from training.tuning.oracles import ORACLES, make_oracle, total
+from training.tuning.space import default_space, load_space, make_space, to_tree
+from training.tuning.trial import Job, Outcome, attempt, run_apart, write_outcome
+
+TINY = {"schedule.epochs": 3, "schedule.warmup_epochs": 0, "data.test_fraction": 0.85}
+
+
+# --- Spaces -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", list_recipes())
+def test_each_recipe_has_a_space_that_fits_it(recipe: str) -> None:
+    experiment = load_experiment(recipe)
+    space = load_space(default_space(recipe), experiment)
+    hp = kt.HyperParameters()
+    space.declare(hp)
+    assert space.experiment(experiment, hp.values) != experiment
+    assert make_space(to_tree(space), experiment) == space
+
+
+@pytest.mark.parametrize(
+    ("tree", "says"),
+    [
+        ({}, "must hold keys"),
+        ({"optimizer.learning_rat": {"min": 0, "max": 1}}, "Did you mean optimizer.learning_rate"),
+        ({"learning_rate": {"min": 0, "max": 1}}, "Did you mean optimizer.learning_rate"),
+        ({"model.architecture": {"values": ["ResNet50x"]}}, "Did you mean ResNet50"),
+        ({"model.architecture": {"min": 1, "max": 2}}, "is not a number"),
+        ({"model.variant": {"values": ["v9"]}}, "must be one of"),
+        ({"model.size": {"min": 8, "max": 64}}, "between 32 and 4096"),
+        ({"model.size": {"min": 32.5, "max": 64}}, "a whole number"),
+        ({"model.size": {"min": 64, "max": 64}}, "empty range"),
+        ({"model.size": {"min": 32, "max": 64, "step": 0}}, "step of model.size"),
+        ({"model.size": {"min": 32, "max": 64, "step": 33}}, "at most 32"),
+        ({"model.size": {"min": 32, "max": 64, "stepp": 2}}, "Did you mean step"),
+        ({"model.size": {"max": 64}}, "has no min"),
+        ({"model.size": {"values": []}}, "has no values"),
+        ({"model.size": {"values": [32, 32]}}, "twice"),
+        ({"model.size": {"values": [32], "min": 1}}, "Give one of them"),
+        ({"model.size": 64}, "must be .min"),
+        ({"data.mean": {"values": [1]}}, "is not a single value"),
+        ({"optimizer.learning_rate": {"min": 0, "max": 1, "log": True}}, "above 0"),
+        ({"optimizer.learning_rate": {"min": 1, "max": 2, "log": 3}}, "true or false"),
+    ],
+)
+def test_a_bad_space_is_refused_in_a_line(tree: dict[str, Any], says: str, tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    with pytest.raises(ValueError, match=says) as error:
+        load_space(path, EXPERIMENT)
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+# --- Searching --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tuner", ORACLES)
+def test_each_tuner_searches_and_leaves_everything(tuner: str, tmp_path: Path) -> None:
+    found = tune(search(tuner, 10), tmp_path / "s", runner=quick, say=silent)
+    assert found.best and found.best["score"] == max(row["score"] for row in found.rows)
+    with (found.folder / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["trial"] for row in rows] == [row["trial"] for row in found.rows]
+    best = load_experiment(found.folder / "best.yaml")
+    assert best.augment.padding == found.best["augment.padding"]
+    assert best.schedule.epochs == EXPERIMENT.schedule.epochs
+    page = (found.folder / "report.html").read_text()
+    assert "Parallel coordinates" in page and "Importance of each key" in page
+    assert any((found.folder / "tensorboard").glob("*/events*"))
+    if tuner != "hyperband":
+        assert len(found.rows) == 10
+
+
+def test_grid_search_visits_every_point_once(tmp_path: Path) -> None:
+    space = make_space(
+        {
+            "augment.padding": {"min": 0, "max": 3},
+            "augment.flip": {"values": [True, False]},
+        },
+        EXPERIMENT,
+    )
+    wanted = Search(EXPERIMENT, space, "grid", trials=100)
+    found = tune(wanted, tmp_path / "s", runner=quick, say=silent)
+    points = {(row["augment.padding"], row["augment.flip"]) for row in found.rows}
+    assert len(found.rows) == len(points) == 8
+
+
+def test_hyperband_continues_the_trials_that_it_keeps(tmp_path: Path) -> None:
+    jobs: list[Job] = []
+
+    def note(job: Job, alive: Any) -> Outcome:
+        jobs.append(job)
+        return quick(job)
+
+    tune(search("hyperband"), tmp_path / "s", runner=note, say=silent)
+    by_run = {job.run: job for job in jobs}
+    longer = [job for job in jobs if job.parent]
+    assert longer
+    for job in longer:
+        assert job.parent is not None
+        parent = by_run[job.parent]
+        assert parent.experiment == job.experiment and parent.until < job.until
+
+
+def test_memory_after_a_hundred_trials_is_as_after_five(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    def weigh(job: Job, alive: Any) -> Outcome:
+        with open("/proc/self/statm") as file:
+            sizes.append(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+        return quick(job)
+
+    tune(search("random", 101), tmp_path / "s", runner=weigh, say=silent)
+    assert len(sizes) == 101
+    assert sizes[100] - sizes[5] < 6e6
+
+
+# --- Kills ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tuner", ["random", "grid", "hyperband"])
+def test_a_killed_search_goes_on_and_counts_every_trial_once(tuner: str, tmp_path: Path) -> None:
+    wanted, out = search(tuner, 8), tmp_path / "s"
+    for trials, seconds in ((1, 0.1), (2, 0.25), (4, 0.0)):
+        process = start(run_search, wanted, out)
+        while len(list(out.glob("trial_*/outcome.json"))) < trials:
+            assert process.is_alive()
+            time.sleep(0.002)
+        time.sleep(seconds)
+        process.kill()
+        process.join()
+    found = tune(wanted, out, runner=quick, say=silent)
+    oracle = json.loads((out / "oracle.json").read_text())
+    names = [row["trial"] for row in found.rows]
+    assert sorted(oracle["end_order"]) == sorted(oracle["start_order"]) == sorted(names)
+    assert len(set(names)) == len(names)
+    expected = total(
+        make_oracle(tuner, SPACE, objective="val_accuracy", trials=8, epochs=9, failures=3, seed=1)
+    )
+    assert len(names) == expected
+    assert {row["status"] for row in found.rows} == {"completed"}
+    points = {tuple(v for k, v in row.items() if "." in k) for row in found.rows}
+    assert tuner == "hyperband" or len(points) == len(names)
+    # The search is over: once more runs nothing.
+    ran = (out / "ran.jsonl").read_text()
+    tune(wanted, out, runner=quick, say=silent)
+    assert (out / "ran.jsonl").read_text() == ran
+
+
+def test_a_trial_known_only_to_its_file_is_given_again(tmp_path: Path) -> None:
+    """A kill between KerasTuner's two writes; it would count the trial as running for ever."""
+    wanted, out = search("random", 6), tmp_path / "s"
+    tune(search("random", 6), out, runner=quick, say=silent)
+    oracle = json.loads((out / "oracle.json").read_text())
+    for order in ("start_order", "end_order"):
+        oracle[order].remove("5")
+    (out / "oracle.json").write_text(json.dumps(oracle))
+    trial = json.loads((out / "trial_5" / "trial.json").read_text())
+    (out / "trial_5" / "trial.json").write_text(json.dumps(trial | {"status": "RUNNING"}))
+    found = tune(wanted, out, runner=quick, say=silent)
+    assert [row["status"] for row in found.rows] == ["completed"] * 6
+
+
+# --- Chief and workers ------------------------------------------------------------------------
+
+
+def _free() -> Address:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return Address("127.0.0.1", server.getsockname()[1])
+
+
+def test_a_search_completes_though_one_of_its_workers_is_killed(tmp_path: Path) -> None:
+    wanted, out, address = search("random", 12, lease=1.0), tmp_path / "s", _free()
+    chief = start(run_search, wanted, out, address)
+    while not (out / "oracle.json").is_file():
+        assert chief.is_alive()
+        time.sleep(0.05)
+    workers = [start(run_worker, out, address) for _ in range(2)]
+    while not _running(out, 2):
+        assert chief.is_alive()
+        time.sleep(0.01)
+    workers[0].kill()
+    chief.join(40)
+    workers[1].join(10)
+    assert (chief.exitcode, workers[1].exitcode) == (0, 0)
+    with (out / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["status"] for row in rows] == ["completed"] * 12
+    assert len({row["trial"] for row in rows}) == 12
+    assert (out / "best.yaml").is_file()
+
+
+def _running(out: Path, count: int) -> bool:
+    return len(json.loads((out / "oracle.json").read_text())["ongoing_trials"]) >= count
+
+
+def test_a_worker_without_a_chief_says_so(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("training.tuning.tuner.CONNECT_SECONDS", 0.3)
+    with pytest.raises(ValueError, match=r"No oracle answers at 127\.0\.0\.1"):
+        work(tmp_path, _free(), runner=quick)
+
+
+def test_a_chief_refuses_a_port_in_use(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = Address("127.0.0.1", server.getsockname()[1])
+        with pytest.raises(ValueError, match="Nothing can listen at"):
+            tune(search("random"), tmp_path / "s", chief=address, runner=quick, say=silent)
+
+
+# --- Failures ---------------------------------------------------------------------------------
+
+
+def _fails(job: Job, alive: Any) -> Outcome:
+    job.folder.mkdir(parents=True, exist_ok=True)
+    outcome = Outcome(failure=f"no luck with {job.folder.name}")
+    write_outcome(job.folder, outcome)
+    return outcome
+
+
+def test_failed_trials_are_marked_and_the_search_goes_on(tmp_path: Path) -> None:
+    def some(job: Job, alive: Any) -> Outcome:
+        return _fails(job, alive) if int(job.folder.name[-1]) % 2 else quick(job)
+
+    found = tune(search("random", 9), tmp_path / "s", runner=some, say=silent)
+    failed = [row for row in found.rows if row["status"] == "failed"]
+    assert len(failed) == 4 and len(found.rows) == 9
+    assert failed[0]["failure"] == "no luck with trial_1"
+    assert "no luck with trial_1" in (found.folder / "report.html").read_text()
+
+
+def test_too_many_failures_end_the_search_with_the_last_error(tmp_path: Path) -> None:
+    with pytest.raises(Exhausted, match=r"3 trials failed .* no luck with trial_2$"):
+        tune(search("random", 9), tmp_path / "s", runner=_fails, say=silent)
+    found = tune(search("random", 9), tmp_path / "s", runner=quick, say=silent)
+    assert [row["status"] for row in found.rows] == ["failed"] * 3 + ["completed"] * 6
+
+
+def test_folders_that_will_not_do_are_refused(tmp_path: Path) -> None:
+    tune(search("random", 2), tmp_path / "s", runner=quick, say=silent)
+    with pytest.raises(ValueError, match="its trials is 2, not 3"):
+        tune(search("random", 3), tmp_path / "s", runner=quick, say=silent)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").touch()
+    with pytest.raises(ValueError, match="holds something else"):
+        tune(search("random", 3), tmp_path / "other", runner=quick, say=silent)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="cannot be written"):
+        tune(search("random", 3), tmp_path / "file" / "s", runner=quick, say=silent)
+
+
+# --- Budgets ----------------------------------------------------------------------------------
+
+
+def test_a_network_over_the_budget_is_not_trained(tmp_path: Path) -> None:
+    measured: list[Any] = []
+
+    def measure(model: Any, images: Any) -> dict[str, float]:
+        measured.append(model)
+        return {"size_mb": 3.0, "latency_ms": 1.0}
+
+    experiment = load_experiment("digits-resnet8", TINY)
+    job = Job(experiment, tmp_path, 1, None, Budget(max_size_mb=2.0), measure, tmp_path / "costs")
+    outcome = attempt(job)
+    assert outcome.score == -0.5 and not job.run.exists()
+    rate = load_experiment("digits-resnet8", TINY | {"optimizer.learning_rate": 0.01})
+    assert cost_of(rate, measure, tmp_path / "costs") == {"size_mb": 3.0, "latency_ms": 1.0}
+    assert len(measured) == 1  # a cost does not depend on what is learned
+    cost_of(load_experiment("digits-resnet8", TINY | {"model.size": 40}), measure, job.costs)
+    assert len(measured) == 2
+
+
+def test_the_pareto_front_is_what_no_other_beats() -> None:
+    def row(name: str, accuracy: float, size: float, latency: float) -> dict[str, Any]:
+        return {"n": name, "val_accuracy": accuracy, "size_mb": size, "latency_ms": latency}
+
+    rows = [
+        row("best", 0.9, 3, 3),
+        row("beaten", 0.8, 3, 3),
+        row("small", 0.7, 1, 2),
+        row("quick", 0.7, 2, 1),
+        row("same", 0.7, 2, 1),
+        row("bad", 0.1, 2, 2),
+    ]
+    assert [r["n"] for r in pareto_front(rows)] == ["best", "small", "quick"]
+
+
+# --- Real trials ------------------------------------------------------------------------------
+
+
+def test_a_trial_apart_continues_another_and_is_the_same_run(tmp_path: Path) -> None:
+    experiment = load_experiment("digits-resnet8", TINY)
+    first = Job(experiment, tmp_path / "a", until=1)
+    then = Job(experiment, tmp_path / "b", until=3, parent=first.run)
+    assert run_apart(first, lambda: None).figures["epochs"] == 1
+    outcome = run_apart(then, lambda: None)
+    assert outcome.figures["epochs"] == 3 and outcome.score == outcome.figures["val_accuracy"]
+    whole = Job(experiment, tmp_path / "c", until=3)
+    assert run_apart(whole, lambda: None).score == outcome.score
+    assert (whole.run / "log.csv").read_bytes() == (then.run / "log.csv").read_bytes()
+
+
+def test_what_ends_a_trial_is_told(tmp_path: Path) -> None:
+    diverging = load_experiment("digits-resnet8", TINY | {"optimizer.learning_rate": 100.0})
+    outcome = run_apart(Job(diverging, tmp_path / "a", until=3), lambda: None)
+    assert outcome.score is None and "Lower optimizer.learning_rate" in outcome.failure
+    late = Job(load_experiment("digits-resnet8"), tmp_path / "b", until=20, timeout=0.5)
+    assert "longer than 0.5 seconds" in run_apart(late, lambda: None).failure
+
+
+def test_a_trial_that_is_killed_is_told(tmp_path: Path) -> None:
+    job = Job(load_experiment("digits-resnet8"), tmp_path / "a", until=20)
+
+    def kill() -> None:
+        import multiprocessing
+
+        for child in multiprocessing.active_children():
+            if child.name != "keep":
+                child.kill()
+
+    assert run_apart(job, kill).failure == "killed by SIGKILL (out of memory?)"
+
+
+def test_the_hypermodel_serves_any_keras_tuner_code(tmp_path: Path) -> None:
+    experiment = load_experiment("digits-resnet8", TINY)
+    tuner = kt.RandomSearch(
+        ResNetHyperModel(experiment, SPACE),
+        objective="val_accuracy",
+        max_trials=1,
+        directory=str(tmp_path),
+    )
+    tuner.search(epochs=1, verbose=0)
+    [best] = tuner.get_best_models()
+    assert best.contract.labels == tuple("0123456789")
+    assert set(SPACE.keys) <= set(tuner.get_best_hyperparameters()[0].values)
