@@ -13,7 +13,7 @@ from PIL import Image
 from keras_resnet import cli
 from training.run import Run
 
-WINGS = ("train", "evaluate", "export", "convert", "verify", "benchmark", "predict")
+WINGS = ("train", "evaluate", "export", "convert", "verify", "benchmark", "predict", "compare")
 COMMANDS = ("models", *WINGS, "report", "quickstart")
 
 

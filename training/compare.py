@@ -79,6 +79,7 @@ def draw(runs: Sequence[Compared], path: Path) -> None:
                 )
         axes.set(title=f"{title} (thin: training)", xlabel="epoch")
         axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25)
         axes.legend(frameon=False)
     settings: dict[Any, Any] = {"svg.hashsalt": "compare", "text.parse_math": False}
