@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: quickstart web test lint format clean
+.PHONY: quickstart web test test-arm64 lint format clean
 
 quickstart: $(VENV)/installed
 	rm -rf quickstart
@@ -15,6 +15,11 @@ web: tflite/web/dist/index.html
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest
+
+# Every kind of two small networks on an emulated Arm processor; as root, with Debian's
+# qemu-user-static and debootstrap. The Arm system is made once, in the cache.
+test-arm64: $(VENV)/installed-test
+	KERAS_RESNET_ARM64=1 $(BIN)/python -m pytest -s tests/tflite/test_arm64.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

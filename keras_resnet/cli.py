@@ -363,6 +363,7 @@ def verify(
     images: NumberOption = None,
     data: DataOption = None,
     data_dir: FolderOption = None,
+    arch: Annotated[Literal["arm64"] | None, arg(metavar="arm64")] = None,
     json: bool = False,
 ) -> None:
     """Prove that the TFLite files still answer as Keras does; exit code 1 where they do not.
@@ -377,8 +378,12 @@ def verify(
         images: How many test images, spread over the split; all by default.
         data: Other images than the run's: digits, tfds:NAME or folder:PATH.
         data_dir: Where tensorflow-datasets keeps its data.
+        arch: Instead, a few golden inputs on an emulated Arm processor against this one.
         json: Print JSON.
     """
+    if arch is not None:
+        _verify_arm64(_locate(run), data_dir, json)
+        return
     opened = _open(run, data, data_dir)
     report = _verify(*opened, images, max_drop, min_agreement, keep=data is None)
     if json:
@@ -873,6 +878,33 @@ def _golden(run: Run, data_dir: Path | None = None) -> Golden:
         pictures = textures(contract)
     with progress("asking Python") as bar:
         return golden(files, pictures, bar)
+
+
+def _verify_arm64(run: Run, data_dir: Path | None, json: bool) -> None:
+    from keras_resnet.weights.download import cache_folder
+    from tflite.arm64 import arm_system, compare_on_arm64
+
+    arm_system(cache_folder(), say)  # what is missing is said before anything takes time
+    files, inputs = _tflite_files(run), _golden(run, data_dir)
+    rows = compare_on_arm64(files, inputs, cache_folder(), say=say)
+    if json:
+        show_json([dataclasses.asdict(row) for row in rows])
+    else:
+        show_table(
+            ("kind", "same top-1", "max Δp", "where"),
+            [
+                (
+                    row.kind,
+                    f"{row.same_top1} of {row.images}",
+                    f"{256 * row.max_difference:.3f}/256",
+                    "image {}, class {}".format(*row.where),
+                )
+                for row in rows
+            ],
+            title="arm64, emulated, against this machine",
+        )
+    if broken := [f"{row.kind}: {why}" for row in rows for why in row.broken]:
+        raise Failed("; ".join(broken))
 
 
 def _serve(server: ThreadingHTTPServer, no_browser: bool) -> None:

@@ -117,7 +117,8 @@ async function narrow() {
   await checked(page);
   await shot(page, "dark-phone");
   const buttons = await page.evaluate(() => [...document.querySelectorAll("main button")].map((b) => b.getBoundingClientRect().height));
-  return { overflow: await overflow(page), buttons };
+  const tables = await page.evaluate(() => [...document.querySelectorAll(".wide")].map((t) => t.scrollWidth - t.clientWidth));
+  return { overflow: await overflow(page), tables, buttons };
 }
 
 async function keyboard() {

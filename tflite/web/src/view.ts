@@ -96,7 +96,7 @@ function factsTable(all: readonly Answered[]): Node {
 
 export function checkView(all: readonly Checked[]): Node {
   return table(
-    ["kind", "same top-1", "at most apart", ""],
+    ["kind", "same top-1", "apart", ""],
     all.map((row) => [
       row.kind,
       `${row.sameTop1} of ${row.images}`,
