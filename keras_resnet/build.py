@@ -33,7 +33,7 @@ MIN_SIZE = 32
 class Options:
     """The choices that a constructor offers beyond keras.applications' arguments.
 
-    ``keras_resnet.create_model`` documents them.
+    The constructors document them.
     """
 
     shortcut: Literal["A", "B", "none"] = "B"
@@ -45,30 +45,27 @@ class Options:
     norm: Literal["batch", "sync_batch", "group"] = "batch"
     batch_norm_momentum: float = BATCH_NORM_MOMENTUM
     batch_norm_epsilon: float | None = None
-    data_format: Literal["channels_last", "channels_first"] | None = None
+    data_format: str = "channels_last"
     include_preprocessing: bool = False
     contract: Contract | None = None
 
 
 def build(
     architecture: Architecture,
+    inputs: Any,
     *,
     include_top: bool,
-    input_tensor: Any,
-    input_shape: tuple[int | None, ...] | None,
     pooling: str | None,
     classes: int | None,
     classifier_activation: str | Callable | None,
     name: str | None,
     options: Options,
 ) -> ImageClassifier:
-    """Builds the graph. ``keras_resnet.create_model`` documents the arguments."""
+    """Builds the graph on ``make_input``'s tensor; the constructors document the arguments."""
     classes = architecture.classes if classes is None else classes
     style = _style(architecture, options)
     _check(pooling, classes, options)
     _check_output_stride(architecture, options.output_stride)
-    _check_data_format(style.data_format)
-    inputs = _input(architecture, input_tensor, input_shape, style.data_format)
     contract = _contract(architecture, inputs, style, classes if include_top else None, options)
 
     x = inputs
@@ -191,14 +188,14 @@ def _style(architecture: Architecture, options: Options) -> Style:
         norm=options.norm,
         batch_norm_momentum=options.batch_norm_momentum,
         batch_norm_epsilon=architecture.batch_norm_epsilon if epsilon is None else epsilon,
-        data_format=options.data_format or keras.config.image_data_format(),
+        data_format=options.data_format,  # type: ignore[arg-type]
     )
 
 
 def _contract(
     architecture: Architecture, inputs: Any, style: Style, classes: int | None, options: Options
 ) -> Contract:
-    *_, height, width, channels = _channels_last(tuple(inputs.shape), style.data_format)
+    height, width, channels = input_size(inputs, style.data_format)
     contract = options.contract or default_contract(architecture)
     inside = options.include_preprocessing
     contract = contract.replace(
@@ -227,7 +224,6 @@ def _check(pooling: str | None, classes: int, options: Options) -> None:
     one_of("pooling", pooling, (None, "avg", "max"))
     one_of("shortcut", options.shortcut, ("A", "B", "none"))
     one_of("norm", options.norm, ("batch", "sync_batch", "group"))
-    one_of("data_format", options.data_format, (None, "channels_last", "channels_first"))
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
         raise ValueError(f"classes must be an integer of at least 1. Received: classes={classes!r}")
     for argument in ("batch_norm_momentum", "stochastic_depth", "dropout_rate"):
@@ -266,16 +262,29 @@ def _check_output_stride(architecture: Architecture, output_stride: int | None) 
         )
 
 
-def _check_data_format(data_format: str) -> None:
-    if data_format != "channels_first" or keras.backend.backend() != "tensorflow":
-        return
+def checked_data_format(data_format: str | None) -> str:
+    """The format of images, Keras's own setting by default.
+
+    Raises:
+        ValueError: It is unknown, or cannot be run here.
+    """
+    one_of("data_format", data_format, (None, "channels_last", "channels_first"))
+    data_format = data_format or keras.config.image_data_format()
+    first_on_tensorflow = (data_format, keras.backend.backend()) == ("channels_first", "tensorflow")
     # Keras has imported TensorFlow where it is the backend; this package never does.
-    if not sys.modules["tensorflow"].config.list_physical_devices("GPU"):
+    if first_on_tensorflow and not sys.modules["tensorflow"].config.list_physical_devices("GPU"):
         raise ValueError(
             "TensorFlow convolves channels_first only on a GPU, and there is none. Use "
             "data_format='channels_last', which is also what TFLite takes. "
             "Received: data_format='channels_first'"
         )
+    return data_format
+
+
+def input_size(inputs: Any, data_format: str) -> tuple[Any, Any, Any]:
+    """Height, width and channels of a tensor."""
+    _, height, width, channels = _channels_last(tuple(inputs.shape), data_format)
+    return height, width, channels
 
 
 def _channels_last(shape: tuple[Any, ...], data_format: str) -> tuple[Any, ...]:
@@ -286,12 +295,13 @@ def _channels_last(shape: tuple[Any, ...], data_format: str) -> tuple[Any, ...]:
     return (*batch, height, width, channels)
 
 
-def _input(
+def make_input(
     architecture: Architecture,
     input_tensor: Any,
     input_shape: tuple[int | None, ...] | None,
     data_format: str,
 ) -> Any:
+    """The symbolic tensor that a network is built on; checks what is given."""
     if input_tensor is None:
         if input_shape is None:
             height, width, channels = architecture.input_shape

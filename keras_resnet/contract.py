@@ -71,7 +71,9 @@ class Contract:
                     f"{self.channels} channels. Received: {field}={values}"
                 )
             if len(values) != self.channels:
-                values = (sum(values) / len(values),) * self.channels
+                known = values if 3 == len(values) < self.channels else ()
+                average = sum(values) / len(values)
+                values = (*known, *(average,) * (self.channels - len(known)))
             object.__setattr__(self, field, values)
         if isinstance(self.labels, str):
             raise ValueError(

@@ -33,7 +33,11 @@ def freeze(
         ValueError: The network has no such part.
     """
     one_of("batch_norm", batch_norm, ("frozen", "train"))
+    model.trainable = True  # or it would outweigh what its layers say
     parts = [part(layer.name) for layer in model.layers]
+    # The last norm of a pre-activation network belongs to the stage before it.
+    last_stage = max(parts)
+    parts = [last_stage if x.name.startswith("post_") else n for x, n in zip(model.layers, parts)]
     named = sorted({number for number in parts if number >= 0})
     allowed = (*("stem" if number == 0 else f"stage{number}" for number in named), None)
     one_of("through", through, allowed)

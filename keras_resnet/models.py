@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from keras_resnet.architectures import ARCHITECTURES, Architecture, VariantName, find
 from keras_resnet.blocks import BATCH_NORM_MOMENTUM
-from keras_resnet.build import Options, build
+from keras_resnet.build import Options, build, checked_data_format, input_size, make_input
 from keras_resnet.classifier import ImageClassifier
 from keras_resnet.contract import Contract
 from keras_resnet.weights.load import load, locate
@@ -53,15 +53,15 @@ class Constructor:
         contract: Contract | None = None,
     ) -> ImageClassifier:
         architecture = self.architecture.with_variant(variant)
+        layout = checked_data_format(data_format)
+        inputs = make_input(architecture, input_tensor, input_shape, layout)
         source = None if weights is None else locate(weights, architecture)
         if source is not None and contract is None:
-            size = (input_shape or architecture.input_shape)[1]
-            contract = source.contract(architecture, classes, size)
+            contract = source.contract(architecture, input_size(inputs, layout), classes)
         model = build(
             architecture,
+            inputs,
             include_top=include_top,
-            input_tensor=input_tensor,
-            input_shape=input_shape,
             pooling=pooling,
             classes=classes,
             classifier_activation=classifier_activation,
@@ -76,7 +76,7 @@ class Constructor:
                 norm=norm,
                 batch_norm_momentum=batch_norm_momentum,
                 batch_norm_epsilon=batch_norm_epsilon,
-                data_format=data_format,
+                data_format=layout,
                 include_preprocessing=include_preprocessing,
                 contract=contract,
             ),
@@ -110,7 +110,7 @@ Args:
         wider one, and ``"d"`` that of c and shortcuts that average before they stride.
     shortcut: ``"B"`` projects where shapes differ; ``"A"`` subsamples and pads with zero
         channels, as the paper does on CIFAR-10; ``"none"`` gives a plain network.
-    output_stride: By how much the network shrinks its input at most (8, 16 or 32; 1, 2 or 4
+    output_stride: By how much the network shrinks its input at most (8, 16 or 32; at most 8
         for the CIFAR networks); further strides become dilation.
     antialias: Whether a blur subsamples after strided convolutions and pools.
     stochastic_depth: Probability in training that the last block is dropped; earlier ones

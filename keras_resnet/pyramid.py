@@ -48,7 +48,7 @@ def features(
     Args:
         model: A network of this package, whose layers are then shared; or a name for
             ``create_model``, which is called with ``include_top=False``.
-        levels: Which levels, of 2 to 5 (2 to 4 in the CIFAR networks).
+        levels: Which levels, of 2 to 5 (2 to 4 where there are three stages).
         **kwargs: The constructor's arguments, where a name is given.
 
     Returns:
@@ -97,7 +97,9 @@ def _output_name(stage: int, depths: dict[int, int], names: set[str]) -> str:
     # Of a pre-activation network: the activation before the block that shrinks next.
     if stage == max(depths):
         return "post_relu"
-    early = "stem_pool" in names  # as in build.py, ImageNet's shrink in a stage's last block
+    early = any(
+        name.startswith("stem_pool") for name in names
+    )  # as in build.py, ImageNet's shrink in a stage's last block
     block = f"stage{stage}_block{depths[stage]}" if early else f"stage{stage + 1}_block1"
     return f"{block}_relu1"
 

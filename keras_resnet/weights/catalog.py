@@ -211,8 +211,10 @@ def find(architecture: str, variant: str, tag: str) -> Published:
         if row.tag == tag:
             return row
     tags = dict.fromkeys([*(row.label_set for row in rows), *(row.tag for row in rows)])
+    elsewhere = sorted({row.variant for row in published(architecture, tag=tag)})
+    hint = f"They are for variant={' or '.join(map(repr, elsewhere))}. " if elsewhere else ""
     raise ValueError(
-        f"No weights called {tag!r} are published for {architecture}, variant {variant}. "
+        f"No weights called {tag!r} are published for {architecture}, variant {variant}. {hint}"
         f"There are: {', '.join(tags)}"
     )
 

@@ -20,7 +20,7 @@ class Traits:
     Attributes:
         depths: Blocks in each stage.
         bottleneck: Whether blocks have a third convolution.
-        first: Filters of the first convolution.
+        first: Height of the first convolution's kernel, and its filters.
         inner: Inputs of a group and filters of the second convolution of the first block.
         deep_stem: Whether the stem has several convolutions.
         squeeze: Whether there is squeeze-and-excitation.
@@ -31,7 +31,7 @@ class Traits:
 
     depths: tuple[int, ...]
     bottleneck: bool
-    first: int
+    first: tuple[int, int]
     inner: tuple[int, int]
     deep_stem: bool
     squeeze: bool
@@ -74,10 +74,11 @@ def _of_row(row: Architecture, told_by: Traits) -> Traits:
     style = Style(groups=row.groups, width_per_group=row.width_per_group)
     bottleneck = row.block == "bottleneck"
     filters = style.inner(row.widths[0]) if bottleneck else row.widths[0]
+    seven = row.family == "imagenet" and not variant.deep_stem
     return Traits(
         depths=row.depths,
         bottleneck=bottleneck,
-        first=variant.deep_stem or row.stem_filters,
+        first=(7 if seven else 3, variant.deep_stem or row.stem_filters),
         inner=(filters // row.groups, filters),
         deep_stem=bool(variant.deep_stem),
         squeeze=row.se_ratio > 0,
@@ -94,7 +95,7 @@ def _of_torch(arrays: Mapping[str, np.ndarray]) -> Traits | None:
     return Traits(
         depths=_depths(arrays, r"layer(\d+)\.(\d+)\."),
         bottleneck="layer1.0.conv3.weight" in arrays,
-        first=first.shape[0],
+        first=(first.shape[2], first.shape[0]),
         inner=(second.shape[1], second.shape[0]),
         deep_stem="conv1.0.weight" in arrays,
         squeeze=any(".se." in name for name in arrays),
@@ -120,7 +121,7 @@ def _of_keras(arrays: Mapping[str, np.ndarray]) -> Traits | None:
     return Traits(
         depths=_depths(arrays, r"(?:stage|conv)(\d+)_block(\d+)_"),
         bottleneck=bool({"stage1_block1_conv3/kernel", "conv2_block1_3_conv/kernel"} & set(arrays)),
-        first=first.shape[3],
+        first=(first.shape[0], first.shape[3]),
         inner=(second.shape[2], second.shape[3]),
         deep_stem="stem_conv1/kernel" in arrays,
         squeeze=any("_se_" in name for name in arrays),

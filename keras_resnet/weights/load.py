@@ -23,6 +23,7 @@ from keras_resnet.contract import Contract
 from keras_resnet.weights import catalog
 from keras_resnet.weights.catalog import Published
 from keras_resnet.weights.download import fetch
+from keras_resnet.weights.graph import FACTS, graph_of
 from keras_resnet.weights.likely import likely
 from keras_resnet.weights.mapping import (
     EPSILON,
@@ -110,13 +111,16 @@ class Source:
         return found
 
     @property
-    def variant(self) -> str | None:
-        """The variant that the weights were trained in, where that is known."""
+    def graph(self) -> dict[str, Any]:
+        """What is known of the network that the weights were trained in: see ``graph_of``."""
         if self.published:
-            return self.published.variant
+            known = {"variant": self.published.variant, "shortcut": self.published.shortcut}
+            return {**known, "antialias": False, "epsilon": EPSILON.get(self.convention)}
         if self.convention == "keras.applications":
-            return "v2" if "post_bn/gamma" in self.tensors.arrays else "v1"
-        return None
+            variant = "v2" if "post_bn/gamma" in self.tensors.arrays else "v1"
+            known = {"variant": variant, "shortcut": "B"}
+            return {**known, "antialias": False, "epsilon": EPSILON["keras.applications"]}
+        return {"epsilon": EPSILON.get(self.convention), **(self.tensors.graph or {})}
 
     @property
     def order(self) -> str:
@@ -124,13 +128,16 @@ class Source:
         return self._preprocessing(None).get("order", "rgb")
 
     def contract(
-        self, architecture: Architecture, classes: int | None, size: int | None
+        self, architecture: Architecture, size: tuple[int | None, ...], classes: int | None
     ) -> Contract | None:
         """How images were prepared for these weights, or ``None`` where nobody says.
 
-        ``size`` is the input's height in pixels, to which a published crop fraction belongs.
+        ``size`` is the input's height, width and channels; a published crop fraction belongs to
+        a height.
         """
-        default = default_contract(architecture).replace(height=size)
+        height, width, channels = size
+        default = default_contract(architecture)
+        default = default.replace(height=height, width=width, channels=channels)
         return self.preprocessing(default, architecture.classes if classes is None else classes)
 
     def preprocessing(self, contract: Contract, classes: int) -> Contract | None:
@@ -140,6 +147,8 @@ class Source:
             return None
         if contract.channels != 3:
             known = {**known, "order": "rgb"}
+        if len(known.get("mean", ())) not in (1, 3, contract.channels):
+            known = {k: v for k, v in known.items() if k not in ("mean", "std")}
         if len(known.get("labels", ())) != classes:
             known = {**known, "labels": contract.labels}
         return contract.replace(**known)
@@ -149,8 +158,8 @@ class Source:
             return self.published.contract_fields(size)
         if self.tensors.contract is not None:
             return {key: getattr(self.tensors.contract, key) for key in PREPROCESSING}
-        if self.convention == "keras.applications" and self.variant is not None:
-            return catalog.APPLICATIONS_PREPROCESSING[self.variant]
+        if self.convention == "keras.applications":
+            return catalog.APPLICATIONS_PREPROCESSING[self.graph["variant"]]
         return {}
 
 
@@ -160,11 +169,9 @@ def locate(weights: str | os.PathLike[str], architecture: Architecture) -> Sourc
     Raises:
         ValueError: There is no such file or tag, it cannot be had, or it is not readable.
     """
-    text = os.fspath(weights)
-    if text.startswith("hf://"):
-        return _hub(text)
-    if isinstance(weights, os.PathLike) or _is_path(text):
-        return _open(Path(text))
+    if (source := _by_address_or_path(weights)) is not None:
+        return source
+    text = str(weights)
     # Networks of basic blocks are the same in v1 and v1.5, and are published as the latter.
     same = architecture.block == "basic" and architecture.variant == "v1"
     published = catalog.find(architecture.name, "v1.5" if same else architecture.variant, text)
@@ -175,7 +182,7 @@ def load_weights(model: ImageClassifier, weights: str | os.PathLike[str]) -> Loa
     """Puts the weights of a file into a network that is there already.
 
     A model that normalizes outside takes over how images were prepared for the weights, as far
-    as the file tells; one that normalizes inside keeps its own.
+    as the file tells; one that normalizes inside must have been built for the same.
 
     Args:
         model: A network of this package.
@@ -187,11 +194,23 @@ def load_weights(model: ImageClassifier, weights: str | os.PathLike[str]) -> Loa
     Raises:
         ValueError: The file cannot be had or does not fit; the model is as it was.
     """
-    text = os.fspath(weights)
-    source = _hub(text) if text.startswith("hf://") else _open(Path(text))
+    _check_is_ours(model)
+    source = _by_address_or_path(weights)
+    if source is None:
+        raise ValueError(
+            f"load_weights takes a file or hf://owner/name; a tag goes to the constructor, as "
+            f"weights={weights!r}"
+        )
     contract = model.contract
+    prepared = source.preprocessing(contract, model.output_shape[-1]) or contract
     if contract.normalization == "outside":
-        contract = source.preprocessing(contract, model.output_shape[-1]) or contract
+        contract = prepared
+    elif (prepared.mean, prepared.std) != (contract.mean, contract.std):
+        raise ValueError(
+            f"{source.name} is for mean {prepared.mean} and std {prepared.std}, and this model "
+            f"normalizes inside by {contract.mean} and {contract.std}. Build it with "
+            "weights=…, which takes them over"
+        )
     report = load(model, source, contract)
     model.contract = contract
     return report
@@ -209,7 +228,8 @@ def load(model: ImageClassifier, source: Source, contract: Contract) -> LoadRepo
     Raises:
         ValueError: A weight does not fit; names it, both shapes and the likely network.
     """
-    _check_variant(model, source)
+    _check_is_ours(model)
+    _check_graph(model, source)
     fitting = _Fitting(model, source, contract)
     for layer, variable in _variables(model):
         fitting.take(layer, variable)
@@ -228,6 +248,7 @@ class _Fitting:
         self.source = source
         self.order = contract.order
         self.convention = source.convention
+        self.epsilon = source.graph.get("epsilon")
         self.left = dict(source.tensors.arrays)
         self.layers = {layer.name: layer for layer in model.layers}
         self.names = layer_names(model, self.convention, self.left)
@@ -240,17 +261,21 @@ class _Fitting:
         """Takes the value of one variable out of the file."""
         ours, shape = _name(layer, variable), tuple(variable.shape)
         theirs = self._find(layer.name, variable.name)
-        if theirs is None and layer.name == HEAD:
+        # Of a classifier that the file lacks, or that starts anew, no part is taken.
+        if layer.name == HEAD and theirs is None and (self.missing or variable.name == "kernel"):
             self.missing.append(ours)
             return
         if theirs is None:
             raise self._error(f"it has nothing for {ours} {shape}")
-        value = from_file(self.left.pop(theirs), self.convention).astype("float32")
+        with np.errstate(over="ignore"):
+            value = from_file(self.left.pop(theirs), self.convention).astype("float32")
+        if not np.isfinite(value).all():
+            raise self._error(f"its {theirs} is too large for float32")
         if layer.name in STEMS and variable.name == "kernel":
             self._take_stem(ours, theirs, value, shape)
         elif value.shape == shape:
             self.values[ours] = self._corrected(layer, variable.name, value)
-        elif layer.name == HEAD:
+        elif layer.name == HEAD and value.shape[:-1] == shape[:-1]:
             self.reinitialised.append(ours)
         else:
             raise self._error(f"its {theirs} is {value.shape}, and {ours} is {shape}")
@@ -276,19 +301,21 @@ class _Fitting:
         return next((name for name in names if name in self.left), None)
 
     def _take_stem(self, ours: str, theirs: str, value: np.ndarray, shape: tuple[int, ...]) -> None:
-        if value.ndim != 4 or (*value.shape[:2], value.shape[3]) != (*shape[:2], shape[3]):
+        like = value.ndim == 4 and (*value.shape[:2], value.shape[3]) == (*shape[:2], shape[3])
+        if not like or not value.size:
             raise self._error(f"its {theirs} is {value.shape}, and {ours} is {shape}")
         if value.shape[2] == 3 and self.source.order != self.order:
             value = value[:, :, ::-1]
             self.adapted[ours] = f"input channels from {self.source.order} to {self.order}"
         if value.shape[2] != shape[2]:
-            value, self.adapted[ours] = _with_channels(value, shape[2])
+            value, how = _with_channels(value, shape[2])
+            self.adapted[ours] = "; ".join(filter(None, (self.adapted.get(ours), how)))
         self.values[ours] = value
 
     def _corrected(self, layer: Any, variable: str, value: np.ndarray) -> np.ndarray:
         """Norms make up for what the file's network has and this one does not."""
-        if variable == "moving_variance" and self.convention in EPSILON:
-            return value + np.float32(EPSILON[self.convention] - layer.epsilon)
+        if variable == "moving_variance":
+            return self._with_epsilon(layer, value)
         if variable != "moving_mean":
             return value
         # The bias of a convolution before a norm only shifts the mean that the norm subtracts.
@@ -298,6 +325,14 @@ class _Fitting:
             return value
         self.adapted[f"{layer.name}/moving_mean"] = "the convolution's bias is folded in"
         return value - self.left.pop(bias).astype("float32")
+
+    def _with_epsilon(self, layer: Any, variance: np.ndarray) -> np.ndarray:
+        """What is added to the variance differs from network to network; the sum must not."""
+        if self.epsilon is not None:
+            variance = variance + np.float32(self.epsilon - layer.epsilon)
+        if not (variance + layer.epsilon > 0).all():
+            raise self._error(f"the variance of {layer.name} is negative")
+        return variance
 
     def _error(self, what: str) -> ValueError:
         guess = likely(self.source.tensors.arrays, self.convention)
@@ -309,16 +344,22 @@ def _some(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
-def _open(path: Path) -> Source:
+def _by_address_or_path(weights: str | os.PathLike[str]) -> Source | None:
+    """What ``weights`` names, unless it is a tag of the catalog."""
+    if not isinstance(weights, (str, os.PathLike)) or not os.fspath(weights):
+        raise ValueError(
+            "weights must be None, a tag such as 'imagenet', hf://owner/name, or the path of a "
+            f"file. Received: weights={weights!r}"
+        )
+    text = os.fspath(weights)
+    if text.startswith(("hf://", "https://")):
+        return Source(text, read_tensors(fetch(text)), catalog.at(text))
+    if isinstance(weights, str) and not text.endswith(SUFFIXES) and not {"/", os.sep} & set(text):
+        return None
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise ValueError(f"There is no weights file {path}")
     return Source(str(path), read_tensors(path), catalog.identify(path))
-
-
-def _hub(address: str) -> Source:
-    return Source(address, read_tensors(fetch(address)), catalog.at(address))
-
-
-def _is_path(text: str) -> bool:
-    return text.endswith(SUFFIXES) or "/" in text or os.sep in text or Path(text).exists()
 
 
 def _variables(model: keras.Model) -> Iterator[tuple[Any, Any]]:
@@ -341,15 +382,28 @@ def _with_channels(kernel: np.ndarray, channels: int) -> tuple[np.ndarray, str]:
     return repeated * np.float32(before / channels), how
 
 
-def _check_variant(model: keras.Model, source: Source) -> None:
-    """v1 and v1.5 have the same weights, so that no shape tells them apart."""
-    first = next((x for x in model.layers if x.name == "stage2_block1_conv1"), None)
-    bottleneck = any(layer.name == "stage1_block1_conv3" for layer in model.layers)
-    if first is None or not bottleneck or source.variant not in ("v1", "v1.5"):
-        return
-    graph = "v1" if 2 in first.strides else "v1.5"
-    if graph != source.variant:
+def _check_is_ours(model: Any) -> None:
+    names = {layer.name for layer in getattr(model, "layers", ())}
+    if not isinstance(model, ImageClassifier) or not names & set(STEMS):
         raise ValueError(
-            f"{source.name} holds {source.variant} weights and this graph is {graph}: they would "
-            f"fit and answer wrongly. Build it with variant={source.variant!r}"
+            f"Weights go into a network as the constructors of keras_resnet build it. Received: "
+            f"a {type(model).__name__} without their layers"
+        )
+
+
+def _check_graph(model: keras.Model, source: Source) -> None:
+    """The graphs must be alike in what shapes do not tell."""
+    theirs, ours = source.graph, graph_of(model.get_config()["layers"])
+    for fact in FACTS:
+        if fact == "epsilon" or fact not in theirs or theirs[fact] == ours[fact]:
+            continue
+        if fact == "variant":
+            what = f"{theirs[fact]} weights and this graph is {ours[fact]}"
+        else:
+            what = (
+                f"weights of a network with {fact}={theirs[fact]!r}, and here it is {ours[fact]!r}"
+            )
+        raise ValueError(
+            f"{source.name} holds {what}: they would answer wrongly. Build it with "
+            f"{fact}={theirs[fact]!r}"
         )

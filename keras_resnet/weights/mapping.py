@@ -117,6 +117,8 @@ def torch_names(layer: str, among: Collection[str]) -> tuple[str, ...]:
         return ("maxpool.2",)
     block = re.fullmatch(r"stage(\d+)_block(\d+)_(.+)", layer)
     if not block:
+        if layer not in _TORCH_STEM:
+            raise ValueError(f"{layer!r} is no layer that the constructors of keras_resnet make")
         return _TORCH_STEM[layer]
     stage, number, part = int(block[1]), int(block[2]), block[3]
     # Where a pool stands first in the shortcut, it takes number 0.

@@ -17,6 +17,7 @@ import safetensors
 from keras_resnet.contract import Contract
 from keras_resnet.weights.apart import read_hdf5_apart
 from keras_resnet.weights.archive import KERAS_WEIGHTS, check_archive
+from keras_resnet.weights.graph import GRAPH, graph_of
 from keras_resnet.weights.pytorch import read_torch
 from keras_resnet.weights.refusal import check_size, reason
 
@@ -67,11 +68,13 @@ class Tensors:
             ``float32``; every other type is as in the file.
         contract: That of the model which was saved, where a ``.keras`` file or safetensors
             written by this package holds it.
+        graph: What such a file tells of the network: see ``graph.graph_of``.
     """
 
     format: Literal["safetensors", "torch", "keras-h5", "keras-weights-h5", "keras"]
     arrays: dict[str, np.ndarray]
     contract: Contract | None = None
+    graph: dict[str, Any] | None = None
 
 
 def read_tensors(path: str | os.PathLike[str]) -> Tensors:
@@ -97,14 +100,18 @@ def _read(path: Path) -> Tensors:
     kind = _kind(path)
     if kind == "safetensors":
         arrays, metadata = _read_safetensors(path)
-        return Tensors("safetensors", _with_torch_names(arrays), _contract(metadata))
+        graph = json.loads(metadata[GRAPH]) if GRAPH in metadata else None
+        return Tensors("safetensors", _with_torch_names(arrays), _contract(metadata), graph)
     if kind == "torch":
         return Tensors("torch", _with_torch_names(read_torch(path)))
     if kind == "hdf5":
         return Tensors(*read_hdf5_apart(path))
     check_archive(path)
-    contract = _contract(_configuration(path))
-    return Tensors("keras", read_hdf5_apart(path, KERAS_WEIGHTS)[1], contract)
+    configuration = _configuration(path)
+    contract = _contract(configuration)
+    # Only a network of ours has a contract, and the names that the facts are read from.
+    graph = graph_of(configuration["layers"]) if contract else None
+    return Tensors("keras", read_hdf5_apart(path, KERAS_WEIGHTS)[1], contract, graph)
 
 
 def _kind(path: Path) -> str:

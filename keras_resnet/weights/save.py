@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from safetensors.numpy import save
 
 from keras_resnet.classifier import ImageClassifier
-from keras_resnet.weights.mapping import full_name, layer_names, to_torch
+from keras_resnet.weights.graph import GRAPH, graph_of
+from keras_resnet.weights.mapping import EPSILON, full_name, layer_names, to_torch
 from keras_resnet.weights.readers import CONTRACT
 
 
@@ -31,7 +33,8 @@ def save_weights(model: ImageClassifier, path: str | os.PathLike[str]) -> Path:
         The path.
 
     Raises:
-        ValueError: The path has another suffix, or the folder is not there.
+        ValueError: The path has another suffix, the folder is not there, or the model is not
+            as the constructors build it.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -40,14 +43,15 @@ def save_weights(model: ImageClassifier, path: str | os.PathLike[str]) -> Path:
         raise ValueError(f"There is no folder {path.parent}")
     names = layer_names(model, "torch", ())
     arrays = {
-        full_name(names[layer.name][0], variable.name, "torch"): np.ascontiguousarray(
-            to_torch(keras.ops.convert_to_numpy(variable).astype("float32"))
-        )
+        full_name(names[layer.name][0], variable.name, "torch"): _as_torch_has_it(layer, variable)
         for layer in model.layers
         for variable in layer.weights
     }
     contract = json.dumps(model.contract.to_dict(), ensure_ascii=False)
-    content = save(arrays, metadata={"format": "pt", CONTRACT: contract})
+    # The variances in the file are for PyTorch's epsilon, whatever this network's is.
+    graph = {**graph_of(model.get_config()["layers"]), "epsilon": EPSILON["torch"]}
+    metadata = {"format": "pt", CONTRACT: contract, GRAPH: json.dumps(graph)}
+    content = save(arrays, metadata=metadata)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         beside.write_bytes(content)
@@ -55,3 +59,10 @@ def save_weights(model: ImageClassifier, path: str | os.PathLike[str]) -> Path:
     finally:
         beside.unlink(missing_ok=True)
     return path
+
+
+def _as_torch_has_it(layer: Any, variable: Any) -> np.ndarray:
+    array = keras.ops.convert_to_numpy(variable).astype("float32")
+    if variable.name == "moving_variance":
+        array = array + np.float32(layer.epsilon - EPSILON["torch"])
+    return np.ascontiguousarray(to_torch(array))

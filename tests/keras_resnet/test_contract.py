@@ -107,3 +107,9 @@ def test_labels_must_number_the_classes() -> None:
     assert ResNet8(classes=2, contract=contract).contract.labels == ("cat", "dog")
     with pytest.raises(ValueError, match="2 labels for 3 classes"):
         ResNet8(classes=3, contract=contract)
+
+
+def test_a_fourth_channel_gets_the_average_and_leaves_the_others_alone() -> None:
+    contract = Contract(32, 32, 4, mean=(1, 2, 6), std=(4, 5, 6))
+    assert (contract.mean, contract.std) == ((1, 2, 6, 3), (4, 5, 6, 5))
+    assert Contract(32, 32, 2, mean=(1, 2, 6)).mean == (3, 3)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_resnet import ResNet18, ResNet20, freeze
+from keras_resnet import ResNet18, ResNet20, create_model, freeze
 
 
 def trained(model: keras.Model, rng: np.random.Generator) -> set[str]:
@@ -28,6 +28,16 @@ def test_frozen_layers_stay_still_with_their_statistics(rng: np.random.Generator
     freeze(model, through="stage2")
     moved = trained(model, rng)
     assert moved == {w.path for w in model.weights if not frozen_part(w.path)}
+
+
+def test_the_last_norm_of_a_v2_network_freezes_with_its_last_stage(
+    rng: np.random.Generator,
+) -> None:
+    model = create_model("ResNet20V2")
+    model.trainable = False
+    freeze(model, through="stage3")
+    moved = trained(model, rng)
+    assert {path.split("/")[0] for path in moved} == {"predictions"}
 
 
 def test_frozen_norms_run_in_inference_mode(rng: np.random.Generator) -> None:
@@ -52,6 +62,7 @@ def test_none_sets_everything_free() -> None:
     every = len(model.trainable_weights)
     freeze(model, through="stem")
     assert len(model.trainable_weights) == every - 3
+    model.trainable = False
     freeze(model, through=None)
     assert len(model.trainable_weights) == every
 

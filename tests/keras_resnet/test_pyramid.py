@@ -17,6 +17,7 @@ from keras_resnet import ResNet18, ResNet50, create_model, features
         ("ResNet50", {"variant": "d", "output_stride": 8}, (4, 8, 8, 8)),
         ("ResNet50V2", {}, (4, 8, 16, 32)),
         ("SEResNet18", {"antialias": True}, (4, 8, 16, 32)),
+        ("ResNetRS50", {"variant": "v2"}, (4, 8, 16, 32)),
         ("ResNet20V2", {}, (1, 2, 4)),
         ("ResNet20", {}, (1, 2, 4)),
     ],

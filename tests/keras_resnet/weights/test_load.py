@@ -258,10 +258,10 @@ def test_what_does_not_fit_is_named_and_nothing_is_loaded(
     ("saved_as", "loaded_as", "guess"),
     [
         (("ResNet34", {}), ("ResNet18", {}), r"weights of ResNet34\."),
-        (("ResNet18", {"variant": "d"}), ("ResNet18", {}), r"ResNet18 with variant='[cd]'"),
+        (("ResNet18", {"variant": "d"}), ("ResNet18", {}), r"ith variant='d'"),
         (("SEResNet18", {}), ("ResNet18", {}), r"weights of SEResNet18\."),
-        (("ResNet20", {"shortcut": "A"}), ("ResNet20", {}), r"ResNet20 with shortcut='A'"),
-        (("ResNet20V2", {}), ("ResNet20", {}), r"weights of ResNet20V2\."),
+        (("ResNet20", {"shortcut": "A"}), ("ResNet20", {}), r"ith shortcut='A'"),
+        (("ResNet20V2", {}), ("ResNet20", {}), r"weights of ResNet20V2\.|variant='v2'"),
     ],
     ids=str,
 )
@@ -272,10 +272,115 @@ def test_a_network_of_another_kind_is_guessed(
     model = create_model(name, input_shape=(32, 32, 3), **options)
     model.save(tmp_path / "w.keras")
     keras_resnet.save_weights(model, tmp_path / "w.safetensors")
+    # A file of PyTorch does not say what network it is of.
+    foreign = altered(tmp_path / "w.safetensors", tmp_path, lambda a: None)
     name, options = loaded_as
-    for file in ("w.keras", "w.safetensors"):
+    for path in (tmp_path / "w.keras", foreign):
         with pytest.raises(ValueError, match=guess):
-            create_model(name, weights=tmp_path / file, input_shape=(32, 32, 3), **options)
+            create_model(name, weights=path, input_shape=(32, 32, 3), **options)
+
+
+@pytest.mark.parametrize("suffix", ["w.keras", "w.safetensors"])
+@pytest.mark.parametrize(
+    ("theirs", "ours", "message"),
+    [
+        ({"variant": "v1"}, {}, r"v1 weights and this graph is v1\.5.*variant='v1'"),
+        ({"antialias": True}, {}, r"antialias=True, and here it is False"),
+        ({"shortcut": "A"}, {"shortcut": "none"}, r"shortcut='A', and here it is 'none'"),
+    ],
+    ids=str,
+)
+def test_what_shapes_do_not_tell_is_compared(
+    tmp_path: Path, suffix: str, theirs: dict[str, Any], ours: dict[str, Any], message: str
+) -> None:
+    build: Any = ResNet50 if "variant" in theirs else ResNet20
+    model = build(input_shape=(32, 32, 3), **theirs)
+    path = tmp_path / suffix
+    model.save(path) if suffix.endswith(".keras") else keras_resnet.save_weights(model, path)
+    with pytest.raises(ValueError, match=message):
+        build(weights=path, input_shape=(32, 32, 3), **ours)
+    assert build(weights=path, input_shape=(32, 32, 3), **theirs).load_report
+
+
+@pytest.mark.parametrize("options", [{"shortcut": "none"}, {"variant": "v2"}], ids=str)
+def test_checkpoints_fit_no_other_graph(test_data: Path, options: dict[str, Any]) -> None:
+    path = test_data / "checkpoints/mlperf-tiny/pretrainedResnet.h5"
+    with pytest.raises(ValueError, match="would answer wrongly"):
+        ResNet8(weights=path, **options)
+
+
+@pytest.mark.parametrize("suffix", ["w.keras", "w.safetensors"])
+@pytest.mark.parametrize(("saved_with", "loaded_with"), [(1e-3, 1e-3), (1e-3, 1e-5), (1e-5, 1e-2)])
+def test_the_same_answers_with_any_epsilon(
+    tmp_path: Path, rng: np.random.Generator, suffix: str, saved_with: float, loaded_with: float
+) -> None:
+    model = ResNet20(batch_norm_epsilon=saved_with, classifier_activation=None)
+    randomize(model, rng)
+    model.get_layer("stem_norm").moving_variance.assign(np.full(16, 5e-4))
+    path = tmp_path / suffix
+    model.save(path) if suffix.endswith(".keras") else keras_resnet.save_weights(model, path)
+    loaded = ResNet20(weights=path, batch_norm_epsilon=loaded_with, classifier_activation=None)
+    x = rng.normal(size=(2, 32, 32, 3)).astype("float32")
+    assert_alike(loaded(x), model(x))
+
+
+@pytest.mark.parametrize("channels", [2, 4, 6])
+def test_files_for_other_channels_come_back(tmp_path: Path, channels: int) -> None:
+    shape = (32, 32, channels)
+    model = ResNet20(input_shape=shape)
+    model.save(tmp_path / "w.keras")
+    keras_resnet.save_weights(model, tmp_path / "w.safetensors")
+    for name in ("w.keras", "w.safetensors"):
+        assert ResNet20(weights=tmp_path / name, input_shape=shape).contract == model.contract
+
+
+def test_half_a_classifier_is_none(saved: Path, tmp_path: Path) -> None:
+    wrong = altered(saved, tmp_path, lambda a: a.update({"fc.weight": np.zeros((10, 99), "f")}))
+    with pytest.raises(ValueError, match=r"fc\.weight is \(99, 10\)"):
+        ResNet18(weights=wrong, input_shape=(32, 32, 3))
+    half = altered(saved, tmp_path, lambda a: a.pop("fc.bias"))
+    with pytest.raises(ValueError, match="nothing for predictions/bias"):
+        ResNet18(weights=half, input_shape=(32, 32, 3))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a.update({"bn1.running_var": -a["bn1.running_var"]}), "stem_norm is negative"),
+        (lambda a: a.update({"bn1.weight": np.full(64, 1e39)}), "too large for float32"),
+        (lambda a: a.update({"conv1.weight": np.zeros((64, 0, 7, 7), "f")}), r"\(7, 7, 0, 64\)"),
+    ],
+    ids=["variance", "overflow", "empty"],
+)
+def test_numbers_that_cannot_be(saved: Path, tmp_path: Path, change: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ResNet18(weights=altered(saved, tmp_path, change), input_shape=(32, 32, 3))
+
+
+@pytest.mark.parametrize("weights", [3, True, "", b"w.keras"], ids=repr)
+def test_weights_that_are_no_weights(weights: Any) -> None:
+    with pytest.raises(ValueError, match="weights must be None, a tag"):
+        ResNet8(weights=weights)
+
+
+def test_a_folder_of_the_name_of_a_tag_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "imagenet").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_RESNET_OFFLINE", "1")
+    monkeypatch.setenv("KERAS_RESNET_CACHE", str(tmp_path))
+    with pytest.raises(OSError, match="huggingface"):
+        ResNet50(weights="imagenet")
+
+
+def test_only_networks_of_ours_take_and_give_weights(saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Sequential without their layers"):
+        keras_resnet.load_weights(keras.Sequential([keras.layers.Dense(1)]), saved)
+    with pytest.raises(ValueError, match="goes to the constructor"):
+        keras_resnet.load_weights(ResNet8(), "imagenet")
+    with pytest.raises(ValueError, match="no layer that the constructors"):
+        keras_resnet.save_weights(keras_resnet.deployable(ResNet8()), tmp_path / "w.safetensors")
 
 
 def test_names_of_nobody_are_refused(tmp_path: Path) -> None:
@@ -289,8 +394,9 @@ def test_pooled_shortcuts_tell_d_from_c(tmp_path: Path) -> None:
     for variant in "cd":
         model = ResNet18(input_shape=(32, 32, 3), variant=variant)
         keras_resnet.save_weights(model, tmp_path / "w.safetensors")
+        foreign = altered(tmp_path / "w.safetensors", tmp_path, lambda a: None)
         with pytest.raises(ValueError, match=f"ResNet18 with variant='{variant}'"):
-            ResNet18(weights=tmp_path / "w.safetensors")
+            ResNet18(weights=foreign)
 
 
 def test_load_weights_takes_over_the_preprocessing(tmp_path: Path) -> None:
@@ -303,9 +409,11 @@ def test_load_weights_takes_over_the_preprocessing(tmp_path: Path) -> None:
     three = ResNet20(classes=3)
     keras_resnet.load_weights(three, tmp_path / "w.keras")
     assert (three.contract.mean, three.contract.labels) == ((1, 2, 3), ())
-    before = inside.contract
-    keras_resnet.load_weights(inside, tmp_path / "w.keras")
-    assert inside.contract == before  # its graph normalizes as it does
+    with pytest.raises(ValueError, match=r"mean \(1\.0, 2\.0, 3\.0\).*normalizes inside"):
+        keras_resnet.load_weights(inside, tmp_path / "w.keras")
+    built = ResNet20(weights=tmp_path / "w.keras", include_preprocessing=True)
+    assert built.contract.mean == (1, 2, 3)
+    keras_resnet.load_weights(built, tmp_path / "w.keras")
 
 
 @pytest.mark.parametrize("path", ["w.txt", "nowhere/w.safetensors"])
