@@ -76,8 +76,12 @@ def ours(**changes: object) -> Maker:
 
 # Name, number of calibration images, maker.
 ROWS: list[tuple[str, int, Maker]] = [
-    ("float16", 0, lambda graph: TABLE["float16"].make(graph, lambda *_: None)),
-    ("dynamic (ai-edge-quantizer)", 0, lambda graph: TABLE["dynamic"].make(graph, lambda *_: None)),
+    ("float16", 0, lambda graph: TABLE["float16"].make(graph, lambda *_: None).model),
+    (
+        "dynamic (ai-edge-quantizer)",
+        0,
+        lambda graph: TABLE["dynamic"].make(graph, lambda *_: None).model,
+    ),
     *(("TFLiteConverter", n, tflite_converter) for n in (20, 100, 500)),
     *(("ai-edge-quantizer", n, ai_edge_quantizer) for n in (20, 100, 500)),
     *(("ours", n, ours()) for n in (20, 100, 500)),

@@ -329,6 +329,8 @@ def convert(
     /,
     kinds: Annotated[tuple[str, ...], arg(metavar="KIND ...")] = (),
     calibration: Annotated[int, arg(metavar="N")] = CALIBRATION,
+    max_drop: PointsOption = None,
+    max_latency: Annotated[float | None, arg(metavar="MS")] = None,
     data: DataOption = None,
     data_dir: FolderOption = None,
     out: FolderOption = None,
@@ -338,14 +340,18 @@ def convert(
 
     Args:
         run: A run folder or a .keras file; the newest run by default.
-        kinds: Which of float32, float16, dynamic, int8; all by default.
-        calibration: Number of training images that int8 is calibrated with.
+        kinds: Which of float32, float16, dynamic, int8, int16x8, mixed; the first four by
+            default.
+        calibration: Number of training images that int8, int16x8 and mixed are calibrated with.
+        max_drop: For mixed, percent of calibration images that may get another answer.
+        max_latency: For mixed, milliseconds an image may take on one thread here.
         data: Other images than the run's: digits, tfds:NAME or folder:PATH.
         data_dir: Where tensorflow-datasets keeps its data.
         out: Folder for the files; tflite in the run by default.
         json: Print a JSON object of paths and sizes.
     """
-    files = _convert(_locate(run), kinds, calibration, data, data_dir, out)
+    budget = {"max_drop": max_drop, "max_latency": max_latency}
+    files = _convert(_locate(run), kinds, calibration, data, data_dir, out, budget)
     sizes = {kind: path.stat().st_size for kind, path in files.items()}
     if json:
         show_json({kind: {"path": str(files[kind]), "bytes": sizes[kind]} for kind in files})
@@ -793,15 +799,17 @@ def _convert(
     data: str | None = None,
     data_dir: Path | None = None,
     out: Path | None = None,
+    budget: dict[str, float | None] | None = None,
 ) -> dict[str, Path]:
     from keras_resnet.classifier import load_model
-    from tflite.convert import KINDS, convert
+    from tflite.convert import USUAL_KINDS, convert
+    from tflite.quantization.budget import Budget
     from tflite.quantize import TABLE
     from training.data.pipeline import images
 
     if calibration < 1:
         raise ValueError(f"--calibration must be at least 1. Received: {calibration}")
-    kinds = kinds or KINDS
+    kinds = kinds or USUAL_KINDS
     pictures = None
     model = load_model(run.model_file)
     if any(TABLE[kind].calibrated for kind in kinds if kind in TABLE):
@@ -812,7 +820,8 @@ def _convert(
         def report(kind: str, done: int, total: int) -> None:
             bar(100 * kinds.index(kind) + 100 * done // total, 100 * len(kinds))
 
-        return convert(model, out or run.tflite, kinds, pictures, report)
+        given = {key: value for key, value in (budget or {}).items() if value is not None}
+        return convert(model, out or run.tflite, kinds, pictures, report, Budget(**given))
 
 
 def _verify(

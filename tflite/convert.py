@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,17 +17,20 @@ from keras_resnet.contract import Contract
 from keras_resnet.deployable import deployable
 from keras_resnet.quiet import quiet
 from tflite.metadata import attach_contract
-from tflite.quantize import TABLE, Graph
+from tflite.quantization.budget import Budget
+from tflite.quantize import TABLE, Graph, Made
 
 KINDS = tuple(TABLE)
+USUAL_KINDS = tuple(kind for kind, row in TABLE.items() if row.usual)
 
 
 def convert(
     model: ImageClassifier | str | os.PathLike[str],
     out: str | os.PathLike[str],
-    kinds: Sequence[str] = KINDS,
+    kinds: Sequence[str] = USUAL_KINDS,
     calibration: Iterable[np.ndarray] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    budget: Budget = Budget(),
 ) -> dict[str, Path]:
     """Writes ``out/model_<kind>.tflite`` for each kind.
 
@@ -38,10 +42,13 @@ def convert(
     Args:
         model: A model with a contract of fixed height and width, or its ``.keras`` file.
         out: Folder; made where it is missing.
-        kinds: Any of ``KINDS``.
-        calibration: Representative images for int8, uint8 ``(height, width, channels)``
-            0–255, already fitted to the model; a hundred of the training images will do.
+        kinds: Any of ``KINDS``. ``int16x8`` warns that it is slow.
+        calibration: Representative images for int8, int16x8 and mixed, uint8 ``(height,
+            width, channels)`` 0–255, already fitted to the model; a hundred of the training
+            images will do.
         progress: Called with ``(kind, steps done, steps in all)``.
+        budget: What the mixed kind may cost. Beside it, ``model_mixed.png`` and ``.json`` show
+            what could have been chosen.
 
     Returns:
         The path of each kind.
@@ -66,12 +73,15 @@ def convert(
     paths = {}
     with tempfile.TemporaryDirectory() as folder:
         contract = save_for_device(model, Path(folder))
-        graph = Graph(Path(folder), images)
+        graph = Graph(Path(folder), images, budget)
         for kind in kinds:
             report = partial(progress, kind) if progress else _silent
             report(0, 1)
             paths[kind] = out / f"model_{kind}.tflite"
-            _write(paths[kind], attach_contract(_make(kind, graph, report), contract))
+            made = _make(kind, graph, report)
+            for suffix, content in made.beside.items():
+                _write(paths[kind].with_suffix(suffix), content)
+            _write(paths[kind], attach_contract(made.model, contract))
             report(1, 1)
     return paths
 
@@ -124,7 +134,9 @@ def _silent(done: int, total: int) -> None:
     """Reports nothing to nobody."""
 
 
-def _make(kind: str, graph: Graph, report: Callable[[int, int], None]) -> bytes:
+def _make(kind: str, graph: Graph, report: Callable[[int, int], None]) -> Made:
+    if TABLE[kind].warning:
+        warnings.warn(TABLE[kind].warning, stacklevel=3)
     try:
         with quiet():
             return TABLE[kind].make(graph, report)

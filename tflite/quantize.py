@@ -7,13 +7,20 @@ what is stored and computed between. Which quantizer makes which kind was measur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tflite.quantization.budget import Budget
+
+# Measured: docs/quantization.md.
+INT16X8_WARNING = (
+    "int16x8 has no fast kernels on a CPU: a ResNet-50 takes 139 times as long as in int8"
+)
 
 Progress = Callable[[int, int], None]
 
@@ -26,10 +33,12 @@ class Graph:
         saved_model: Folder of a SavedModel with one endpoint, ``serve``, at batch 1.
         calibration: Representative images, uint8 ``(height, width, channels)`` 0–255; may be
             empty for the kinds that are not calibrated.
+        budget: What the mixed kind may cost.
     """
 
     saved_model: Path
     calibration: Sequence[np.ndarray] = ()
+    budget: Budget = field(default_factory=Budget)
 
     @cached_property
     def float32(self) -> bytes:
@@ -44,34 +53,73 @@ class Graph:
         return tf.lite.TFLiteConverter.from_saved_model(path, signature_keys=["serve"])
 
 
-def float32(graph: Graph, progress: Progress) -> bytes:
+@dataclass(frozen=True)
+class Made:
+    """What a kind consists of.
+
+    Attributes:
+        model: The bytes of a .tflite file.
+        beside: Other files that belong to it: their content, by what they end in.
+    """
+
+    model: bytes
+    beside: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def float32(graph: Graph, progress: Progress) -> Made:
     """Nothing quantized."""
-    return graph.float32
+    return Made(graph.float32)
 
 
-def float16(graph: Graph, progress: Progress) -> bytes:
+def float16(graph: Graph, progress: Progress) -> Made:
     """Weights stored in float16: half the size, computed in float32 on a CPU."""
     import tensorflow as tf
 
     converter = graph.converter()
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.target_spec.supported_types = [tf.float16]
-    return converter.convert()
+    return Made(converter.convert())
 
 
-def dynamic(graph: Graph, progress: Progress) -> bytes:
+def dynamic(graph: Graph, progress: Progress) -> Made:
     """Weights in int8 per channel; activations quantized as they are computed."""
     from ai_edge_quantizer import quantizer, recipe
 
     quantized = quantizer.Quantizer(graph.float32, recipe.dynamic_wi8_afp32()).quantize()
-    return bytes(quantized.quantized_model)
+    return Made(bytes(quantized.quantized_model))
 
 
-def int8(graph: Graph, progress: Progress) -> bytes:
+def int8(graph: Graph, progress: Progress) -> Made:
     """Weights in int8 per channel, activations in int8 by the ranges of the calibration."""
     from tflite.quantization.int8 import quantize_int8
 
-    return quantize_int8(graph.float32, graph.calibration, progress=progress)
+    return Made(quantize_int8(graph.float32, graph.calibration, progress=progress))
+
+
+def int16x8(graph: Graph, progress: Progress) -> Made:
+    """Weights in int8, activations in int16: nearly exact, and for accelerators only."""
+    import tensorflow as tf
+
+    def representative_dataset() -> Iterator[list[np.ndarray]]:
+        for done, image in enumerate(graph.calibration, start=1):
+            progress(done, len(graph.calibration))
+            yield [image[np.newaxis].astype("float32")]
+
+    converter = graph.converter()
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = representative_dataset
+    converter.target_spec.supported_ops = [
+        tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+    ]
+    return Made(converter.convert())
+
+
+def mixed(graph: Graph, progress: Progress) -> Made:
+    """int8, with as many residual blocks in float32 as the budget asks for."""
+    from tflite.quantization.mixed import plot, quantize_mixed
+
+    made = quantize_mixed(graph.float32, graph.calibration, graph.budget, progress)
+    return Made(made.model, {".png": plot(made), ".json": made.to_json().encode()})
 
 
 @dataclass(frozen=True)
@@ -79,13 +127,17 @@ class Kind:
     """One row of the table.
 
     Attributes:
-        make: From the graph to the bytes of a .tflite file; calls the second argument with
-            ``(steps done, steps in all)`` where it takes long.
+        make: From the graph to the files; calls the second argument with ``(steps done,
+            steps in all)`` where it takes long.
         calibrated: Whether it needs representative images.
+        usual: Whether it is made where nobody says which kinds.
+        warning: What to know before shipping it.
     """
 
-    make: Callable[[Graph, Progress], bytes]
+    make: Callable[[Graph, Progress], Made]
     calibrated: bool = False
+    usual: bool = True
+    warning: str = ""
 
 
 TABLE: dict[str, Kind] = {
@@ -93,4 +145,6 @@ TABLE: dict[str, Kind] = {
     "float16": Kind(float16),
     "dynamic": Kind(dynamic),
     "int8": Kind(int8, calibrated=True),
+    "int16x8": Kind(int16x8, calibrated=True, usual=False, warning=INT16X8_WARNING),
+    "mixed": Kind(mixed, calibrated=True, usual=False),
 }

@@ -9,11 +9,11 @@ import pytest
 from keras_resnet.contract import Contract
 from keras_resnet.deployable import deployable
 from tflite.classifier import Classifier
-from tflite.convert import KINDS
+from tflite.convert import USUAL_KINDS
 from tflite.metadata import attach_contract, read_contract
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", USUAL_KINDS)
 def test_contract_and_labels_are_in_every_file(model, files, kind):
     assert read_contract(files[kind]) == deployable(model).contract
     with zipfile.ZipFile(files[kind]) as archive:

@@ -15,7 +15,7 @@ from keras_resnet.deployable import deployable
 from keras_resnet.models import ResNet8, ResNet20
 from keras_resnet.preprocessing import load_image
 from tflite.classifier import Classifier
-from tflite.convert import KINDS, convert
+from tflite.convert import USUAL_KINDS, convert
 from tflite.interpreter import open_interpreter
 from tflite.metadata import attach_contract
 
@@ -38,7 +38,7 @@ def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", USUAL_KINDS)
 def test_takes_raw_float32_pixels_and_answers_float32_probabilities(files, kind):
     interpreter = opened(files[kind])
     (taken,), (answered,) = interpreter.get_input_details(), interpreter.get_output_details()
@@ -213,7 +213,7 @@ def test_conversion_says_nothing_of_its_own(elsewhere):
     assert (done.returncode, done.stdout, said) == (0, "", "")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", USUAL_KINDS)
 def test_the_same_model_gives_the_same_bytes_in_another_process(files, elsewhere, kind):
     assert sha256(elsewhere[0] / files[kind].name) == sha256(files[kind])
 

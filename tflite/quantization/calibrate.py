@@ -162,12 +162,10 @@ def keeps_float_weights(network: Network, op: Operation, in_float: frozenset[int
     float32 inputs by int8 weights nearly as exactly, and the file is smaller by half of that
     classifier and more.
     """
-    if op.output not in in_float:
+    if op.name not in WEIGHTED or op.output not in in_float:
         return False
-    weights = sum(
-        network.constants[o.inputs[1]].size for o in network.operations if o.name in WEIGHTED
-    )
-    small = network.constants[op.inputs[1]].size < SMALL_CLASSIFIER * weights
+    sizes = [network.constants[o.inputs[1]].size for o in network.operations if o.name in WEIGHTED]
+    small = network.constants[op.inputs[1]].size < SMALL_CLASSIFIER * sum(sizes)
     return op.name != "FULLY_CONNECTED" or small
 
 

@@ -36,9 +36,7 @@ def quantize_int8(
     Raises:
         ValueError: The file has operations that residual networks do not have.
     """
-    network = read_network(float32)
-    if tuning.exact_pixels:
-        network = fold_normalization(network)
+    network = prepared(float32, tuning)
     total = len(network.operations) * (1 + tuning.equalize)
     done = 0
 
@@ -53,6 +51,12 @@ def quantize_int8(
     in_float = head(network) if tuning.float_head else frozenset()
     quantized = calibrate(network, images, in_float, tuning, step)
     return write_network(network, quantized, in_float)
+
+
+def prepared(float32: bytes, tuning: Tuning) -> Network:
+    """The float network in the form that is quantized."""
+    network = read_network(float32)
+    return fold_normalization(network) if tuning.exact_pixels else network
 
 
 def head(network: Network) -> frozenset[int]:

@@ -8,14 +8,13 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite.quantization.calibrate import Quantized
+from tflite.quantization.calibrate import Quantized, keeps_float_weights
 from tflite.quantization.grid import Grid
 from tflite.quantization.network import WEIGHTED, Network, Operation
 
 # The version of each operation that takes int8, and what a file may ask for at most of an
 # old runtime, are listed in TensorFlow's tensorflow/lite/tools/versioning/op_version.cc.
 INT8_VERSIONS = {"CONV_2D": 3, "FULLY_CONNECTED": 4, "DEQUANTIZE": 2, "QUANTIZE": 1}
-FLOAT_VERSIONS = {"DEQUANTIZE": 2}
 DEFAULT_INT8_VERSION = 2
 HYBRID_PER_CHANNEL_VERSION = 12
 ALIGNMENT = 16
@@ -36,7 +35,7 @@ def write_network(network: Network, quantized: Quantized, in_float: frozenset[in
     writer = _Writer(network, quantized)
     for op in network.operations:
         if op.output in in_float:
-            writer.float_operation(op)
+            writer.float_operation(op, keeps_float_weights(network, op, in_float))
         else:
             writer.int8_operation(op)
     return writer.finish()
@@ -79,16 +78,18 @@ class _Writer:
         self.int8s: dict[int, int] = {}
         self.floats[network.input] = self._tensor(network.input, "float32")
 
-    def float_operation(self, op: Operation) -> None:
-        inputs = [self._float(t) for t in op.inputs]
-        version = FLOAT_VERSIONS.get(op.name, 1)
-        if op.output in self.quantized.kernels:
+    def float_operation(self, op: Operation, float_weights: bool) -> None:
+        version = 1
+        if op.name in WEIGHTED and not float_weights:
             kernel = self.quantized.kernels[op.output]
-            inputs[1:] = [
+            inputs = [
+                self._float(op.inputs[0]),
                 self._constant(op.inputs[1], kernel.values, kernel.scales),
                 self._constant(op.inputs[2], kernel.bias),
             ]
             version = HYBRID_PER_CHANNEL_VERSION
+        else:
+            inputs = [self._float(t) for t in op.inputs]
         self.floats[op.output] = self._tensor(op.output, "float32")
         self._operation(op.name, version, inputs, self.floats[op.output], op.options)
 
