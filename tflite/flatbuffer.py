@@ -18,6 +18,7 @@ IDENTIFIER = b"TFL3"
 ALIGNMENT = 16  # of every buffer: "force_align: 16" in TFLite's schema.fbs
 # The fields of the table Model there, by slot; all but the first are offsets.
 VERSION, BUFFERS, METADATA, FIELDS = 0, 4, 6, 10
+OFFSET = 1  # a field of the table Buffer, by slot
 
 
 def with_metadata(model: bytes, name: str, content: bytes) -> bytes:
@@ -61,7 +62,22 @@ def with_metadata(model: bytes, name: str, content: bytes) -> bytes:
             builder.PrependUOffsetTRelativeSlot(slot, vectors[slot], 0)
     builder.Prep(ALIGNMENT, 0)
     builder.Finish(builder.EndObject(), file_identifier=IDENTIFIER)
-    return bytes(builder.Output())
+    return _with_moved_places(bytearray(builder.Output()), by=len(builder.Output()) - length)
+
+
+def _with_moved_places(model: bytearray, by: int) -> bytes:
+    """Weights that stand behind the flatbuffer are told by their place in the file.
+
+    Field ``offset`` of a ``Buffer`` in schema.fbs, as ai-edge-quantizer writes it for all but
+    small models; 0 and 1 stand for none.
+    """
+    root = schema.Model.GetRootAs(model, 0)
+    for i in range(root.BuffersLength()):
+        buffer = root.Buffers(i)
+        if buffer.Offset() > 1:
+            place = buffer._tab.Pos + buffer._tab.Offset(4 + 2 * OFFSET)
+            struct.pack_into("<Q", model, place, buffer.Offset() + by)
+    return bytes(model)
 
 
 def with_names(model: bytes, inputs: Mapping[int, str], outputs: Mapping[int, str]) -> bytes:

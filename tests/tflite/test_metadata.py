@@ -191,3 +191,16 @@ def test_mediapipe_answers_as_we_do(test_data, tmp_path):
                 assert answered == pytest.approx(dict(zip(CIFAR10, expected)), abs=1e-6)
                 seen.add(head.categories[0].category_name)
         assert len(seen) > 1
+
+
+def test_weights_behind_the_flatbuffer_are_found_again(tmp_path):
+    """ai-edge-quantizer tells large weights by their place in the file, which metadata moves."""
+    from keras_resnet.models import ResNet18
+
+    model = ResNet18(input_shape=(64, 64, 3), classes=5, include_preprocessing=True)
+    files = convert(model, tmp_path, kinds=("float32", "dynamic"))
+    root = schema.Model.GetRootAs(files["dynamic"].read_bytes(), 0)
+    assert any(root.Buffers(i).Offset() > 1 for i in range(root.BuffersLength()))
+    noise = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype="uint8")
+    expected, answers = (Classifier(files[kind]).probabilities(noise) for kind in files)
+    assert np.abs(answers - expected).max() < 0.02
