@@ -29,6 +29,7 @@ class ModelConfig:
         shortcut: ``"A"`` (subsample and zero-pad), ``"B"`` (projection), or ``"none"`` for a
             plain network.
         zero_init_residual: Whether each block starts as the identity.
+        norm: ``"batch"``, ``"sync_batch"`` (its statistics over all devices), or ``"group"``.
         size: Height and width of the input, in pixels.
     """
 
@@ -36,6 +37,7 @@ class ModelConfig:
     variant: Literal["auto", "v1", "v1.5", "v2", "c", "s", "d"] = "auto"
     shortcut: Literal["A", "B", "none"] = "B"
     zero_init_residual: bool = True
+    norm: Literal["batch", "sync_batch", "group"] = "batch"
     size: int = 224
 
 
@@ -86,7 +88,9 @@ class OptimizerConfig:
     """Stochastic gradient descent and the loss.
 
     Attributes:
-        learning_rate: Peak learning rate, for the batch size given.
+        learning_rate: Peak learning rate.
+        reference_batch: The batch size that it is for. For another one it is scaled in
+            proportion (Goyal et al. 2017, arXiv:1706.02677, section 2.1); 0 to never scale it.
         momentum: Share of the last step that is kept.
         nesterov: Whether the gradient is taken ahead of the step.
         weight_decay: Keras's: decoupled, a share of each kernel lost a step, times the
@@ -99,6 +103,7 @@ class OptimizerConfig:
     """
 
     learning_rate: float = 0.1
+    reference_batch: int = 0
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 1e-3
@@ -124,7 +129,11 @@ class RuntimeConfig:
     """How the work is done on this machine.
 
     Attributes:
-        batch_size: Images a step.
+        batch_size: Images a step, on all devices of all machines together.
+        devices: How many devices of this machine compute a step; 0 for all accelerators there
+            are, or else the CPU.
+        accumulate: Parts in which each device computes its share of a batch one after another,
+            for a batch that its memory does not hold; the step is that of the whole batch.
         precision: A Keras dtype policy, or ``"auto"``: bfloat16 on a GPU that has it,
             float16 on an older one, float32 on a CPU.
         jit_compile: Whether XLA compiles the step; ``"auto"`` does on a GPU.
@@ -134,6 +143,8 @@ class RuntimeConfig:
     """
 
     batch_size: int = 128
+    devices: int = 0
+    accumulate: int = 1
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     jit_compile: Literal["auto", "on", "off"] = "auto"
     seed: int = 0
@@ -318,6 +329,7 @@ def _check(experiment: Experiment) -> None:
         ("augment.min_area", e.augment.min_area, 0.01, 1),
         ("augment.padding", e.augment.padding, 0, 64),
         ("optimizer.learning_rate", e.optimizer.learning_rate, 0, 100),
+        ("optimizer.reference_batch", e.optimizer.reference_batch, 0, 65_536),
         ("optimizer.momentum", e.optimizer.momentum, 0, 0.9999),
         ("optimizer.weight_decay", e.optimizer.weight_decay, 0, 1),
         ("optimizer.label_smoothing", e.optimizer.label_smoothing, 0, 0.99),
@@ -325,6 +337,8 @@ def _check(experiment: Experiment) -> None:
         ("schedule.epochs", e.schedule.epochs, 1, 100_000),
         ("schedule.warmup_epochs", e.schedule.warmup_epochs, 0, 1000),
         ("runtime.batch_size", e.runtime.batch_size, 1, 65_536),
+        ("runtime.devices", e.runtime.devices, 0, 4096),
+        ("runtime.accumulate", e.runtime.accumulate, 1, 1024),
         ("runtime.seed", e.runtime.seed, 0, 2**31 - 1),
         ("checkpoint.every_seconds", e.checkpoint.every_seconds, 0, 1e6),
         ("checkpoint.every_steps", e.checkpoint.every_steps, 0, 1e9),

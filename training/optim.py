@@ -25,11 +25,20 @@ def make_optimizer(experiment: Experiment, steps_per_epoch: int) -> keras.optimi
     return optimizer
 
 
+def peak_learning_rate(experiment: Experiment) -> float:
+    """The experiment's learning rate, scaled to its batch size."""
+    config = experiment.optimizer
+    scale = experiment.runtime.batch_size / (
+        config.reference_batch or experiment.runtime.batch_size
+    )
+    return config.learning_rate * scale
+
+
 def make_schedule(
     experiment: Experiment, steps_per_epoch: int
 ) -> keras.optimizers.schedules.LearningRateSchedule:
     """Linear warm-up from zero, then half a cosine to zero (arXiv:1608.03983)."""
-    peak = experiment.optimizer.learning_rate
+    peak = peak_learning_rate(experiment)
     total = experiment.schedule.epochs * steps_per_epoch
     # A run shorter than its warm-up would end before it learns.
     warmup = min(round(experiment.schedule.warmup_epochs * steps_per_epoch), total // 2)

@@ -33,7 +33,12 @@ def steps_per_epoch(split: Split, batch_size: int) -> int:
 
 
 def training_batches(
-    split: Split, contract: Contract, experiment: Experiment, epoch: int = 0, step: int = 0
+    split: Split,
+    contract: Contract,
+    experiment: Experiment,
+    epoch: int = 0,
+    step: int = 0,
+    share: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Endless batches of augmented images and one-hot labels, the same from any step on.
 
@@ -46,6 +51,7 @@ def training_batches(
         experiment: Batch size, seed and augmentation.
         epoch: Epoch to begin with, from 0.
         step: Steps of it to pass over; none of their images are read.
+        share: Number and count of the shares of each batch, of which one machine reads one.
 
     Returns:
         Batches of float32 ``(batch, size, size, channels)`` 0–255 and float32
@@ -64,9 +70,9 @@ def training_batches(
         return tf.cast(image, "float32"), tf.one_hot(label, classes)
 
     return (
-        ordered_indices(split.count, batch, seed, epoch, step)
+        ordered_indices(split.count, batch, seed, epoch, step, share)
         .map(example, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(batch, drop_remainder=True)
+        .batch(batch // share[1], drop_remainder=True)
         .prefetch(4)
     )
 
