@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional, arg
@@ -139,6 +139,10 @@ def train(
     batch_size: NumberOption = None,
     out: FolderOption = None,
     deterministic: bool = False,
+    backend: Literal["tensorflow", "jax"] | None = None,
+    coordinator: Annotated[str | None, arg(metavar="HOST:PORT|auto")] = None,
+    machines: NumberOption = None,
+    rank: NumberOption = None,
     set: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE ...")] = (),
     json: bool = False,
 ) -> None:
@@ -155,12 +159,19 @@ def train(
         batch_size: Images a step.
         out: The run folder, new or of the same run; a new one, runs/RECIPE, by default.
         deterministic: Use only operations that give the same bits twice, on a GPU too.
+        backend: What computes; KERAS_BACKEND or TensorFlow by default.
+        coordinator: Where several machines meet: a port of the first, or auto under Slurm,
+            Kubernetes or Open MPI (docs/several-machines.md). JAX only.
+        machines: How many machines there are.
+        rank: Which of them this one is, from 0; the first keeps the run folder.
         set: Any other keys of the experiment, such as optimizer.learning_rate=0.05.
         json: Print the evaluation as JSON.
     """
     from training.config import load_experiment
+    from training.machines import join
     from training.run import new_folder
 
+    join(coordinator, machines, rank)
     changes: dict[str, Any] = {
         "data.source": data,
         "data.data_dir": None if data_dir is None else str(data_dir),
@@ -170,7 +181,11 @@ def train(
     }
     changes = {key: value for key, value in changes.items() if value is not None}
     experiment = load_experiment(recipe, changes | dict(map(_key_value, set)))
+    if coordinator and out is None:
+        raise ValueError("Several machines need to agree on a run folder: --out FOLDER")
     run = _train(experiment, out or new_folder(Path(recipe).stem))
+    if rank:  # the first machine has the model
+        return
     evaluation = _evaluate(*_open(run.folder))
     if json:
         show_json({"run": str(run.folder), **evaluation.to_dict()})
@@ -439,12 +454,16 @@ def quickstart(
 def _train(experiment: Any, out: Path) -> Run:
     import signal
 
+    from training.machines import Lost, leave, machines
     from training.train import Diverged, Interrupted, train
 
     try:
         run = train(experiment, out, say=say)
     except Diverged as error:
         raise Failed(str(error)) from None
+    except Lost as error:
+        say(f"keras-resnet: error: {error}")
+        leave(machines(), 2)
     except Interrupted as stop:
         if stop.signal != signal.SIGTERM:
             raise
@@ -701,7 +720,7 @@ def main() -> None:
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
         if run.func not in (models, weights):
-            _start_keras()
+            _start_keras(run.keywords.get("backend"))
         run()
     except KeyboardInterrupt as stop:
         _leave(str(stop) or "stopped", 130)
@@ -716,8 +735,10 @@ def main() -> None:
         _leave(f"error: {' '.join(str(error).split())}", 2)
 
 
-def _start_keras() -> None:
-    say("starting TensorFlow …")
+def _start_keras(backend: str | None) -> None:
+    if backend:
+        os.environ["KERAS_BACKEND"] = backend
+    say("starting TensorFlow …" if backend != "jax" else "starting JAX …")
     # It greets from C++ before any of its settings are heard.
     with quiet():
         import keras  # noqa: F401

@@ -129,7 +129,7 @@ def killed_and_resumed(folder: Path, backend: str) -> None:
     killed.communicate(timeout=300)
     assert killed.returncode == -9
     done = results(folder, {"run": {"keys": keys}, "calm": {"keys": keys}}, backend)
-    assert 0 < len(done["run"]["losses"]) < 10
+    assert 0 < len(done["run"]["losses"]) < len(done["calm"]["losses"])
     assert any("going on after" in line for line in done["run"]["said"])
     assert state(folder / "run") == state(folder / "calm")
 
