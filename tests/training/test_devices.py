@@ -71,7 +71,8 @@ def results(folder: Path, cases: dict[str, dict], backend: str) -> dict[str, dic
 def state(folder: Path) -> dict[str, bytes]:
     checkpoint = latest_checkpoint(folder / "checkpoints", pytest.fail)
     assert checkpoint is not None
-    return {name: array.tobytes() for name, array in checkpoint.arrays.items()}
+    # By group and number: Keras counts some names through a process.
+    return {name.rpartition("/")[0]: a.tobytes() for name, a in checkpoint.arrays.items()}
 
 
 @pytest.fixture(scope="module")
@@ -157,5 +158,5 @@ def test_jax_losses_are_the_same_on_one_device_and_two(tmp_path: Path, mirrored:
 
 def test_several_workers_of_tensorflow_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["a:1", "b:1"]}}))
-    with pytest.raises(ValueError, match="MultiWorkerMirroredStrategy .*--backend jax"):
+    with pytest.raises(ValueError, match=r"MultiWorkerMirroredStrategy .*--backend jax"):
         machines()
