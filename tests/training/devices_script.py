@@ -1,6 +1,8 @@
 """Trains a small network on digits as its arguments say; prints a JSON object a run.
 
-    python devices_script.py FOLDER CASE ...     CASE: JSON, {"name": ..., "keys": {...}, ...}
+    [JOIN="HOST:PORT COUNT RANK"] python devices_script.py FOLDER CASE ...
+
+A case is JSON: {"name": ..., "keys": {...}, "clip": norm, "kill" or "stop": [rank, step]}.
 
 Under TensorFlow two logical CPUs are made; under JAX, XLA_FLAGS makes them.
 """
@@ -23,7 +25,7 @@ import training.train
 from keras_resnet.classifier import ImageClassifier
 from keras_resnet.layers import BatchNormalization
 from training.config import load_experiment
-from training.machines import machines
+from training.machines import Lost, join, leave, machines
 from training.train import Interrupted, train
 
 BASE = {
@@ -82,12 +84,18 @@ def run(folder: Path, case: dict) -> dict:
         pass
     except ValueError as error:
         said.append(str(error))
+    except Lost as error:
+        print(json.dumps({"losses": losses, "said": [*said, str(error)]}))
+        leave(machines(), 2)
     finally:
         training.train._check_loss, training.train.make_optimizer = check, make
     return {"losses": losses, "said": said}
 
 
 if __name__ == "__main__":
+    if place := os.environ.get("JOIN"):  # coordinator, count and rank
+        coordinator, count, rank = place.split()
+        join(coordinator, int(count), int(rank))
     training.train.make_model = tiny
     for text in sys.argv[2:]:
         print(json.dumps(run(Path(sys.argv[1]), json.loads(text))), flush=True)

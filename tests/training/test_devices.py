@@ -71,7 +71,8 @@ def results(folder: Path, cases: dict[str, dict], backend: str) -> dict[str, dic
 def state(folder: Path) -> dict[str, bytes]:
     checkpoint = latest_checkpoint(folder / "checkpoints", pytest.fail)
     assert checkpoint is not None
-    return {name: array.tobytes() for name, array in checkpoint.arrays.items()}
+    # By group and number: Keras counts some names through a process.
+    return {name.rpartition("/")[0]: a.tobytes() for name, a in checkpoint.arrays.items()}
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +130,7 @@ def killed_and_resumed(folder: Path, backend: str) -> None:
     killed.communicate(timeout=300)
     assert killed.returncode == -9
     done = results(folder, {"run": {"keys": keys}, "calm": {"keys": keys}}, backend)
-    assert 0 < len(done["run"]["losses"]) < 10
+    assert 0 < len(done["run"]["losses"]) < len(done["calm"]["losses"])
     assert any("going on after" in line for line in done["run"]["said"])
     assert state(folder / "run") == state(folder / "calm")
 

@@ -72,11 +72,13 @@ def test_step(
         return (task.model.loss.call(labels, answers) * real).sum(), right.sum()
 
     compiled = jax.jit(step, out_shardings=_everywhere(task))
-    size = task.experiment.runtime.batch_size // task.runtime.machines.count
+    here = task.runtime.machines
+    size = task.experiment.runtime.batch_size // here.count
+    mine = slice(here.rank * size, (here.rank + 1) * size)
 
     def tested(images: Any, labels: Any) -> tuple[jax.Array, jax.Array]:
         # One shape for all batches: the last one would be compiled again.
-        batch = _spread(task, _filled(images, size), _filled(labels, size))
+        batch = _spread(task, *(_filled(np.asarray(x)[mine], size) for x in (images, labels)))
         trainable = [v.value for v in model.trainable_variables]
         return compiled(trainable, [v.value for v in model.non_trainable_variables], *batch)
 
@@ -140,6 +142,5 @@ def _spread(task: Task, *batch: Any) -> tuple[Any, ...]:
     return tuple(jax.make_array_from_process_local_data(layout, array) for array in arrays)
 
 
-def _filled(values: Any, size: int) -> np.ndarray:
-    values = np.asarray(values)
+def _filled(values: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([values, np.zeros((size - len(values), *values.shape[1:]), values.dtype)])

@@ -153,6 +153,6 @@ def _accumulate(optimizer: Any, gradients: list[tf.Tensor], variables: list[Any]
 
         for total, gradient in zip(sums, gradients):
             strategy.extended.update(total, lambda v, g: v.assign_add(g), (gradient,))
-        keras.ops.cond((optimizer.iterations + 1) % every == 0, complete, lambda: None)
+        keras.ops.cond((optimizer._iterations + 1) % every == 0, complete, lambda: None)
 
     tf.distribute.get_replica_context().merge_call(across, args=(gradients,))
