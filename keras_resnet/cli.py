@@ -146,6 +146,10 @@ def train(
     out: FolderOption = None,
     deterministic: bool = False,
     dry_run: bool = False,
+    backend: Literal["tensorflow", "jax"] | None = None,
+    coordinator: Annotated[str | None, arg(metavar="HOST:PORT|auto")] = None,
+    machines: NumberOption = None,
+    rank: NumberOption = None,
     set: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE ...")] = (),
     json: bool = False,
 ) -> None:
@@ -164,20 +168,31 @@ def train(
         deterministic: Use only operations that give the same bits twice, on a GPU too.
         dry_run: Only say what would be done: the experiment, the network, memory and time.
             Nothing is written.
+        backend: What computes; KERAS_BACKEND or TensorFlow by default.
+        coordinator: Where several machines meet: a port of the first, or auto under Slurm,
+            Kubernetes or Open MPI (docs/several-machines.md). JAX only.
+        machines: How many machines there are.
+        rank: Which of them this one is, from 0; the first keeps the run folder.
         set: Any other keys of the experiment, such as optimizer.learning_rate=0.05.
         json: Print the evaluation as JSON.
     """
     from training.config import load_experiment
+    from training.machines import join
     from training.run import new_folder
 
+    join(coordinator, machines, rank)
     own = {"runtime.batch_size": batch_size, "runtime.deterministic": deterministic or None}
     changes = {key: value for key, value in own.items() if value is not None}
     experiment = load_experiment(recipe, changes | _changes(data, data_dir, epochs, set))
+    if coordinator and out is None:
+        raise ValueError("Several machines need to agree on a run folder: --out FOLDER")
     out = out or new_folder(Path(recipe).stem)
     if dry_run:
         _dry_run(experiment, out, json)
         return
     run = _train(experiment, out)
+    if rank:  # the first machine has the model
+        return
     evaluation = _evaluate(*_open(run.folder))
     if json:
         show_json({"run": str(run.folder), **evaluation.to_dict()})
@@ -721,12 +736,16 @@ def quickstart(
 def _train(experiment: Any, out: Path) -> Run:
     import signal
 
+    from training.machines import Lost, leave, machines
     from training.train import Diverged, Interrupted, train
 
     try:
         run = train(experiment, out, say=say)
     except Diverged as error:
         raise Failed(str(error)) from None
+    except Lost as error:
+        say(f"keras-resnet: error: {error}")
+        leave(machines(), 2)
     except Interrupted as stop:
         if stop.signal != signal.SIGTERM:
             raise
@@ -1142,7 +1161,7 @@ def main() -> None:
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
         if run.func not in (models, weights, inspect):
-            _start_keras()
+            _start_keras(run.keywords.get("backend"))
         run()
     except KeyboardInterrupt as stop:
         _leave(str(stop) or "stopped", 130)
@@ -1157,8 +1176,10 @@ def main() -> None:
         _leave(f"error: {' '.join(str(error).split())}", 2)
 
 
-def _start_keras() -> None:
-    say("starting TensorFlow …")
+def _start_keras(backend: str | None) -> None:
+    if backend:
+        os.environ["KERAS_BACKEND"] = backend
+    say("starting TensorFlow …" if backend != "jax" else "starting JAX …")
     # It greets from C++ before any of its settings are heard.
     with quiet():
         import keras  # noqa: F401

@@ -37,7 +37,7 @@ class ModelConfig:
         frozen_batch_norm: Whether the batch norms of the frozen part stay still too.
         stochastic_depth: Probability that the last block is dropped in training.
         dropout_rate: Dropout before the classifier.
-        norm: ``"batch"``, ``"sync_batch"`` or ``"group"``.
+        norm: ``"batch"``, ``"sync_batch"`` (its statistics over all devices), or ``"group"``.
         antialias: Whether a blur subsamples after strided convolutions and pools.
     """
 
@@ -137,7 +137,9 @@ class OptimizerConfig:
     Attributes:
         name: ``"sgd"``; ``"adamw"`` (Loshchilov & Hutter 2017, arXiv:1711.05101); or ``"lamb"``
             (You et al. 2019, arXiv:1904.00962, algorithm 2).
-        learning_rate: Peak learning rate, for the batch size given.
+        learning_rate: Peak learning rate.
+        reference_batch: Images an update that it is for. For others it is scaled in proportion
+            (Goyal et al. 2017, arXiv:1706.02677, section 2.1); 0 to never scale it.
         momentum: Share of the last step that is kept; AdamW's and LAMB's β₁. Their β₂ is 0.999.
         nesterov: Whether SGD takes the gradient ahead of the step.
         weight_decay: A share of each kernel lost a step, times the learning rate: decoupled from
@@ -161,6 +163,7 @@ class OptimizerConfig:
 
     name: Literal["sgd", "adamw", "lamb"] = "sgd"
     learning_rate: float = 0.1
+    reference_batch: int = 0
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 1e-3
@@ -201,7 +204,9 @@ class RuntimeConfig:
     """How the work is done on this machine.
 
     Attributes:
-        batch_size: Images a step.
+        batch_size: Images a step, on all devices of all machines together.
+        devices: How many devices of this machine compute a step; 0 for all accelerators there
+            are, or else the CPU.
         precision: A Keras dtype policy, or ``"auto"``: bfloat16 on a GPU that has it,
             float16 on an older one, float32 on a CPU.
         jit_compile: Whether XLA compiles the step; ``"auto"`` does on a GPU.
@@ -211,6 +216,7 @@ class RuntimeConfig:
     """
 
     batch_size: int = 128
+    devices: int = 0
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     jit_compile: Literal["auto", "on", "off"] = "auto"
     seed: int = 0
@@ -418,6 +424,7 @@ def _check(experiment: Experiment) -> None:
         ("augment.mixup", e.augment.mixup, 0, 100),
         ("augment.cutmix", e.augment.cutmix, 0, 100),
         ("optimizer.learning_rate", e.optimizer.learning_rate, 0, 100),
+        ("optimizer.reference_batch", e.optimizer.reference_batch, 0, 65_536),
         ("optimizer.momentum", e.optimizer.momentum, 0, 0.9999),
         ("optimizer.weight_decay", e.optimizer.weight_decay, 0, 1),
         ("optimizer.layer_decay", e.optimizer.layer_decay, 0.01, 1),
@@ -434,6 +441,7 @@ def _check(experiment: Experiment) -> None:
         ("schedule.warmup_epochs", e.schedule.warmup_epochs, 0, 1000),
         ("schedule.patience", e.schedule.patience, 0, 100_000),
         ("runtime.batch_size", e.runtime.batch_size, 1, 65_536),
+        ("runtime.devices", e.runtime.devices, 0, 4096),
         ("runtime.seed", e.runtime.seed, 0, 2**31 - 1),
         ("checkpoint.every_seconds", e.checkpoint.every_seconds, 0, 1e6),
         ("checkpoint.every_steps", e.checkpoint.every_steps, 0, 1e9),

@@ -112,11 +112,22 @@ def _trust(variable: Any, update: Any) -> Any:
     return ops.where(both, ours / ops.where(both, theirs, 1.0), 1.0)
 
 
+def peak_learning_rate(experiment: Experiment) -> float:
+    """The experiment's learning rate, scaled to the images of an update."""
+    config, images = experiment.optimizer, images_an_update(experiment)
+    return config.learning_rate * images / (config.reference_batch or images)
+
+
+def images_an_update(experiment: Experiment) -> int:
+    """Those of all batches whose gradients make one update."""
+    return experiment.runtime.batch_size * experiment.optimizer.gradient_accumulation_steps
+
+
 def make_schedule(
     experiment: Experiment, steps_per_epoch: int
 ) -> keras.optimizers.schedules.LearningRateSchedule:
     """The learning rate by the number of batches seen."""
-    peak, config = experiment.optimizer.learning_rate, experiment.schedule
+    peak, config = peak_learning_rate(experiment), experiment.schedule
     total = config.epochs * steps_per_epoch
     # A run shorter than its warm-up would end before it learns.
     warmup = min(round(config.warmup_epochs * steps_per_epoch), total // 2)
@@ -157,6 +168,22 @@ def make_loss(config: OptimizerConfig) -> keras.losses.Loss:
     if config.loss == "binary":
         return PresentClasses()
     return keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
+
+
+def batch_loss(
+    model: keras.Model, labels: Any, answers: Any, class_weights: tuple[float, ...]
+) -> Any:
+    """The model's mean loss of a batch in which an image of each class counts its weight.
+
+    Args:
+        model: A compiled one.
+        labels: One-hot or mixed, ``(batch, classes)``.
+        answers: Of the model, ``(batch, classes)``.
+        class_weights: One a class; all of them 1 if empty.
+    """
+    if not class_weights:
+        return model.loss(labels, answers)
+    return model.loss(labels, answers, ops.matmul(labels, ops.convert_to_tensor(class_weights)))
 
 
 class PresentClasses(keras.losses.BinaryCrossentropy):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import platform
@@ -20,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from training.config import RuntimeConfig
+from training.machines import Machines, machines
 
 
 @dataclass(frozen=True)
@@ -29,27 +31,109 @@ class Runtime:
     Attributes:
         precision: A Keras dtype policy.
         jit_compile: Whether XLA compiles the training step.
+        devices: What computes, on all machines.
+        distribution: What spreads a batch over several devices: a
+            ``tf.distribute.MirroredStrategy`` or a ``keras.distribution.DataParallel``; ``None``
+            for one device.
+        machines: Which of the machines this one is.
         reasons: One line a choice.
     """
 
     precision: str
     jit_compile: bool
+    devices: tuple[str, ...]
+    distribution: Any
+    machines: Machines
     reasons: tuple[str, ...]
+
+    def placed(self) -> contextlib.AbstractContextManager:
+        """Where variables belong that one device, or all of them, hold: JAX's way."""
+        on_jax = keras.backend.backend() == "jax"
+        return self.distribution.scope() if self.distribution and on_jax else _as_ever()
+
+    def mirrored(self) -> contextlib.AbstractContextManager:
+        """Where the variables belong that each device has a copy of: TensorFlow's way."""
+        on_tensorflow = keras.backend.backend() == "tensorflow"
+        return self.distribution.scope() if self.distribution and on_tensorflow else _as_ever()
 
 
 def prepare(config: RuntimeConfig) -> Runtime:
-    """Sets seeds and precision for this process, and says what was chosen and why."""
-    gpus = tf.config.list_physical_devices("GPU")
-    precision, precision_reason = _precision(config, gpus)
-    jit, jit_reason = _jit(config, bool(gpus))
+    """Sets seeds and precision for this process, and says what was chosen and why.
+
+    Raises:
+        ValueError: The devices are not there, or the batch cannot be spread over them.
+    """
+    on_jax = keras.backend.backend() == "jax"
+    if on_jax:
+        tf.config.set_visible_devices([], "GPU")  # it reads images, and would take all memory
+    here = machines()
+    devices, distribution, device_reasons = _devices(config, here)
+    gpu = "gpu" in devices[0].lower()
+    precision, precision_reason = _precision(config, gpu)
+    jit, jit_reason = _jit(config, gpu, len(devices))
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.mixed_precision.set_global_policy(precision)
-    reasons = [f"precision {precision}: {precision_reason}", f"XLA {_on(jit)}: {jit_reason}"]
+    reasons = [
+        *device_reasons,
+        f"precision {precision}: {precision_reason}",
+        f"XLA {_on(jit)}: {jit_reason}",
+    ]
     if config.deterministic:
         reasons.append("deterministic operations only: as asked")
-    return Runtime(precision, jit, tuple(reasons))
+    return Runtime(precision, jit, devices, distribution, here, tuple(reasons))
+
+
+def _devices(config: RuntimeConfig, here: Machines) -> tuple[tuple[str, ...], Any, tuple[str, ...]]:
+    """What computes, what spreads the batch over it, and what is to be said of it."""
+    there = _there()
+    if config.devices > len(there) or (config.devices and here.count > 1):
+        raise ValueError(
+            f"runtime.devices is {config.devices}, and {len(there)} can be had. Give 0 for all "
+            "there are, which several machines always use"
+        )
+    devices = there[: config.devices or len(there)]
+    shares = len(devices)
+    if config.batch_size % shares:
+        raise ValueError(
+            f"A batch of {config.batch_size} cannot be spread over {shares} devices. Give a "
+            f"multiple: --batch-size {-(-config.batch_size // shares) * shares}"
+        )
+    if len(devices) == 1:
+        return devices, None, (f"one device: {devices[0]}",)
+    return devices, *_spread(devices, config.batch_size // shares, here)
+
+
+def _spread(devices: tuple[str, ...], each: int, here: Machines) -> tuple[Any, tuple[str, ...]]:
+    if keras.backend.backend() == "jax":
+        distribution: Any = keras.distribution.DataParallel(
+            devices=list(devices), auto_shard_dataset=False
+        )
+        statistics = "batch norm takes its statistics over all of them"
+    else:
+        distribution = _mirrored(devices)
+        statistics = "batch norm takes its statistics on each, model.norm=sync_batch over all"
+    place = f" on {here.count} machines" if here.count > 1 else ""
+    said = f"{len(devices)} devices{place}, {each} images each; {statistics}"
+    return distribution, (said,)
+
+
+@functools.cache  # two strategies in one process would number their exchanges alike
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    return tf.distribute.MirroredStrategy(list(devices))
+
+
+def _there() -> tuple[str, ...]:
+    """Names of the devices that can be had: accelerators, or else CPUs."""
+    if keras.backend.backend() == "jax":
+        return tuple(keras.distribution.list_devices())
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return tuple(device.name.removeprefix("/device:") for device in devices)
+
+
+def _as_ever() -> contextlib.AbstractContextManager:
+    return contextlib.nullcontext()
 
 
 def describe() -> dict[str, Any]:
@@ -68,8 +152,11 @@ def describe() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of everything that a training step is computed by."""
+    backend = keras.backend.backend()
     return {
         "python": platform.python_version(),
+        "backend": backend,
+        **({"jax": importlib.metadata.version("jax")} if backend == "jax" else {}),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
         "numpy": np.__version__,
@@ -135,18 +222,31 @@ def stop_requests() -> Iterator[Callable[[], signal.Signals | None]]:
             signal.signal(number, handler)
 
 
-def _precision(config: RuntimeConfig, gpus: list) -> tuple[str, str]:
+def _precision(config: RuntimeConfig, gpu: bool) -> tuple[str, str]:
     if config.precision != "auto":
         return config.precision, "as asked"
-    if not gpus:
+    if not gpu:
         return "float32", "no GPU; half precision gains little on a CPU and costs accuracy"
-    major, _ = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
-    if major >= 8:
+    if _compute_capability() >= 8:
         return "mixed_bfloat16", "the GPU computes in bfloat16"
     return "mixed_float16", "the GPU has no bfloat16"
 
 
-def _jit(config: RuntimeConfig, gpu: bool) -> tuple[bool, str]:
+def _compute_capability() -> float:
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return float(getattr(jax.local_devices()[0], "compute_capability", 0) or 0)
+    gpu, *_ = tf.config.list_physical_devices("GPU")
+    major, _ = tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
+    return float(major)
+
+
+def _jit(config: RuntimeConfig, gpu: bool, devices: int) -> tuple[bool, str]:
+    if keras.backend.backend() == "jax":
+        return True, "JAX compiles every step"
+    if devices > 1:
+        return False, "MirroredStrategy exchanges gradients outside of it"
     if config.jit_compile != "auto":
         return config.jit_compile == "on", "as asked"
     if gpu:

@@ -7,11 +7,13 @@ nothing had happened, and ends with the same bits (docs/recipes.md says on what 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import math
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -49,7 +51,8 @@ from training.data.pipeline import (
 from training.data.sources import Source, open_source
 from training.display import Clock, Display, display
 from training.estimate import Estimate, estimate
-from training.optim import make_loss, make_optimizer, move_average
+from training.machines import Agreement, from_the_first, machines, together
+from training.optim import images_an_update, make_loss, make_optimizer, peak_learning_rate
 from training.run import BESIDE, Run, sole_use, written_whole
 from training.runtime import (
     Runtime,
@@ -59,9 +62,9 @@ from training.runtime import (
     threads,
     versions,
 )
+from training.steps import backend_steps
 
 Say = Callable[[str], None]
-Asked = Callable[[], signal.Signals | None]
 Figures = dict[str, float]
 
 # Of a dry run; the first one compiles.
@@ -139,7 +142,12 @@ class Task:
                 "test images": self.source.test.count,
                 "classes": list(self.source.labels),
             },
-            "machine": {**versions(), "threads": threads()},
+            "machine": {
+                **versions(),
+                "threads": threads(),
+                "devices": len(self.runtime.devices),
+                "machines": self.runtime.machines.count,
+            },
         }
 
     @functools.cached_property
@@ -182,30 +190,61 @@ def train(
         OSError: The folder can no longer be written.
         Diverged: The loss is no longer a number.
         Interrupted: Ctrl-C or SIGTERM; the state was saved.
+        Lost: Another of several machines is gone.
     """
-    run = Run(Path(out))
-    with sole_use(run.folder):
-        if _is_finished(run, experiment):
-            say(f"{run.folder} is finished: {run.read('metrics.json')['epochs']} epochs")
+    here = machines()
+    if not here.leads:
+        say, verbose = _to_nobody, 0
+    with together(here), _folder(here.leads, Path(out)) as folder:
+        run = Run(folder)
+        finished = here.leads and _is_finished(run, experiment)
+        epochs = run.read("metrics.json")["epochs"] if finished else 0
+        epochs, _ = from_the_first(here, (epochs, {}))
+        if epochs:
+            say(f"{run.folder} is finished: {epochs} epochs")
             return run
-        task = _set_up(run, experiment, say)
-        batch, epochs = experiment.runtime.batch_size, experiment.schedule.epochs
-        try:
-            progress = _resume(task, say) or _begin(task)
-            with stop_requests() as asked, display(verbose, epochs, task.steps, batch) as screen:
-                progress = _learn(task, progress, min(until or epochs, epochs), asked, screen)
-            finished = progress.epoch == epochs or _is_stuck(task, progress)
-            _write_results(task, progress, finished)
-        except OSError as error:
-            raise OSError(
-                f"{run.folder} can no longer be used: {error}. The last good checkpoint is kept. "
-                "Mend that, then run the same command again"
-            ) from error
-        except tf.errors.ResourceExhaustedError as error:
-            raise ValueError(
-                f"There is too little memory for a batch of {batch}. Lower it: --batch-size N"
-            ) from error
-    return run
+        runtime = prepare(experiment.runtime)
+        with runtime.placed():
+            _train(run, experiment, runtime, say, verbose, until)
+    return Run(Path(out))
+
+
+@contextlib.contextmanager
+def _folder(leads: bool, out: Path) -> Iterator[Path]:
+    """The run folder; on other machines than the first, one that is thrown away."""
+    if leads:
+        with sole_use(out):
+            yield out
+    else:
+        with tempfile.TemporaryDirectory(prefix="keras-resnet-") as folder:
+            yield Path(folder)
+
+
+def _to_nobody(_: str) -> None:
+    pass
+
+
+def _train(
+    run: Run, experiment: Experiment, runtime: Runtime, say: Say, verbose: int, until: int | None
+) -> None:
+    task = _set_up(run, experiment, runtime, say)
+    batch, epochs = experiment.runtime.batch_size, experiment.schedule.epochs
+    try:
+        progress = _resume(task, say) or _begin(task)
+        with stop_requests() as asked, display(verbose, epochs, task.steps, batch) as screen:
+            agreed = Agreement(runtime.machines, asked)
+            progress = _learn(task, progress, min(until or epochs, epochs), agreed, screen)
+        finished = progress.epoch == epochs or _is_stuck(task, progress)
+        _write_results(task, progress, finished)
+    except OSError as error:
+        raise OSError(
+            f"{run.folder} can no longer be used: {error}. The last good checkpoint is kept. "
+            "Mend that, then run the same command again"
+        ) from error
+    except tf.errors.ResourceExhaustedError as error:
+        raise ValueError(
+            f"There is too little memory for a batch of {batch}. Lower it: --batch-size N"
+        ) from error
 
 
 def dry_run(experiment: Experiment, out: str | Path, say: Say = print) -> Estimate:
@@ -219,12 +258,19 @@ def dry_run(experiment: Experiment, out: str | Path, say: Say = print) -> Estima
     run = Run(Path(out))
     _is_finished(run, experiment)
     model = dataclasses.replace(experiment.model, weights="")
-    task = _set_up(run, dataclasses.replace(experiment, model=model), say)
+    runtime = prepare(experiment.runtime)
+    with runtime.placed():
+        task = _set_up(run, dataclasses.replace(experiment, model=model), runtime, say)
+        return _timed(task, say)
+
+
+def _timed(task: Task, say: Say) -> Estimate:
+    experiment = task.experiment
     batch, epochs = experiment.runtime.batch_size, experiment.schedule.epochs
     images = tf.random.stateless_uniform((batch, *task.model.input_shape[1:]), (0, 0), 0, 255)
     labels = tf.one_hot(tf.range(batch) % len(task.source.labels), len(task.source.labels))
     spec = (tf.TensorSpec(images.shape), tf.TensorSpec(labels.shape))
-    step = _train_step(task, spec)
+    step = backend_steps().train_step(task, spec)
     say("timing steps on noise …")
     seconds = [_seconds(step, images, labels) for _ in range(TIMED_STEPS)]
     return estimate(task.model, task.variables, batch, epochs, task.steps, min(seconds))
@@ -256,10 +302,15 @@ def _is_finished(run: Run, experiment: Experiment) -> bool:
     return bool(metrics and metrics.get("finished") and run.model_file.exists())
 
 
-def _set_up(run: Run, experiment: Experiment, say: Say) -> Task:
-    runtime = prepare(experiment.runtime)
+def _set_up(run: Run, experiment: Experiment, runtime: Runtime, say: Say) -> Task:
     for reason in runtime.reasons:
         say(reason)
+    if experiment.optimizer.reference_batch:
+        say(
+            f"learning rate {peak_learning_rate(experiment):g}: "
+            f"{experiment.optimizer.learning_rate:g} is for {experiment.optimizer.reference_batch} "
+            f"images an update, and an update has {images_an_update(experiment)}"
+        )
     source = open_source(experiment.data, experiment.runtime.seed, say)
     # A run that goes on has its weights in the checkpoint, and needs no file of others.
     weights = None if run.has_checkpoints else find_weights(experiment)
@@ -271,24 +322,26 @@ def _set_up(run: Run, experiment: Experiment, say: Say) -> Task:
         f"{len(source.labels)} classes, {steps} steps an epoch"
     )
     say(memory_note(source.train, contract, experiment))
-    model = make_model(experiment, contract)
-    if weights:
-        say(str(load(model, weights, contract)))
-    if experiment.model.freeze:
-        freeze(model, experiment.model.freeze, experiment.model.frozen_batch_norm)
+    with runtime.mirrored():
+        model = make_model(experiment, contract)
+        if weights:
+            say(str(load(model, weights, contract)))
+        if experiment.model.freeze:
+            freeze(model, experiment.model.freeze, experiment.model.frozen_batch_norm)
+        model.compile(
+            optimizer=make_optimizer(experiment, steps),
+            loss=make_loss(experiment.optimizer),
+            jit_compile=runtime.jit_compile,
+        )
+        # Its slots are part of the state, and must be there before a checkpoint is read.
+        model.optimizer.build(model.trainable_variables)
     average = make_model(experiment, contract) if experiment.optimizer.ema_momentum else None
     if average:
         average.set_weights(model.get_weights())
-    accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
-    model.compile(
-        optimizer=make_optimizer(experiment, steps),
-        loss=make_loss(experiment.optimizer),
-        metrics=[accuracy],
-        jit_compile=runtime.jit_compile,
-    )
-    # Its slots are part of the state, and must be there before a checkpoint is read.
-    model.optimizer.build(model.trainable_variables)
-    figures = {"accuracy": accuracy, "loss": model.metrics[0]}
+    figures = {
+        "accuracy": keras.metrics.CategoricalAccuracy(name="accuracy"),
+        "loss": keras.metrics.Mean(name="loss"),
+    }
     counts = _class_weights(source) if experiment.optimizer.class_weights == "balanced" else ()
     return Task(run, experiment, runtime, source, model, average, counts, figures, steps)
 
@@ -344,11 +397,16 @@ def make_model(experiment: Experiment, contract: Contract) -> ImageClassifier:
         stochastic_depth=config.stochastic_depth,
         dropout_rate=config.dropout_rate,
         zero_init_residual=config.zero_init_residual,
-        norm=config.norm,
+        norm=_norm(config.norm),
         classifier_activation="sigmoid" if experiment.optimizer.loss == "binary" else "softmax",
         include_preprocessing=True,
         contract=contract,
     )
+
+
+def _norm(name: str) -> str:
+    # A step of JAX is over the global batch in any case, and Keras refuses to be asked for it.
+    return "batch" if name == "sync_batch" and keras.backend.backend() == "jax" else name
 
 
 def _begin(task: Task) -> Progress:
@@ -380,7 +438,7 @@ def _resume(task: Task, say: Say) -> Progress | None:
         say(message)
         run.note("warning", message=message)
 
-    checkpoint = latest_checkpoint(run.checkpoints, warn)
+    checkpoint = _shared(task, latest_checkpoint(run.checkpoints, warn))
     if checkpoint is None:
         return None
     for name, there in checkpoint.facts["data"].items():
@@ -394,6 +452,7 @@ def _resume(task: Task, say: Say) -> Progress | None:
         here = task.facts["machine"].get(name)
         if here != there:
             warn(f"{name} was {there} and is {here}: the results may differ in their last bits")
+    run.checkpoints.mkdir(exist_ok=True)
     assign(task.variables, checkpoint.arrays)
     for leftover in (*run.checkpoints.glob(f"{BESIDE}*"), *run.folder.glob(f"{BESIDE}*.keras")):
         leftover.unlink()
@@ -404,19 +463,39 @@ def _resume(task: Task, say: Say) -> Progress | None:
     return progress
 
 
+def _shared(task: Task, checkpoint: Checkpoint | None) -> Checkpoint | None:
+    """The first machine's checkpoint, on all of them."""
+    if task.runtime.machines.count == 1:
+        return checkpoint
+    plain, arrays = None, {}
+    if checkpoint:
+        plain, arrays = [vars(checkpoint.progress), checkpoint.facts], checkpoint.arrays
+    plain, arrays = from_the_first(task.runtime.machines, (plain, arrays))
+    return Checkpoint(Progress(**plain[0]), plain[1], arrays) if plain else None
+
+
 # --- Learning -------------------------------------------------------------------------------
 
 
-def _learn(task: Task, progress: Progress, epochs: int, asked: Asked, screen: Display) -> Progress:
+def _learn(
+    task: Task, progress: Progress, epochs: int, asked: Agreement, screen: Display
+) -> Progress:
     """Epoch after epoch, until so many are done."""
+    here = task.runtime.machines
     batches = training_batches(
-        task.source.train, task.model.contract, task.experiment, progress.epoch, progress.step
+        task.source.train,
+        task.model.contract,
+        task.experiment,
+        progress.epoch,
+        progress.step,
+        (here.rank, here.count),
     )
     test_batches = _test_batches(task)
-    train_step = _train_step(task, batches.element_spec)
-    test_steps = {"val": _test_step(task, task.model, test_batches.element_spec)}
+    steps, spec = backend_steps(), test_batches.element_spec
+    train_step = steps.train_step(task, batches.element_spec)
+    test_steps = {"val": steps.test_step(task, task.model, spec)}
     if task.average:
-        test_steps["val_ema"] = _test_step(task, task.average, test_batches.element_spec)
+        test_steps["val_ema"] = steps.test_step(task, task.average, spec)
 
     iterator = iter(batches)
     while progress.epoch < epochs and not _is_stuck(task, progress):
@@ -446,19 +525,20 @@ def _train_epoch(
     task: Task,
     progress: Progress,
     batches: Iterator,
-    train_step: Callable[..., dict[str, tf.Tensor]],
+    train_step: Callable[..., dict[str, Any]],
     clock: Clock,
-    asked: Asked,
+    asked: Agreement,
     screen: Display,
 ) -> Progress:
     """The steps that are left of the epoch."""
     config = task.experiment.checkpoint
     saved = time.monotonic()
-    loss: tf.Tensor | None = None
+    loss: Any = None
     while progress.step < task.steps:
         with clock.waiting():
             batch = _next(batches, task, progress)
         figures = train_step(*batch)
+        asked.step()
         # The loss of the step before, so that the device never waits for Python to look at it.
         _check_loss(task, progress, loss)
         progress = dataclasses.replace(
@@ -477,7 +557,7 @@ def _train_epoch(
     return progress
 
 
-def _shown(task: Task, figures: dict[str, tf.Tensor]) -> Figures:
+def _shown(task: Task, figures: dict[str, Any]) -> Figures:
     shown = {name: float(value) for name, value in figures.items()}
     return shown | {"learning_rate": _learning_rate(task)}
 
@@ -486,57 +566,19 @@ def _learning_rate(task: Task) -> float:
     return float(keras.ops.convert_to_numpy(task.model.optimizer.learning_rate))
 
 
-def _train_step(task: Task, spec: tuple) -> Callable[..., dict[str, tf.Tensor]]:
-    """One update; returns the figures of the epoch so far."""
-
-    config = task.experiment.optimizer
-
-    def step(images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
-        batch: tuple[tf.Tensor, ...] = (images, labels)
-        if task.class_weights:
-            batch = (*batch, tf.linalg.matvec(labels, tf.constant(task.class_weights)))
-        figures = task.model.train_step(batch)
-        if task.average:
-            accumulated = config.gradient_accumulation_steps
-            move_average(task.average, task.model, config.ema_momentum, accumulated)
-        return figures
-
-    return _compiled(step, spec, task.runtime)
-
-
-def _test_step(
-    task: Task, model: ImageClassifier, spec: tuple
-) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
-    """Mean loss and number of right answers of a batch. It changes nothing."""
-
-    def step(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        answers = model(images, training=False)
-        right = tf.argmax(answers, axis=-1) == tf.argmax(labels, axis=-1)
-        return task.model.loss(labels, answers), tf.math.count_nonzero(right)
-
-    return _compiled(step, spec, task.runtime)
-
-
-def _compiled(step: Callable, spec: tuple, runtime: Runtime) -> Callable:
-    # The signature is given, because a step that is traced anew for another batch may be
-    # optimized otherwise, and a resumed run meets its batches in another order.
-    return tf.function(step, input_signature=spec, jit_compile=runtime.jit_compile, autograph=False)
-
-
 def _validate(
     task: Task,
     progress: Progress,
     batches: tf.data.Dataset,
-    test_step: Callable[..., tuple[tf.Tensor, tf.Tensor]],
-    asked: Asked,
+    test_step: Callable[..., tuple[Any, Any]],
+    asked: Agreement,
 ) -> Figures:
-    loss, right, count = 0.0, 0, 0
+    loss, right, count = 0.0, 0, task.source.test.count
     iterator = iter(batches)
     while batch := _next(iterator, task, progress):
         batch_loss, batch_right = test_step(*batch)
-        loss += float(batch_loss) * len(batch[0])
+        loss += float(batch_loss)
         right += int(batch_right)
-        count += len(batch[0])
         if asked():
             _save(task, progress)
         _stop_if(asked, task, progress)
@@ -619,7 +661,7 @@ def _save(task: Task, progress: Progress) -> None:
     )
 
 
-def _check_loss(task: Task, progress: Progress, loss: tf.Tensor | None) -> None:
+def _check_loss(task: Task, progress: Progress, loss: Any) -> None:
     if loss is not None and not math.isfinite(loss):
         raise _diverged(task, progress, f"the loss became {float(loss)} in")
 
@@ -662,7 +704,7 @@ def _draw(task: Task, row: Figures) -> None:
         raise OSError(_first_line(error)) from error
 
 
-def _stop_if(asked: Asked, task: Task, progress: Progress) -> None:
+def _stop_if(asked: Agreement, task: Task, progress: Progress) -> None:
     """Leaves, once the state is saved, if that is what was asked."""
     by = asked()
     if by is None:

@@ -21,7 +21,12 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def ordered_indices(
-    count: int, batch_size: int, seed: int, epoch: int = 0, step: int = 0
+    count: int,
+    batch_size: int,
+    seed: int,
+    epoch: int = 0,
+    step: int = 0,
+    share: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Endless pairs of int64 scalars ``(epoch, index)``, from a given step on.
 
@@ -34,15 +39,19 @@ def ordered_indices(
         seed: The run's.
         epoch: Epoch to begin with, from 0.
         step: Steps of it to pass over.
+        share: Number, from 0, and count of the equal shares of each batch of which one is read.
     """
-    seen = count // batch_size * batch_size
+    steps, (number_of_share, shares) = count // batch_size, share
+    seen, size = steps * batch_size, batch_size // shares
+
+    def order(epoch: np.ndarray) -> np.ndarray:
+        batches = epoch_order(count, seed, int(epoch))[:seen].reshape(steps, shares, size)
+        return np.ascontiguousarray(batches[:, number_of_share]).ravel()
 
     def of_epoch(number: tf.Tensor) -> tf.data.Dataset:
-        indices = tf.numpy_function(
-            lambda n: epoch_order(count, seed, int(n))[:seen], [number], "int64"
-        )
+        indices = tf.numpy_function(order, [number], "int64")
         indices = tf.ensure_shape(indices, (None,))
-        begin = tf.where(number == epoch, step * batch_size, 0)
+        begin = tf.where(number == epoch, step * size, 0)
         return tf.data.Dataset.from_tensor_slices(indices[begin:]).map(lambda i: (number, i))
 
     return tf.data.Dataset.range(epoch, np.iinfo("int64").max).flat_map(of_epoch)

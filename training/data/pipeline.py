@@ -34,7 +34,12 @@ def steps_per_epoch(split: Split, batch_size: int) -> int:
 
 
 def training_batches(
-    split: Split, contract: Contract, experiment: Experiment, epoch: int = 0, step: int = 0
+    split: Split,
+    contract: Contract,
+    experiment: Experiment,
+    epoch: int = 0,
+    step: int = 0,
+    share: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Endless batches of augmented images and one-hot labels, the same from any step on.
 
@@ -47,6 +52,8 @@ def training_batches(
         experiment: Batch size, seed and augmentation.
         epoch: Epoch to begin with, from 0.
         step: Steps of it to pass over; none of their images are read.
+        share: Number and count of the shares of each batch, of which one machine reads one.
+            Images are mixed with others of their share.
 
     Returns:
         Batches of images ``(batch, size, size, channels)`` 0–255 and float32 labels
@@ -71,9 +78,9 @@ def training_batches(
         return mix(images, labels, config, draws[0] * tf.constant((-1, 1), "int64") - 1)
 
     return (
-        ordered_indices(split.count, batch, seed, epoch, step)
+        ordered_indices(split.count, batch, seed, epoch, step, share)
         .map(example, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(batch, drop_remainder=True)
+        .batch(batch // share[1], drop_remainder=True)
         .map(mixed, num_parallel_calls=2)
         .prefetch(PREFETCH)
     )

@@ -1,0 +1,101 @@
+"""Trains a small network on digits as its arguments say; prints a JSON object a run.
+
+    [JOIN="HOST:PORT COUNT RANK"] python devices_script.py FOLDER CASE ...
+
+A case is JSON: {"name": ..., "keys": {...}, "clip": norm, "kill" or "stop": [rank, step]}.
+
+Under TensorFlow two logical CPUs are made; under JAX, XLA_FLAGS makes them.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import keras
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+import training.train
+from keras_resnet.classifier import ImageClassifier
+from keras_resnet.layers import BatchNormalization
+from training.config import load_experiment
+from training.machines import Lost, join, leave, machines
+from training.train import Interrupted, train
+
+BASE = {
+    "schedule.epochs": 2,
+    "schedule.warmup_epochs": 0,
+    "runtime.batch_size": 240,  # 5 steps an epoch
+    "optimizer.learning_rate": 0.05,
+    "optimizer.ema_momentum": 0.9,
+}
+
+
+def tiny(experiment, contract):
+    norms = {
+        "batch": lambda: BatchNormalization(),
+        "sync_batch": lambda: BatchNormalization(synchronized=True),
+        "group": lambda: keras.layers.GroupNormalization(groups=2),
+    }
+    norm = norms[training.train._norm(experiment.model.norm)]
+    x = inputs = keras.Input((32, 32, 1))
+    x = keras.layers.Rescaling(1 / 255)(x)
+    for _ in range(2):
+        x = keras.layers.Conv2D(8, 3, strides=4, use_bias=False)(x)
+        x = keras.layers.ReLU()(norm()(x))
+    outputs = keras.layers.Dense(10, activation="softmax", dtype="float32")(
+        keras.layers.Flatten()(x)
+    )
+    model = ImageClassifier(inputs, outputs)
+    model.contract = contract
+    return model
+
+
+def run(folder: Path, case: dict) -> dict:
+    losses: list[float] = []
+    check, make = training.train._check_loss, training.train.make_optimizer
+
+    def checked(task, progress, loss):
+        if loss is not None:
+            losses.append(float(loss))
+            for which, by in (("stop", signal.SIGTERM), ("kill", signal.SIGKILL)):
+                rank, step = case.get(which, (-1, 0))
+                if rank == machines().rank and step == len(losses):
+                    os.kill(os.getpid(), by)
+        check(task, progress, loss)
+
+    def clipping(experiment, steps):
+        optimizer = make(experiment, steps)
+        optimizer.global_clipnorm = case.get("clip")
+        return optimizer
+
+    training.train._check_loss, training.train.make_optimizer = checked, clipping
+    said: list[str] = []
+    try:
+        experiment = load_experiment("digits-resnet8", BASE | case.get("keys", {}))
+        train(experiment, folder / case["name"], said.append, verbose=0)
+    except Interrupted:
+        pass
+    except ValueError as error:
+        said.append(str(error))
+    except Lost as error:
+        print(json.dumps({"losses": losses, "said": [*said, str(error)]}))
+        leave(machines(), 2)
+    finally:
+        training.train._check_loss, training.train.make_optimizer = check, make
+    return {"losses": losses, "said": said}
+
+
+if __name__ == "__main__":
+    if place := os.environ.get("JOIN"):  # coordinator, count and rank
+        coordinator, count, rank = place.split()
+        join(coordinator, int(count), int(rank))
+    training.train.make_model = tiny
+    for text in sys.argv[2:]:
+        print(json.dumps(run(Path(sys.argv[1]), json.loads(text))), flush=True)
