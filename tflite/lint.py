@@ -159,13 +159,18 @@ def _is_batch_norm(graph: Graph, op: Operation) -> bool:
 
 
 def _at_end(graph: Graph, op: Operation) -> bool:
-    if op.outputs[0] in graph.outputs:
-        return True
-    # A classifier's softmax in float, after all integers, is no island.
-    return all(
-        taker.name == "SOFTMAX" and set(taker.outputs) <= set(graph.outputs)
-        for taker in graph.takers(op.outputs[0])
-    )
+    """Whether all that follows stays in floats: a classifier's float head is no island."""
+    pending, seen = list(op.outputs), set()
+    while pending:
+        tensor = pending.pop()
+        if tensor in seen:
+            continue
+        seen.add(tensor)
+        for taker in graph.takers(tensor):
+            if taker.name == "QUANTIZE":
+                return False
+            pending += taker.outputs
+    return True
 
 
 def _at_start(graph: Graph, tensor: int) -> bool:

@@ -150,7 +150,7 @@ def _edge_tpu(path: Path, graph: Graph) -> Line:
         kinds = sorted({graph.tensors[op.outputs[0]].dtype for op in floats})
         because = (
             f"{len(floats)} of {len(inner)} operations compute in {', '.join(kinds)}; "
-            "it takes 8-bit integers alone. Convert to int8"
+            "it takes 8-bit integers alone"
         )
         return Line(name, False, because, False, EDGE_TPU_SOURCE)
     unknown = sorted({op.name for op in inner} - EDGE_TPU)

@@ -26,7 +26,8 @@ def test_int8_errs_behind_every_layer_and_float16_far_less(files, digits):
     int8 = layer_errors(files["float32"], files["int8"], images)
     float16 = {e.layer: e for e in layer_errors(files["float32"], files["float16"], images)}
     layers = [e.layer for e in int8]
-    assert layers[:2] == ["normalize", "stem_conv"] and "stage3_block1_conv2" in layers
+    # In int8 there is no normalization: pixels are exact, and the first kernel has taken it in.
+    assert layers[0] == "stem_conv" and "stage3_block1_conv2" in layers
     assert len(layers) >= 13
     for e in int8:
         assert 5 < e.signal_to_noise_db < 70, e
