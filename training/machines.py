@@ -19,10 +19,6 @@ from typing import Any
 import keras
 import numpy as np
 
-# After so many seconds without a sign of life a machine counts as lost, where the network itself
-# does not tell at once.
-LOST_AFTER = 60
-
 
 class Lost(OSError):
     """Another machine is gone, and with it a part of every batch."""

@@ -29,6 +29,7 @@ from keras_resnet import console
 from keras_resnet.preprocessing import MAX_PIXELS
 from keras_resnet.weights.download import cache_folder
 from training.config import DataConfig
+from training.run import written_whole
 
 Say = Callable[[str], None]
 
@@ -146,9 +147,8 @@ def kept(find: Callable[[], Any], files: Sequence[str]) -> Any:
     if time.monotonic() - began > KEPT_FROM_SECONDS:
         with contextlib.suppress(OSError):  # no more than time is lost
             path.parent.mkdir(parents=True, exist_ok=True)
-            beside = path.with_name(f".{path.name}.{os.getpid()}")
-            beside.write_text(json.dumps(found, ensure_ascii=False), "utf-8")
-            beside.replace(path)
+            with written_whole(path) as beside:
+                beside.write_text(json.dumps(found, ensure_ascii=False), "utf-8")
     return found
 
 
