@@ -23,9 +23,9 @@ TIMEOUT = 240
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["training.train", "training.evaluate", "sklearn.model_selection"])
 
-# A run of 88 steps with everything in its state, saved in the middle of epochs too.
+# A run of 132 steps with everything in its state, saved in the middle of epochs too.
 RECIPE = (
-    *("train", "--recipe", "digits-resnet8", "--epochs", "4", "--set", "checkpoint.every_steps=5"),
+    *("train", "--recipe", "digits-resnet8", "--epochs", "6", "--set", "checkpoint.every_steps=5"),
     *("optimizer.ema_momentum=0.9", "schedule.warmup_epochs=1", "optimizer.learning_rate=0.05"),
 )
 

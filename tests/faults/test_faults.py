@@ -51,16 +51,16 @@ def test_asked_to_stop_it_saves_and_goes_on_and_a_second_run_stays_out(
     assert not (out / "model.keras").exists()
 
     second = start(out)
-    second.wait_until(lambda: "epoch 1/4" in second.text)
+    second.wait_until(lambda: "epoch 1/6" in second.text)
     assert stop(second, signal.SIGINT) == 130
     assert keras_resnet.load_model(out / "model.keras").count_params() > 0
     metrics = Run(out).read("metrics.json")
-    assert not metrics["finished"] and 1 <= metrics["epochs"] < 4
+    assert not metrics["finished"] and 1 <= metrics["epochs"] < 6
 
     assert run(out)[0] == 0
     assert left_by(out) == undisturbed
     code, output = run(out)
-    assert code == 0 and f"{out} is finished: 4 epochs" in output
+    assert code == 0 and f"{out} is finished: 6 epochs" in output
     assert left_by(out) == undisturbed
 
 

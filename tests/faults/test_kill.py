@@ -55,7 +55,7 @@ def test_killed_at_any_moment_it_ends_as_if_undisturbed(
 
 
 def _kill_by_chance(out: Path, chance: random.Random) -> None:
-    """Kills it somewhere in the seconds after it has found its place, and within a few steps."""
+    """Kills it somewhere in the seconds after it has found its place, and within nine steps."""
     command = start(out, moment=Moment("training.train:_check_loss", 9))
     command.wait_until(lambda: "going on" in command.text)
     command.process.join(chance.uniform(0, 4))

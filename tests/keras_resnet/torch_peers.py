@@ -351,6 +351,8 @@ def _cifar() -> dict[str, Layout]:
         depths, widths = ((depth - 2) // 6,) * 3, (16, 32, 64)
         row = Layout("basic", depths, widths, stem="3x3", stem_width=16, classes=10)
         rows[f"ResNet{depth}"] = replace(row, cifar_names=True)
+    # The stages of ImageNet's ResNet-18 under CIFAR's stem.
+    rows["CifarResNet18"] = Layout("basic", (2, 2, 2, 2), stem="3x3", classes=10)
     # Zagoruyko & Komodakis 2016 (arXiv:1605.07146), table 1.
     for depth, widen in ((28, 10), (40, 2), (16, 8)):
         depths, widths = ((depth - 4) // 6,) * 3, (16 * widen, 32 * widen, 64 * widen)
