@@ -239,8 +239,8 @@ def test_quickstart_prints_one_object_and_leaves_the_whole_run(
     from training.config import load_experiment, save_experiment
 
     short = tmp_path / "short.yaml"
-    save_experiment(load_experiment(cli.QUICKSTART_RECIPE, {"schedule.epochs": 8}), short)
-    monkeypatch.setattr(cli, "QUICKSTART_RECIPE", str(short))
+    save_experiment(load_experiment(cli.run.QUICKSTART_RECIPE, {"schedule.epochs": 8}), short)
+    monkeypatch.setattr(cli.run, "QUICKSTART_RECIPE", str(short))
     assert run("quickstart", "--out", tmp_path / "q", "--json") == 0
     result = json.loads(capsys.readouterr().out)
     assert result["accuracy"] > 0.9 and result["seconds"] > 0

@@ -1,0 +1,3 @@
+from keras_resnet.cli import main
+
+main()

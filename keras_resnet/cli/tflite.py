@@ -1,0 +1,472 @@
+"""From a model to a phone: ``convert``, ``verify`` and what shows what is in the files."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from keras_resnet.cli.app import Failed, command, light
+from keras_resnet.cli.arguments import (
+    CALIBRATION,
+    DataOption,
+    FolderOption,
+    NumberOption,
+    PointsOption,
+    RunArgument,
+)
+from keras_resnet.cli.formats import size, work
+from keras_resnet.cli.inputs import locate, open_images, open_model, test_images, tflite_files
+from keras_resnet.console import progress, say, show_json, show_table
+
+if TYPE_CHECKING:
+    from http.server import ThreadingHTTPServer
+
+    from keras_resnet.classifier import ImageClassifier
+    from tflite.golden import Golden
+    from training.data.sources import Source
+    from training.run import Run
+
+
+@command
+def convert(
+    run: Positional[RunArgument] = None,
+    /,
+    kinds: Annotated[tuple[str, ...], arg(metavar="KIND ...")] = (),
+    calibration: Annotated[int, arg(metavar="N")] = CALIBRATION,
+    max_drop: PointsOption = None,
+    max_latency: Annotated[float | None, arg(metavar="MS")] = None,
+    data: DataOption = None,
+    data_dir: FolderOption = None,
+    out: FolderOption = None,
+    json: bool = False,
+) -> None:
+    """Write TFLite files: float32, float16, dynamic and int8.
+
+    Args:
+        run: A run folder or a .keras file; the newest run by default.
+        kinds: Which of float32, float16, dynamic, int8, int16x8, mixed; the first four by
+            default.
+        calibration: Number of training images that int8, int16x8 and mixed are calibrated with.
+        max_drop: For mixed, percent of calibration images that may get another answer.
+        max_latency: For mixed, milliseconds an image may take on one thread here.
+        data: Other images than the run's: digits, tfds:NAME or folder:PATH.
+        data_dir: Where tensorflow-datasets keeps its data.
+        out: Folder for the files; tflite in the run by default.
+        json: Print a JSON object of paths and sizes.
+    """
+    budget = {"max_drop": max_drop, "max_latency": max_latency}
+    files = run_conversion(locate(run), kinds, calibration, data, data_dir, out, budget)
+    sizes = {kind: path.stat().st_size for kind, path in files.items()}
+    if json:
+        show_json({kind: {"path": str(files[kind]), "bytes": sizes[kind]} for kind in files})
+    else:
+        rows = [(kind, size(sizes[kind]), str(files[kind])) for kind in files]
+        show_table(("kind", "size", "file"), rows)
+
+
+@command
+def verify(
+    run: Positional[RunArgument] = None,
+    /,
+    max_drop: PointsOption = None,
+    min_agreement: PointsOption = None,
+    images: NumberOption = None,
+    data: DataOption = None,
+    data_dir: FolderOption = None,
+    arch: Annotated[Literal["arm64"] | None, arg(metavar="arm64")] = None,
+    json: bool = False,
+) -> None:
+    """Prove that the TFLite files still answer as Keras does; exit code 1 where they do not.
+
+    Top-1 in percent, differences in points; p is of McNemar's test; calibration is the expected
+    calibration error, of Keras and of the file.
+
+    Args:
+        run: A run folder or a .keras file; the newest run by default.
+        max_drop: Points of top-1 that a file may lose.
+        min_agreement: Percent of images on which a file must agree with Keras.
+        images: How many test images, spread over the split; all by default.
+        data: Other images than the run's: digits, tfds:NAME or folder:PATH.
+        data_dir: Where tensorflow-datasets keeps its data.
+        arch: Instead, a few golden inputs on an emulated Arm processor against this one.
+        json: Print JSON.
+    """
+    if arch is not None:
+        _verify_arm64(locate(run), data_dir, json)
+        return
+    opened = open_model(run, data, data_dir)
+    report = run_verification(*opened, images, max_drop, min_agreement, keep=data is None)
+    if json:
+        show_json(report)
+    else:
+        show_table(
+            (
+                "kind",
+                "size",
+                "top-1",
+                "Keras",
+                "difference",
+                "95 % interval",
+                "p",
+                "top-5",
+                "agreement",
+                "calibration",
+                "max Δp",
+            ),
+            [
+                (
+                    row["kind"],
+                    size(row["bytes"]),
+                    f"{row['file_top1']:.2f}",
+                    f"{row['keras_top1']:.2f}",
+                    f"{row['difference']:+.2f}",
+                    "{:+.2f} … {:+.2f}".format(*row["interval"]),
+                    f"{row['mcnemar']:.2g}",
+                    f"{row['file_top5'] - row['keras_top5']:+.2f}",
+                    f"{row['agreement']:.2f} %",
+                    _calibration(row),
+                    _probability(row["max_difference"]),
+                )
+                for row in report["kinds"]
+            ],
+            title=f"{report['images']:,} test images",
+        )
+        for row in report["kinds"]:
+            if (needed := row["images_to_resolve"]) and needed > report["images"]:
+                print(f"{row['kind']}: to tell a drop of {max_drop:g} points, {needed:,} images")
+    broken = [f"{row['kind']}: {why}" for row in report["kinds"] for why in row["broken"]]
+    if broken:
+        raise Failed("; ".join(broken))
+
+
+@command
+def benchmark(
+    run: Positional[RunArgument] = None,
+    /,
+    threads: Annotated[tuple[int, ...], arg(metavar="N ...")] = (1, 2),
+    rounds: Annotated[int, arg(metavar="N")] = 50,
+    json: bool = False,
+) -> None:
+    """Time the TFLite files on this CPU, in turn.
+
+    Args:
+        run: A run folder or a .keras file; the newest run by default.
+        threads: Numbers of CPU threads.
+        rounds: Timed inferences for each file and number of threads.
+        json: Print JSON.
+    """
+    records = run_benchmark(locate(run), threads, rounds)
+    if json:
+        show_json(records)
+        return
+    show_table(
+        ("kind", "threads", "median", "p90", "size"),
+        [
+            (
+                row["kind"],
+                str(row["threads"]),
+                f"{row['median_ms']:.2f} ms",
+                f"{row['p90_ms']:.2f} ms",
+                size(row["bytes"]),
+            )
+            for row in records
+        ],
+    )
+
+
+@command
+@light
+def inspect(
+    file: Positional[Annotated[Path, arg(metavar="FILE.tflite")]],
+    /,
+    c_array: FolderOption = None,
+    json: bool = False,
+) -> None:
+    """Tell what is in a TFLite file, what to mend in it, and where it will load.
+
+    Args:
+        file: A .tflite file, of this program or any other.
+        c_array: Also write the model as a C array for microcontrollers, into this folder.
+        json: Print JSON.
+    """
+    from tflite.inspect import inspect, write_c_array
+
+    inspection = inspect(file).to_dict()
+    if c_array:
+        say(f"C array: {write_c_array(file, c_array)[0]}")
+    if json:
+        show_json(inspection)
+    else:
+        _show_inspection(inspection)
+
+
+@command
+def layers(
+    run: Positional[RunArgument] = None,
+    /,
+    kind: Annotated[str, arg(metavar="KIND")] = "int8",
+    images: Annotated[int, arg(metavar="N")] = 20,
+    json: bool = False,
+) -> None:
+    """Tell behind which layer a quantized TFLite file errs, against the float32 file.
+
+    Args:
+        run: A run folder or a .keras file; the newest run by default.
+        kind: Which file.
+        images: How many test images.
+        json: Print JSON.
+    """
+    from tflite.layers import layer_errors
+
+    pictures, files = test_images(run, images, ("float32", kind))
+    rows = [row.to_dict() for row in layer_errors(files["float32"], files[kind], pictures)]
+    if json:
+        show_json(rows)
+        return
+    show_table(
+        ("layer", "operation", "signal to noise", "cosine", "mean squared error"),
+        [
+            (
+                row["layer"],
+                row["operation"],
+                _decibels(row["signal_to_noise_db"]),
+                f"{row['cosine']:.5f}",
+                f"{row['mean_squared_error']:.3g}",
+            )
+            for row in rows
+        ],
+    )
+
+
+@command
+def golden(
+    run: Positional[RunArgument] = None,
+    /,
+    kind: Annotated[str, arg(metavar="KIND")] = "int8",
+    images: Annotated[int, arg(metavar="N")] = 20,
+    out: Annotated[Path, arg(metavar="FILE.zip")] = Path("golden.zip"),
+) -> None:
+    """Write test images with the answers of a TFLite file, for a test on the device.
+
+    Args:
+        run: A run folder or a .keras file; the newest run by default.
+        kind: Which file.
+        images: How many test images.
+        out: The archive.
+    """
+    from tflite.golden import write_golden
+
+    pictures, files = test_images(run, images, (kind,))
+    write_golden(files[kind], pictures, out)
+    print(out)
+
+
+@command
+def demo(
+    run: Positional[RunArgument] = None,
+    /,
+    port: Annotated[int, arg(metavar="N")] = 0,
+    no_browser: bool = False,
+    export: FolderOption = None,
+    data_dir: FolderOption = None,
+) -> None:
+    """Show the TFLite files in a browser on this machine, until Ctrl-C; or write the page as files.
+
+    Args:
+        run: A run folder or a .keras file; the newest run by default.
+        port: Where to listen on 127.0.0.1; any free port by default.
+        no_browser: Only print the address.
+        export: Write the page to this folder, for any web host, instead of serving it.
+        data_dir: Where tensorflow-datasets keeps its data.
+    """
+    from tflite import demo as pages
+
+    opened = locate(run)
+    site = pages.site(opened.folder.resolve().name, tflite_files(opened), _golden(opened, data_dir))
+    if export is not None:
+        print(pages.export(site, export))
+        return
+    _serve(pages.server(site, port), no_browser)
+
+
+def run_conversion(
+    run: Run,
+    kinds: tuple[str, ...],
+    calibration: int,
+    data: str | None = None,
+    data_dir: Path | None = None,
+    out: Path | None = None,
+    budget: dict[str, float | None] | None = None,
+) -> dict[str, Path]:
+    from keras_resnet.classifier import load_model
+    from tflite.convert import USUAL_KINDS, convert
+    from tflite.quantization.budget import Budget
+    from tflite.quantize import TABLE
+    from training.data.pipeline import images
+
+    if calibration < 1:
+        raise ValueError(f"--calibration must be at least 1. Received: {calibration}")
+    kinds = kinds or USUAL_KINDS
+    pictures = None
+    model = load_model(run.model_file)
+    if any(TABLE[kind].calibrated for kind in kinds if kind in TABLE):
+        _, source, _ = open_images(run, model, data, data_dir)
+        pictures = (image for image, _ in images(source.train, model.contract, calibration))
+    with progress("converting") as bar:
+
+        def report(kind: str, done: int, total: int) -> None:
+            bar(100 * kinds.index(kind) + 100 * done // total, 100 * len(kinds))
+
+        given = {key: value for key, value in (budget or {}).items() if value is not None}
+        return convert(model, out or run.tflite, kinds, pictures, report, Budget(**given))
+
+
+def run_verification(
+    run: Run,
+    source: Source,
+    model: ImageClassifier,
+    count: int | None = None,
+    max_drop: float | None = None,
+    min_agreement: float | None = None,
+    keep: bool = True,
+) -> dict[str, Any]:
+    from tflite.verify import verify
+    from training.data.pipeline import images
+
+    if count is not None and count < 1:
+        raise ValueError(f"--images must be at least 1. Received: {count}")
+    total = min(count or source.test.count, source.test.count)
+    with progress("verifying") as bar:
+        result = verify(
+            model,
+            tflite_files(run),
+            images(source.test, model.contract, count),
+            max_drop=max_drop,
+            min_agreement=min_agreement,
+            progress=lambda done, _: bar(done, total),
+        ).to_dict()
+    if keep:
+        run.write("tflite/verify.json", result)
+    return result
+
+
+def _verify_arm64(run: Run, data_dir: Path | None, json: bool) -> None:
+    from keras_resnet.weights.download import cache_folder
+    from tflite.arm64 import arm_system, compare_on_arm64
+
+    arm_system(cache_folder(), say)  # what is missing is said before anything takes time
+    files, inputs = tflite_files(run), _golden(run, data_dir)
+    rows = compare_on_arm64(files, inputs, cache_folder(), say=say)
+    if json:
+        show_json([dataclasses.asdict(row) for row in rows])
+    else:
+        show_table(
+            ("kind", "same top-1", "max Δp", "where"),
+            [
+                (
+                    row.kind,
+                    f"{row.same_top1} of {row.images}",
+                    f"{256 * row.max_difference:.3f}/256",
+                    "image {}, class {}".format(*row.where),
+                )
+                for row in rows
+            ],
+            title="arm64, emulated, against this machine",
+        )
+    if broken := [f"{row.kind}: {why}" for row in rows for why in row.broken]:
+        raise Failed("; ".join(broken))
+
+
+def run_benchmark(run: Run, threads: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
+    import numpy as np
+
+    from tflite.benchmark import benchmark
+    from tflite.metadata import read_contract
+
+    files = tflite_files(run)
+    contract = read_contract(next(iter(files.values())))
+    # The time does not depend on what is in the picture.
+    shape = (contract.height or 0, contract.width or 0, contract.channels)
+    noise = np.random.default_rng(0).integers(0, 256, shape, dtype="uint8")
+    with progress("timing") as bar:
+        latencies = benchmark(files, noise, threads=threads, rounds=rounds, progress=bar)
+    records = [latency.to_dict() for latency in latencies]
+    run.write("tflite/benchmark.json", records)
+    return records
+
+
+def _golden(run: Run, data_dir: Path | None = None) -> Golden:
+    """What the files answer here to a few of the run's test images, or to textures without them."""
+    from tflite.golden import COUNT, golden, textures
+    from tflite.metadata import read_contract
+    from training.data.pipeline import images
+
+    files = tflite_files(run)
+    contract = read_contract(next(iter(files.values())))
+    try:
+        source = open_model(run.model_file, None, data_dir)[1]
+        pictures = [image for image, _ in images(source.test, contract, COUNT)]
+    except (ValueError, OSError) as error:
+        say(f"the golden inputs are textures, as there are no test images: {error}")
+        pictures = textures(contract)
+    with progress("asking Python") as bar:
+        return golden(files, pictures, bar)
+
+
+def _serve(server: ThreadingHTTPServer, no_browser: bool) -> None:
+    import webbrowser
+
+    from tflite.demo import address
+
+    with server:
+        print(address(server), flush=True)
+        say("Ctrl-C ends it")
+        if not no_browser:
+            webbrowser.open(address(server))
+        with contextlib.suppress(KeyboardInterrupt):  # the way to end it, not a failure
+            server.serve_forever()
+
+
+def _show_inspection(inspection: dict[str, Any]) -> None:
+    for key in ("inputs", "outputs"):
+        for tensor in inspection[key]:
+            shape = "×".join(map(str, tensor["shape"]))
+            print(f"{key[:-1]:10} {tensor['name']}: {tensor['dtype']} {shape}")
+    for key in ("operations", "weights"):
+        counts = inspection[key].items()
+        print(f"{key:10} " + ", ".join(f"{count} {name}" for name, count in counts))
+    print(f"size       {size(inspection['bytes'])}, weights {size(inspection['weight_bytes'])}")
+    print(f"arena      at least {size(inspection['arena_bytes'])}")
+    print(f"work       {work(inspection['multiply_adds'])} multiply-adds")
+    for finding in inspection["lint"]:
+        where = f"{finding['layer'] or finding['operation']}: " if finding["layer"] else ""
+        print(f"{finding['rule']}: {where}{finding['message']}. Mend: {finding['mend']}")
+    show_table(
+        ("runtime", "loads", "because", ""),
+        [
+            (
+                line["runtime"],
+                "yes" if line["loads"] else "no",
+                line["because"],
+                "asked" if line["measured"] else line["source"],
+            )
+            for line in inspection["preflight"]
+        ],
+    )
+
+
+def _calibration(row: dict[str, Any]) -> str:
+    before, after = row["keras_calibration_error"], row["file_calibration_error"]
+    return f"{before:.2f} → " + ("not finite" if after is None else f"{after:.2f}")
+
+
+def _decibels(value: float | None) -> str:
+    return "no error" if value is None else f"{value:.1f} dB"
+
+
+def _probability(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4f}"
