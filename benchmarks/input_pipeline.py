@@ -3,9 +3,8 @@
     python benchmarks/input_pipeline.py FOLDER [--batch 50] [--size 224] [--rounds 5] [--json]
 
 FOLDER holds one subfolder of JPEGs a class. Each way of reading it runs in a process of its own, so
-that its memory is its own; all of them are kept, and called in turn, so that a machine that slows
-down meanwhile does so for all. Between its turns a process is stopped (SIGSTOP): nobody fills
-buffers in another's time, to be emptied in his own. The first round is not counted.
+that its memory is its own, and is stopped between its turns: nobody fills buffers in another's
+time, to be emptied in his own.
 
 Speeds are medians of the rounds, and so are the ratios to the raw limit, which are taken round by
 round. CPU is the processor time an image takes: on a machine with other work, the steadier figure.
@@ -16,20 +15,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import resource
-import signal
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from turns import Peer, in_turn, peak_bytes
 
 BASE = "limit: decode_and_crop_jpeg alone"
 
@@ -161,8 +158,8 @@ WAYS: dict[str, tuple[Callable, dict[str, Any]]] = {
 # --- Measuring ---------------------------------------------------------------------------------
 
 
-def serve(turns: Connection, name: str, folder: str, batch: int, size: int) -> None:
-    """A way's own process: answers each number of images with the seconds they took."""
+def set_up(name: str, folder: str, batch: int, size: int, images: int) -> Callable[[], Any]:
+    """A way's turn: seconds and processor seconds that some images take, and memory at its peak."""
     import tensorflow as tf
 
     tf.constant(0) + 1
@@ -171,46 +168,22 @@ def serve(turns: Connection, name: str, folder: str, batch: int, size: int) -> N
     batches: Iterator = iter(way(folder, batch, size, **options))
     for _ in range(3):
         next(batches)
-    turns.send(None)
-    while True:
-        images = turns.recv()
+
+    def turn() -> tuple[float, float, int]:
         began, cpu = time.perf_counter(), time.process_time()
         for _ in range(images // batch):
             next(batches)
         elapsed, used = time.perf_counter() - began, time.process_time() - cpu
-        turns.send((elapsed, used, peak_bytes() - before))
+        return elapsed, used, peak_bytes() - before
 
-
-def peak_bytes() -> int:
-    """The most memory this process has held at once (Linux counts it in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return turn
 
 
 def measure(names: list[str], options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    context = multiprocessing.get_context("spawn")
-    processes, pipes = {}, {}
-    for name in names:
-        here, there = context.Pipe()
-        arguments = (there, name, options.folder, options.batch, options.size)
-        processes[name] = context.Process(target=serve, args=arguments, daemon=True)
-        processes[name].start()
-        pipes[name] = here
-        here.recv()  # one after another: starting takes both cores
-        os.kill(processes[name].pid, signal.SIGSTOP)
-        print(f"{name}: ready", file=sys.stderr)
-    rounds: dict[str, list[tuple[float, float, int]]] = {name: [] for name in names}
     images = max(options.images // options.batch, 1) * options.batch
-    for number in range(1 + options.rounds):
-        for name in names:
-            os.kill(processes[name].pid, signal.SIGCONT)
-            pipes[name].send(images)
-            rounds[name].append(pipes[name].recv())
-            os.kill(processes[name].pid, signal.SIGSTOP)
-        print(f"round {number} of {options.rounds}", file=sys.stderr)
-    for name in names:
-        processes[name].kill()
-        processes[name].join()
-    return {name: figures(rounds[name][1:], rounds[BASE][1:], images) for name in names}
+    same = (options.folder, options.batch, options.size, images)
+    rounds = in_turn({name: Peer(set_up, (name, *same)) for name in names}, options.rounds)
+    return {name: figures(turns, rounds[BASE], images) for name, turns in rounds.items()}
 
 
 def figures(
