@@ -116,7 +116,7 @@ class Architecture:
         """
         if variant is None or variant == self.variant:
             return self
-        if variant not in VARIANTS:
+        if not isinstance(variant, str) or variant not in VARIANTS:
             raise ValueError(
                 f"variant must be one of {', '.join(map(repr, VARIANTS))}, or None for the "
                 f"network's own. Received: variant={variant!r}"
@@ -331,6 +331,8 @@ def find(name: str) -> Architecture:
     """
     import difflib
 
+    if not isinstance(name, str):
+        raise ValueError(f"An architecture has a name, such as 'ResNet50'. Received: {name!r}")
     by_lower = {row.lower(): row for row in ARCHITECTURES}
     if name.lower() in by_lower:
         return ARCHITECTURES[by_lower[name.lower()]]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import keras
 
@@ -25,13 +25,12 @@ if TYPE_CHECKING:
 RECURSION_LIMIT = 20_000
 
 
-@keras.saving.register_keras_serializable(package=PACKAGE)
-class ImageClassifier(keras.Model):
+class ImageModel(keras.Model):
     """A functional model with a ``contract`` that is saved and loaded with it.
 
     ``load_report`` tells what ``weights=`` put into it; it is not saved.
 
-    Everything else is ``keras.Model``: it is built as ``ImageClassifier(inputs, outputs)``,
+    Everything else is ``keras.Model``: it is built as ``ImageModel(inputs, outputs)``,
     and ``save`` and ``load_model`` work as ever. ``keras.models.clone_model`` knows nothing of
     the contract: use ``copy.deepcopy(model)``, or set the clone's.
     """
@@ -48,12 +47,17 @@ class ImageClassifier(keras.Model):
         return {**super().get_config(), "contract": self.contract.to_dict()}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> ImageClassifier:
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
         config = dict(config)
         contract = config.pop("contract")
         model = super().from_config(config, custom_objects=custom_objects)
         model.contract = Contract.from_dict(contract)
         return model
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class ImageClassifier(ImageModel):
+    """An ``ImageModel`` that tells classes apart: output ``(batch, classes)``."""
 
 
 def load_model(path: str | os.PathLike[str]) -> ImageClassifier:

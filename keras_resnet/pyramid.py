@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 
-from keras_resnet.classifier import ImageClassifier, deep_recursion
+from keras_resnet.classifier import ImageClassifier, ImageModel
 from keras_resnet.layers import PACKAGE
 from keras_resnet.models import create_model
 
@@ -16,13 +16,8 @@ FIRST_LEVEL = 2  # of the first stage: it has shrunk an ImageNet network's input
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class FeaturePyramid(keras.Model):
-    """A functional model whose output is a dictionary of feature maps, ``"P2"`` to ``"P5"``."""
-
-    # The parameters of Keras's own functional models: by their names it recognizes this as one.
-    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
-        with deep_recursion():
-            super().__init__(inputs, outputs, name=name, **kwargs)
+class FeaturePyramid(ImageModel):
+    """An ``ImageModel`` whose output is a dictionary of feature maps, ``"P2"`` to ``"P5"``."""
 
     @property
     def pyramid_outputs(self) -> dict[str, Any]:
@@ -52,7 +47,8 @@ def features(
         **kwargs: The constructor's arguments, where a name is given.
 
     Returns:
-        A model with the output ``{"P2": (batch, height, width, channels), …}``.
+        A model with the output ``{"P2": (batch, height, width, channels), …}``, and the
+        network's contract and ``load_report``.
 
     Raises:
         ValueError: A level does not exist, or arguments are given beside a model.
@@ -65,13 +61,15 @@ def features(
             f"and a {type(model).__name__}"
         )
     outputs = _stage_outputs(model)
-    if not levels or not set(levels) <= set(outputs):
+    if not isinstance(levels, Iterable) or not levels or not set(levels) <= set(outputs):
         raise ValueError(
             f"levels of {model.name} must be some of {', '.join(map(str, outputs))}. "
             f"Received: levels={levels!r}"
         )
     chosen = {f"P{level}": outputs[level] for level in sorted(levels)}
-    return FeaturePyramid(model.inputs, chosen, name=f"{model.name}_features")
+    pyramid = FeaturePyramid(model.inputs, chosen, name=f"{model.name}_features")
+    pyramid.contract, pyramid.load_report = model.contract, model.load_report
+    return pyramid
 
 
 def _stage_outputs(model: keras.Model) -> dict[int, Any]:

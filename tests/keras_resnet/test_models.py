@@ -158,6 +158,7 @@ BAD = [
     ({"classes": True}, r"integer.*classes=True"),
     ({"pooling": "mean"}, r"None, 'avg', 'max'.*pooling='mean'"),
     ({"variant": "v3"}, r"'v1', 'v1\.5'.*variant='v3'"),
+    ({"variant": ["d"]}, r"'v1', 'v1\.5'.*variant=\['d'\]"),
     ({"variant": "d"}, r"3×3 stem already.*variant='d'"),
     ({"shortcut": "C"}, r"'A', 'B', 'none'.*shortcut='C'"),
     ({"norm": "layer"}, r"'batch', 'sync_batch', 'group'.*norm='layer'"),
@@ -188,6 +189,11 @@ def test_bad_argument_says_what_was_received_and_what_would_do(
 def test_input_shape_must_agree_with_input_tensor() -> None:
     with pytest.raises(ValueError, match=r"\(64, 64, 3\).*\(32, 32, 3\)"):
         ResNet8(input_tensor=keras.Input((32, 32, 3)), input_shape=(64, 64, 3))
+
+
+def test_a_name_must_be_a_name() -> None:
+    with pytest.raises(ValueError, match=r"such as 'ResNet50'.*Received: 50"):
+        create_model(50)  # type: ignore[arg-type]
 
 
 def test_options_are_keyword_only() -> None:
