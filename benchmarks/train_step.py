@@ -6,8 +6,9 @@ Each peer takes whole training steps (forward, backward, SGD with momentum) on t
 images, which is enough to time a step: its cost does not depend on what is in the pictures. The
 peers: keras.applications' ResNet50 as it is (version 1, about 6 % cheaper than ours, and Keras's
 own batch norm); our network with Keras's own batch norm; and PyTorch's ResNet-50, channels last,
-compiled by torch.compile on a GPU. Ratios are taken round by round; memory is the process's peak,
-or the device's where there is a GPU.
+compiled by torch.compile on a GPU. With TensorFlow also the limit: the convolutions of our network
+and their gradients one after the other, and nothing else. Ratios are taken round by round; memory
+is the process's peak, or the device's where there is a GPU.
 
 No TensorFlow is needed: with KERAS_BACKEND=jax everything runs on arrays alone.
 """
@@ -66,6 +67,55 @@ def keras_applications(precision: str, batch: int, size: int, steps: int) -> Tur
     set_policy(precision)
     model = keras.applications.ResNet50(weights=None, input_shape=(size, size, 3))
     return keras_turn(model, batch, size, steps)
+
+
+def convolutions(precision: str, batch: int, size: int, steps: int) -> Turn:
+    """What no step can be faster than: each convolution, and the gradients of its arguments."""
+    import keras
+
+    import keras_resnet
+
+    if keras.backend.backend() != "tensorflow":
+        raise ImportError("only TensorFlow runs its convolutions one by one")
+    model = keras_resnet.ResNet50(input_shape=(size, size, 3))
+    layers = [x for x in model.layers if isinstance(x, keras.layers.Conv2D)]
+    runs = [one_convolution(layer, precision, batch) for layer in layers]
+
+    def step() -> Any:
+        for run in runs:
+            last = run()
+        return last
+
+    return timed(step, lambda results: [result.numpy() for result in results], peak_bytes, steps)
+
+
+def one_convolution(layer: Any, precision: str, batch: int) -> Callable[[], Any]:
+    import tensorflow as tf
+
+    (_, *place, channels), stride = layer.input.shape, layer.strides[0]
+    common = {"strides": [1, stride, stride, 1], "padding": layer.padding.upper()}
+    kernel_shape = (*layer.kernel_size, channels, layer.filters)
+    x = tf.cast(tf.random.normal((batch, *place, channels)), precision)
+    kernel = tf.cast(tf.random.normal(kernel_shape), precision)
+    y = tf.nn.conv2d(x, kernel, **common)
+
+    @tf.function(autograph=False)
+    def run() -> list[tf.Tensor]:
+        results = [tf.raw_ops.Conv2D(input=x, filter=kernel, **common)]
+        with tf.control_dependencies(results):
+            to_kernel = tf.raw_ops.Conv2DBackpropFilter(
+                input=x, filter_sizes=kernel_shape, out_backprop=y, **common
+            )
+        results.append(to_kernel)
+        if channels != 3:  # nobody asks for the gradient of the picture
+            with tf.control_dependencies([to_kernel]):
+                to_input = tf.raw_ops.Conv2DBackpropInput(
+                    input_sizes=x.shape, filter=kernel, out_backprop=y, **common
+                )
+            results.append(to_input)
+        return [result[0, 0, 0, 0] for result in results]  # or they would be left out
+
+    return run
 
 
 def pytorch(precision: str, batch: int, size: int, steps: int) -> Turn:
@@ -184,6 +234,7 @@ def peers(options: argparse.Namespace, precision: str) -> dict[str, Peer]:
         "with Keras's batch norm": Peer(ours, (*settings, "keras")),
         "keras.applications": Peer(keras_applications, settings),
         "PyTorch, channels last": Peer(pytorch, settings),
+        "limit: convolutions alone": Peer(convolutions, settings),
     }
 
 
