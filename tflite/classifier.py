@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from keras_resnet.preprocessing import decode_predictions, fit_image, load_image
-from tflite.interpreter import open_interpreter
+from tflite.interpreter import open_classifier
 from tflite.metadata import read_contract
 
 Image = str | os.PathLike[str] | np.ndarray
 
 
 class Classifier:
-    """A .tflite file that tells by itself how large its images are and what its classes mean.
+    """A .tflite file that tells by itself what it takes, what it answers and what that means.
+
+    Whatever the type of its input, its batch and its outputs, it is asked in the same way.
 
     Example:
         >>> Classifier("model_int8.tflite").predict("cat.jpg", top=1)
@@ -24,6 +26,7 @@ class Classifier:
 
     Attributes:
         contract: What the model expects of an image, as read from the file.
+        interface: What the file takes and answers, likewise.
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int = 2) -> None:
@@ -32,11 +35,12 @@ class Classifier:
         Raises:
             ValueError: The file is missing, damaged, or holds no contract.
         """
-        self._interpreter = open_interpreter(path, threads)
+        self._path = Path(path)
+        self._interpreter, self.interface = open_classifier(path, threads)
         self.contract = read_contract(path)
         self._input = self._interpreter.get_input_details()[0]
-        self._output = self._interpreter.get_output_details()[0]
-        self._check_contract(Path(path))
+        self._outputs = self._interpreter.get_output_details()
+        self._check_contract()
 
     def predict(
         self, images: Image | Sequence[Image], top: int = 5
@@ -46,7 +50,7 @@ class Classifier:
         Args:
             images: Picture files or arrays ``(height, width, channels)`` 0–255 of any size,
                 one of them or a sequence.
-            top: How many to give an image; all, where there are fewer classes.
+            top: How many to give an image; all that the file answers, where those are fewer.
 
         Returns:
             For each image a list of ``(label, probability)``.
@@ -59,10 +63,20 @@ class Classifier:
         if not len(several):
             return []
         fitted = np.stack([self._fitted(image) for image in several])
-        return decode_predictions(self.probabilities(fitted), self.contract, top)
+        if self.interface.top_k is None:
+            return decode_predictions(self.probabilities(fitted), self.contract, top)
+        if top < 1:
+            raise ValueError(f"top must be at least 1. Received: top={top!r}")
+        names = self.contract.labels
+        return [
+            [(names[k] if names else str(k), float(p)) for p, k in zip(row, numbers)][:top]
+            for row, numbers in zip(*self._answers(fitted))
+        ]
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """The model's answer to images that already have its size.
+
+        Of a file that answers logits, this is their softmax.
 
         Args:
             images: uint8 ``(images, height, width, channels)``, raw pixels 0–255.
@@ -71,8 +85,19 @@ class Classifier:
             float32 ``(images, classes)``.
 
         Raises:
-            ValueError: The images are of another size or type.
+            ValueError: The images are of another size or type, or the file tells the likeliest
+                classes alone.
         """
+        if self.interface.top_k is not None:
+            raise ValueError(
+                f"{self._path} answers the {self.interface.top_k} likeliest classes alone; all "
+                "probabilities need a file made without --top-k"
+            )
+        (answers,) = self._answers(images)
+        return _softmax(answers) if self.interface.logits else answers
+
+    def _answers(self, images: np.ndarray) -> list[np.ndarray]:
+        """Each output for all images, ``(images, …)``."""
         images = np.asarray(images)
         shape = tuple(map(int, self._input["shape"][1:]))
         if images.dtype != np.uint8 or images.shape[1:] != shape:
@@ -80,11 +105,20 @@ class Classifier:
                 f"Expected uint8 images of (images, {', '.join(map(str, shape))}). "
                 f"Received: {images.dtype} {images.shape}"
             )
-        answers = np.empty((len(images), int(self._output["shape"][1])), "float32")
-        for image, answer in zip(images, answers):
-            self._interpreter.set_tensor(self._input["index"], image[np.newaxis].astype("float32"))
+        batch = self.interface.batch
+        answers = [
+            np.empty((len(images), int(output["shape"][1])), output["dtype"])
+            for output in self._outputs
+        ]
+        for start in range(0, len(images), batch):
+            given = images[start : start + batch]
+            # A batch is always full: the last image again where there are no more.
+            whole = given[np.minimum(np.arange(batch), len(given) - 1)]
+            self._interpreter.set_tensor(self._input["index"], self.interface.as_input(whole))
             self._interpreter.invoke()
-            answer[:] = self._interpreter.get_tensor(self._output["index"])[0]
+            for output, answer in zip(self._outputs, answers):
+                computed = self._interpreter.get_tensor(output["index"])
+                answer[start : start + batch] = computed[: len(given)]
         return answers
 
     def _fitted(self, image: Image) -> np.ndarray:
@@ -97,13 +131,20 @@ class Classifier:
             )
         return fit_image(image, self.contract)
 
-    def _check_contract(self, path: Path) -> None:
+    def _check_contract(self) -> None:
         contract = self.contract
         shape = (contract.height, contract.width, contract.channels)
         takes = tuple(map(int, self._input["shape"][1:]))
-        classes = int(self._output["shape"][1])
-        if shape != takes or len(contract.labels) not in (0, classes):
+        classes = int(self._outputs[0]["shape"][1])
+        labels = len(contract.labels)
+        fits = labels >= classes if self.interface.top_k else labels == classes
+        if shape != takes or (labels and not fits):
             raise ValueError(
-                f"The contract in {path} is of another model: it tells of {shape} and "
-                f"{len(contract.labels)} labels, the graph takes {takes} and has {classes} classes"
+                f"The contract in {self._path} is of another model: it tells of {shape} and "
+                f"{labels} labels, the graph takes {takes} and has {classes} classes"
             )
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)

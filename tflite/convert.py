@@ -16,6 +16,8 @@ from keras_resnet.classifier import ImageClassifier, load_model
 from keras_resnet.contract import Contract
 from keras_resnet.deployable import deployable
 from keras_resnet.quiet import quiet
+from tflite.ends import with_interface
+from tflite.interface import UNIVERSAL, Interface
 from tflite.metadata import attach_contract
 from tflite.quantization.budget import Budget
 from tflite.quantize import TABLE, Graph, Made
@@ -31,13 +33,14 @@ def convert(
     calibration: Iterable[np.ndarray] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     budget: Budget = Budget(),
+    interface: Interface = UNIVERSAL,
 ) -> dict[str, Path]:
     """Writes ``out/model_<kind>.tflite`` for each kind.
 
     Each file takes float32 ``(1, height, width, channels)`` raw pixels 0–255 and answers
-    float32 ``(1, classes)`` probabilities, with the contract and the labels inside. Mixed
-    precision models are rebuilt in float32 first. A file is complete or not there: it is
-    written beside its place and renamed.
+    float32 ``(1, classes)`` probabilities unless ``interface`` says otherwise, with the
+    contract and the labels inside. Mixed precision models are rebuilt in float32 first. A file
+    is complete or not there: it is written beside its place and renamed.
 
     Args:
         model: A model with a contract of fixed height and width, or its ``.keras`` file.
@@ -49,14 +52,15 @@ def convert(
         progress: Called with ``(kind, steps done, steps in all)``.
         budget: What the mixed kind may cost. Beside it, ``model_mixed.png`` and ``.json`` show
             what could have been chosen.
+        interface: What the files take and answer. Accuracy does not depend on it.
 
     Returns:
         The path of each kind.
 
     Raises:
         ValueError: A kind is unknown, int8 has no calibration images, images do not fit, the
-            model takes any size, the model file is not readable, or TFLite cannot express
-            the model.
+            model takes any size, the model file is not readable, TFLite cannot express
+            the model, or the model cannot have that interface.
     """
     _check_kinds(kinds)
     images = [] if calibration is None else list(calibration)
@@ -74,14 +78,17 @@ def convert(
     with tempfile.TemporaryDirectory() as folder:
         contract = save_for_device(model, Path(folder))
         graph = Graph(Path(folder), images, budget)
+        if interface != UNIVERSAL:  # what cannot be is said before anything takes time
+            _with_ends("float32", _make("float32", graph, _silent).model, interface)
         for kind in kinds:
             report = partial(progress, kind) if progress else _silent
             report(0, 1)
             paths[kind] = out / f"model_{kind}.tflite"
             made = _make(kind, graph, report)
+            file = _with_ends(kind, made.model, interface)
             for suffix, content in made.beside.items():
                 _write(paths[kind].with_suffix(suffix), content)
-            _write(paths[kind], attach_contract(made.model, contract))
+            _write(paths[kind], attach_contract(file, contract, interface))
             report(1, 1)
     return paths
 
@@ -143,6 +150,15 @@ def _make(kind: str, graph: Graph, report: Callable[[int, int], None]) -> Made:
     except Exception as error:  # the converter raises its own types and bare Exception
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"TFLite cannot make {kind} of this model: {reason}") from error
+
+
+def _with_ends(kind: str, model: bytes, interface: Interface) -> bytes:
+    try:
+        with quiet():
+            return with_interface(model, interface)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{kind} cannot be {interface}: {reason}") from error
 
 
 def _write(path: Path, data: bytes) -> None:

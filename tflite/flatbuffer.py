@@ -1,4 +1,4 @@
-"""Adding to a finished .tflite file, without packing it anew.
+"""A .tflite file's bytes: added to without packing them anew, or unpacked and packed again.
 
 A flatbuffer's offsets are relative, and all but those to a table's layout point forward. So a
 new root table can stand before the old file and point into it, and a new name can stand behind
@@ -8,17 +8,134 @@ it. Not a byte of the weights moves against its alignment, and a file of 100 MB 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flatbuffers
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers.table import Table
+
+from tflite.graph import OPERATIONS
 
 IDENTIFIER = b"TFL3"
 ALIGNMENT = 16  # of every buffer: "force_align: 16" in TFLite's schema.fbs
 # The fields of the table Model there, by slot; all but the first are offsets.
 VERSION, BUFFERS, METADATA, FIELDS = 0, 4, 6, 10
 OFFSET = 1  # a field of the table Buffer, by slot
+
+
+class AlignedBuffer(schema.BufferT):
+    """Aligned as kernels and memory maps demand, which the generated class does not do."""
+
+    def Pack(self, builder: flatbuffers.Builder) -> int:
+        if self.data is None:
+            return super().Pack(builder)
+        vector = _bytes_vector(builder, np.frombuffer(self.data, "uint8").tobytes())
+        schema.BufferStart(builder)
+        schema.BufferAddData(builder, vector)
+        return schema.BufferEnd(builder)
+
+
+def unpack(model: bytes) -> Any:
+    """The file as the schema's own plain objects, every weight in its buffer: a ``ModelT``."""
+    file = schema.ModelT.InitFromPackedBuf(model, 0)
+    buffers = []
+    for old in file.buffers:
+        buffer = AlignedBuffer()
+        buffer.data = old.data
+        if old.offset > 1:  # behind the flatbuffer: see _with_moved_places
+            buffer.data = np.frombuffer(model, "uint8", old.size, old.offset)
+        buffers.append(buffer)
+    file.buffers = buffers
+    return file
+
+
+def pack(file: Any) -> bytes:
+    """The reverse of ``unpack``; the same objects give the same bytes."""
+    size = sum(0 if buffer.data is None else len(buffer.data) for buffer in file.buffers)
+    builder = flatbuffers.Builder(size + 65536)
+    builder.Finish(file.Pack(builder), file_identifier=IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def operation_code(file: Any, name: str, version: int) -> int:
+    """The place of an operation among a ``ModelT``'s codes, where it is put if need be."""
+    builtin = getattr(schema.BuiltinOperator, name)
+    for i, code in enumerate(file.operatorCodes):
+        if code.builtinCode == builtin:
+            code.version = max(code.version, version)
+            return i
+    code = schema.OperatorCodeT()
+    code.builtinCode = builtin
+    # Runtimes from before there were 128 operations read this field.
+    code.deprecatedBuiltinCode = min(builtin, 127)
+    code.version = version
+    file.operatorCodes.append(code)
+    return len(file.operatorCodes) - 1
+
+
+def operation_name(file: Any, op: Any) -> str:
+    """Such as ``"CONV_2D"``; empty where this package does not know it."""
+    code = file.operatorCodes[op.opcodeIndex]
+    return OPERATIONS.get(max(code.builtinCode, code.deprecatedBuiltinCode), "")
+
+
+def is_constant(file: Any, tensor: int) -> bool:
+    """Whether a tensor's values stand in the file."""
+    data = file.buffers[file.subgraphs[0].tensors[int(tensor)].buffer].data
+    return data is not None and len(data) > 0
+
+
+def add_tensor(file: Any, name: str, shape: Sequence[int], dtype: str) -> int:
+    """A new tensor without values; returns its number."""
+    tensor = schema.TensorT()
+    tensor.name = name
+    tensor.shape = np.array(shape, "int32")
+    tensor.type = getattr(schema.TensorType, dtype.upper())
+    tensor.buffer = 0  # by convention the empty one
+    file.subgraphs[0].tensors.append(tensor)
+    return len(file.subgraphs[0].tensors) - 1
+
+
+def add_constant(file: Any, name: str, values: np.ndarray) -> int:
+    """A new tensor with values; returns its number."""
+    tensor = add_tensor(file, name, values.shape, str(values.dtype))
+    set_constant(file, tensor, values)
+    return tensor
+
+
+def set_constant(file: Any, tensor: int, values: np.ndarray) -> None:
+    """Other values of the same shape and type, in a buffer of its own: several may share one."""
+    buffer = AlignedBuffer()
+    buffer.data = values.tobytes()
+    file.buffers.append(buffer)
+    file.subgraphs[0].tensors[tensor].buffer = len(file.buffers) - 1
+
+
+def drop_unused(file: Any) -> None:
+    """Takes out operations whose answers nobody takes, and tensors and values likewise."""
+    graph = file.subgraphs[0]
+    count = 0
+    while count != len(graph.operators):
+        count = len(graph.operators)
+        taken = {int(i) for op in graph.operators for i in op.inputs} | set(map(int, graph.outputs))
+        graph.operators = [op for op in graph.operators if taken & set(map(int, op.outputs))]
+    used = {int(i) for op in graph.operators for i in (*op.inputs, *op.outputs) if i >= 0}
+    kept = sorted(used | set(map(int, (*graph.inputs, *graph.outputs))))
+    number = {old: new for new, old in enumerate(kept)} | {-1: -1}
+    for part in (graph, *graph.operators):
+        part.inputs = [number[int(i)] for i in part.inputs]
+        part.outputs = [number[int(i)] for i in part.outputs]
+    graph.tensors = [graph.tensors[i] for i in kept]
+    for signature in file.signatureDefs:
+        for entry in (*signature.inputs, *signature.outputs):
+            entry.tensorIndex = number[entry.tensorIndex]
+    filled = {tensor.buffer for subgraph in file.subgraphs for tensor in subgraph.tensors}
+    filled |= {entry.buffer for entry in file.metadata or ()}
+    for i, buffer in enumerate(file.buffers):
+        if i not in filled:
+            buffer.data = None
 
 
 def with_metadata(model: bytes, name: str, content: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -15,6 +16,8 @@ import numpy as np
 from keras_resnet.contract import Contract
 from keras_resnet.preprocessing import fit_image
 from tflite.classifier import Classifier
+from tflite.interface import UNIVERSAL
+from tflite.interpreter import require_universal
 
 COUNT = 8
 # Of a probability quantized to 8 bits.
@@ -49,14 +52,17 @@ def golden(
         progress: Called with ``(files done, files in all)``.
 
     Raises:
-        ValueError: There are no images, an image does not fit, or a file is not readable.
+        ValueError: There are no images, an image does not fit, or a file is not readable or has
+            other ends than those that the other machines are asked by.
     """
     if not len(images):
         raise ValueError("There are no images for the golden inputs. Pass a few of the test images")
     stacked = np.stack(images)
     answers = {}
     for done, (kind, path) in enumerate(files.items(), 1):
-        answers[kind] = Classifier(path).probabilities(stacked)
+        classifier = Classifier(path)
+        require_universal(path, classifier.interface)
+        answers[kind] = classifier.probabilities(stacked)
         if progress:
             progress(done, len(files))
     return Golden(stacked, answers)
@@ -81,8 +87,8 @@ def write_golden(
 ) -> int:
     """Writes a zip archive that a test on any device can read without NumPy.
 
-    In it, for each image, ``<number>.input.bin`` is what goes into the model's input tensor,
-    float32 in the device's usual byte order (little), and ``<number>.output.bin`` what must come
+    In it, for each image, ``<number>.input.bin`` is what goes into the model's input tensor, in
+    its type and the device's usual byte order (little), and ``<number>.output.bin`` what must come
     out; ``golden.json`` tells shapes, labels and the tolerance.
 
     Args:
@@ -94,16 +100,23 @@ def write_golden(
         The number of images.
 
     Raises:
-        ValueError: There are no images, one does not fit, or the file is not readable.
+        ValueError: There are no images, one does not fit, or the file is not readable or
+            answers other than probabilities of one image.
     """
     classifier = Classifier(model)
+    interface = classifier.interface
+    if dataclasses.replace(interface, io="float32") != UNIVERSAL:
+        raise ValueError(
+            f"A golden output is all probabilities of one image, and {model} is from {interface}: "
+            "convert without --batch, --logits and --top-k"
+        )
     pictures = list(images)
     if not pictures:
         raise ValueError("There are no images to keep. Pass some that are fitted to the model.")
     answers = classifier.probabilities(np.stack(pictures))
     told = {
         "model": Path(model).name,
-        "input": {"dtype": "float32", "shape": [1, *pictures[0].shape]},
+        "input": {"dtype": interface.io, "shape": [1, *pictures[0].shape]},
         "output": {"dtype": "float32", "shape": [1, answers.shape[1]]},
         "tolerance": TOLERANCE,
         "top1": [int(answer.argmax()) for answer in answers],
@@ -113,7 +126,9 @@ def write_golden(
     with zipfile.ZipFile(content, "w") as archive:
         _add(archive, "golden.json", json.dumps(told, indent=1, ensure_ascii=False).encode())
         for number, (picture, answer) in enumerate(zip(pictures, answers)):
-            _add(archive, f"{number:04}.input.bin", picture.astype("<f4").tobytes())
+            pixels = interface.as_input(picture)
+            little = pixels.astype(pixels.dtype.newbyteorder("<"))
+            _add(archive, f"{number:04}.input.bin", little.tobytes())
             _add(archive, f"{number:04}.output.bin", answer.astype("<f4").tobytes())
     out = Path(out)
     partial = out.with_name(f"{out.name}.partial")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from keras_resnet.quiet import quiet
 from tflite.apart import ensure_sound
+from tflite.interface import UNIVERSAL, Interface, interface_of
 
 
 def open_interpreter(path: str | os.PathLike[str], threads: int) -> Interpreter:
@@ -17,11 +19,31 @@ def open_interpreter(path: str | os.PathLike[str], threads: int) -> Interpreter:
 
     Args:
         path: A .tflite file of one image in, one row of probabilities out, both float32, as
-            ``tflite.convert`` writes.
+            ``tflite.convert`` writes by default.
         threads: Number of CPU threads.
 
     Raises:
-        ValueError: The file is missing, damaged, no TFLite model, or not of that shape.
+        ValueError: The file is missing, damaged, no TFLite model, or has other ends.
+    """
+    interpreter, interface = open_classifier(path, threads)
+    require_universal(path, interface)
+    return interpreter
+
+
+def require_universal(path: str | os.PathLike[str], interface: Interface) -> None:
+    """Raises ValueError where a file has other ends than those that every runtime takes."""
+    if interface != UNIVERSAL:
+        raise ValueError(
+            f"{path} is from {interface}; this needs {UNIVERSAL}: "
+            "convert without --io, --batch, --logits and --top-k"
+        )
+
+
+def open_classifier(path: str | os.PathLike[str], threads: int) -> tuple[Interpreter, Interface]:
+    """The same for a file with any of the ends that ``tflite.convert`` writes, and these.
+
+    Raises:
+        ValueError: The file is missing, damaged, no TFLite model, or has ends of another sort.
     """
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise ValueError(f"threads must be an integer of at least 1. Received: {threads!r}")
@@ -39,8 +61,10 @@ def open_interpreter(path: str | os.PathLike[str], threads: int) -> Interpreter:
     if failure:
         reason = str(failure).strip().splitlines()[0]
         raise ValueError(f"{path} is damaged, or needs another runtime: {reason}") from failure
-    _check_is_classifier(path, interpreter)
-    return interpreter
+    interface = interface_of(interpreter.get_input_details(), interpreter.get_output_details())
+    if interface is None:
+        _refuse_ends(path, interpreter)
+    return interpreter, interface
 
 
 def check_runs(path: Path) -> None:
@@ -60,18 +84,13 @@ def check_is_tflite(path: Path) -> None:
             raise ValueError(f"{path} is not a TFLite model: bytes 5–8 are not TFL3")
 
 
-def _check_is_classifier(path: Path, interpreter: Interpreter) -> None:
+def _refuse_ends(path: Path, interpreter: Interpreter) -> NoReturn:
     def described(details: list[dict]) -> str:
         return ", ".join(f"{np.dtype(d['dtype'])} {tuple(map(int, d['shape']))}" for d in details)
 
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-    tensors = [*inputs, *outputs]
-    if (
-        [len(d["shape"]) for d in tensors] != [4, 2]
-        or any(d["dtype"] != np.float32 for d in tensors)
-        or any(d["shape"][0] != 1 for d in tensors)
-    ):
-        raise ValueError(
-            f"{path} must take float32 (1, height, width, channels) and answer float32 "
-            f"(1, classes). Received: {described(inputs)} to {described(outputs)}"
-        )
+    raise ValueError(
+        f"{path} must take images (batch, height, width, channels), float32 or raw pixels of 8 "
+        "bits, and answer float32 (batch, classes). "
+        f"Received: {described(inputs)} to {described(outputs)}"
+    )

@@ -18,10 +18,10 @@ from keras_resnet import __version__
 from keras_resnet.contract import Contract
 from tflite.apart import trust
 from tflite.flatbuffer import with_metadata, with_names
+from tflite.interface import IMAGE, UNIVERSAL, Interface
 from tflite.metadata_schema import model_metadata
 
 METADATA = "TFLITE_METADATA"
-INPUT, OUTPUT = "image", "probabilities"
 CONTRACT = "contract.json"
 LABELS = "labels.txt"
 
@@ -29,22 +29,23 @@ LABELS = "labels.txt"
 MAX_CONTRACT_BYTES = 10_000_000
 
 
-def attach_contract(model: bytes, contract: Contract) -> bytes:
+def attach_contract(model: bytes, contract: Contract, interface: Interface = UNIVERSAL) -> bytes:
     """Adds model metadata, the contract, and the labels where they are known.
 
-    The tensors and the signature are named ``image`` and ``probabilities``. This comes last:
-    ai-edge-quantizer drops whatever is appended.
+    The tensors and the signature are named ``image`` and ``probabilities``, or as the interface
+    names its outputs. This comes last: ai-edge-quantizer drops whatever is appended.
 
     Args:
         model: A TFLite flatbuffer with nothing appended.
         contract: That of the model in it.
+        interface: What the model takes and answers.
 
     Returns:
         The whole file; the same arguments give the same bytes.
     """
     labels = LABELS if contract.labels else None
-    metadata = model_metadata(contract, labels, __version__, INPUT, OUTPUT)
-    named = with_names(model, {0: INPUT}, {0: OUTPUT})
+    metadata = model_metadata(contract, labels, __version__, interface)
+    named = with_names(model, {0: IMAGE}, dict(enumerate(interface.outputs)))
     file = io.BytesIO(with_metadata(named, METADATA, metadata))
     with zipfile.ZipFile(file, "a") as archive:
         _add(archive, CONTRACT, json.dumps(contract.to_dict(), indent=1, ensure_ascii=False))

@@ -13,6 +13,7 @@ import flatbuffers
 
 from keras_resnet.contract import Contract
 from tflite.flatbuffer import offset_vector
+from tflite.interface import CLASSES, IMAGE, LOGITS, PROBABILITIES, SHIFTS, Interface
 
 IDENTIFIER = b"M001"
 # The least that parsers need to know: nothing here is newer than the schema's first release.
@@ -20,11 +21,11 @@ MIN_PARSER_VERSION = "1.0.0"
 COLOR_SPACES = {"rgb": 1, "grayscale": 2, "raw": 0}  # enum ColorSpaceType
 FEATURE_PROPERTIES, IMAGE_PROPERTIES = 1, 2  # union ContentProperties
 NORMALIZATION_OPTIONS = 1  # union ProcessUnitOptions
-TENSOR_AXIS_LABELS = 2  # enum AssociatedFileType
+TENSOR_AXIS_LABELS, TENSOR_VALUE_LABELS = 2, 3  # enum AssociatedFileType
 
 
 def model_metadata(
-    contract: Contract, labels_file: str | None, version: str, input_name: str, output_name: str
+    contract: Contract, labels_file: str | None, version: str, interface: Interface
 ) -> bytes:
     """The table ModelMetadata of an image classifier that takes raw pixels.
 
@@ -32,39 +33,32 @@ def model_metadata(
         contract: What the model expects of an image.
         labels_file: Name of the file of labels behind the model; ``None`` without one.
         version: Of the program that made the model.
-        input_name: Name of the input tensor.
-        output_name: Name of the output tensor.
+        interface: What the model takes and answers.
     """
     builder = flatbuffers.Builder(2048)
     size = f"{contract.height} × {contract.width}"
     color = {"rgb": "RGB", "grayscale": "grayscale"}.get(
         contract.color, f"{contract.channels}-channel"
     )
+    low = SHIFTS[interface.io]
     image = _table(
         builder,
-        (0, _string(builder, input_name)),
-        (1, _string(builder, f"{color} image of {size} raw pixels, 0–255.")),
+        (0, _string(builder, IMAGE)),
+        (1, _string(builder, _pixels(f"{color} image of {size}", interface))),
         (3, _image_content(builder, contract)),
         (4, offset_vector(builder, [_raw_pixels(builder)])),
-        (5, _range(builder, 0.0, 255.0)),
+        (5, _range(builder, low, low + 255)),
     )
-    files = [] if labels_file is None else [_labels(builder, labels_file)]
-    answer = _table(
-        builder,
-        (0, _string(builder, output_name)),
-        (1, _string(builder, "One probability a class; they sum to 1.")),
-        (3, _feature_content(builder)),
-        (5, _range(builder, 0.0, 1.0)),
-        (6, offset_vector(builder, files)),
-    )
+    answers = [_answer(builder, name, interface, labels_file) for name in interface.outputs]
     graph = _table(
         builder,
         (2, offset_vector(builder, [image])),
-        (3, offset_vector(builder, [answer])),
+        (3, offset_vector(builder, answers)),
     )
+    inside = "normalization is" if interface.logits else "normalization and softmax are"
     description = (
         f"Residual network that classifies {color} images of {size} pixels. Takes raw pixels "
-        "0–255: normalization and softmax are inside. Made by keras-resnet."
+        f"0–255: {inside} inside. Made by keras-resnet."
     )
     root = _table(
         builder,
@@ -76,6 +70,39 @@ def model_metadata(
     )
     builder.Finish(root, file_identifier=IDENTIFIER)
     return bytes(builder.Output())
+
+
+def _pixels(image: str, interface: Interface) -> str:
+    several = "" if interface.batch == 1 else f", {interface.batch} at a time"
+    if interface.io == "int8":
+        return f"{image} raw pixels 0–255 minus 128{several}."
+    return f"{image} raw pixels, 0–255{several}."
+
+
+def _answer(
+    builder: flatbuffers.Builder, name: str, interface: Interface, labels_file: str | None
+) -> int:
+    """The table TensorMetadata of one output."""
+    description = {
+        LOGITS: "One logit a class; softmax makes them probabilities.",
+        CLASSES: f"Numbers of the {interface.top_k} likeliest classes, the likeliest first.",
+        PROBABILITIES: f"Probabilities of the {interface.top_k} likeliest classes, falling."
+        if interface.top_k
+        else "One probability a class; they sum to 1.",
+    }[name]
+    # Labels stand with the tensor that tells classes: by place, or by number.
+    kind = TENSOR_VALUE_LABELS if interface.top_k else TENSOR_AXIS_LABELS
+    labeled = labels_file is not None and (name == CLASSES or not interface.top_k)
+    files = [_labels(builder, labels_file, kind)] if labels_file is not None and labeled else []
+    fields = [
+        (0, _string(builder, name)),
+        (1, _string(builder, description)),
+        (3, _feature_content(builder)),
+    ]
+    if name == PROBABILITIES:
+        fields.append((5, _range(builder, 0.0, 1.0)))
+    fields.append((6, offset_vector(builder, files)))
+    return _table(builder, *fields)
 
 
 def _image_content(builder: flatbuffers.Builder, contract: Contract) -> int:
@@ -91,7 +118,7 @@ def _feature_content(builder: flatbuffers.Builder) -> int:
 
 
 def _raw_pixels(builder: flatbuffers.Builder) -> int:
-    """The ProcessUnit that leaves pixels as they are."""
+    """The ProcessUnit that leaves pixels as they are, of whatever type: grids tell of integers."""
     # One value, not one a channel: MediaPipe refuses those.
     options = _table(builder, (0, _floats(builder, [0.0])), (1, _floats(builder, [1.0])))
     return _union(builder, NORMALIZATION_OPTIONS, options)
@@ -102,13 +129,13 @@ def _range(builder: flatbuffers.Builder, low: float, high: float) -> int:
     return _table(builder, (0, _floats(builder, [high])), (1, _floats(builder, [low])))
 
 
-def _labels(builder: flatbuffers.Builder, name: str) -> int:
+def _labels(builder: flatbuffers.Builder, name: str, kind: int) -> int:
     text = _string(builder, name)
     description = _string(builder, "One label a line, in the order of the classes.")
     builder.StartObject(5)
     builder.PrependUOffsetTRelativeSlot(0, text, 0)
     builder.PrependUOffsetTRelativeSlot(1, description, 0)
-    builder.PrependInt8Slot(2, TENSOR_AXIS_LABELS, 0)
+    builder.PrependInt8Slot(2, kind, 0)
     return builder.EndObject()
 
 

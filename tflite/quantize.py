@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from tflite.normalization import fold_scale
 from tflite.quantization.budget import Budget
 
 # Measured: docs/quantization.md.
@@ -42,7 +43,7 @@ class Graph:
 
     @cached_property
     def float32(self) -> bytes:
-        """The unquantized file, which some kinds start from."""
+        """The unquantized network as converted, which the other kinds start from."""
         return self.converter().convert()
 
     def converter(self) -> Any:
@@ -68,7 +69,7 @@ class Made:
 
 def float32(graph: Graph, progress: Progress) -> Made:
     """Nothing quantized."""
-    return Made(graph.float32)
+    return Made(fold_scale(graph.float32))
 
 
 def float16(graph: Graph, progress: Progress) -> Made:
@@ -78,14 +79,16 @@ def float16(graph: Graph, progress: Progress) -> Made:
     converter = graph.converter()
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.target_spec.supported_types = [tf.float16]
-    return Made(converter.convert())
+    return Made(fold_scale(converter.convert()))
 
 
 def dynamic(graph: Graph, progress: Progress) -> Made:
     """Weights in int8 per channel; activations quantized as they are computed."""
     from ai_edge_quantizer import quantizer, recipe
 
-    quantized = quantizer.Quantizer(graph.float32, recipe.dynamic_wi8_afp32()).quantize()
+    quantized = quantizer.Quantizer(
+        fold_scale(graph.float32), recipe.dynamic_wi8_afp32()
+    ).quantize()
     return Made(bytes(quantized.quantized_model))
 
 

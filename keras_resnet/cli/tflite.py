@@ -39,6 +39,10 @@ def convert(
     calibration: Annotated[int, arg(metavar="N")] = CALIBRATION,
     max_drop: PointsOption = None,
     max_latency: Annotated[float | None, arg(metavar="MS")] = None,
+    io: Annotated[Literal["float32", "uint8", "int8"], arg(metavar="TYPE")] = "float32",
+    batch: Annotated[int, arg(metavar="N")] = 1,
+    logits: bool = False,
+    top_k: Annotated[int | None, arg(metavar="K")] = None,
     data: DataOption = None,
     data_dir: FolderOption = None,
     out: FolderOption = None,
@@ -53,13 +57,18 @@ def convert(
         calibration: Number of training images that int8, int16x8 and mixed are calibrated with.
         max_drop: For mixed, percent of calibration images that may get another answer.
         max_latency: For mixed, milliseconds an image may take on one thread here.
+        io: What the files take: float32 or uint8 pixels 0-255, or int8, pixels minus 128.
+        batch: How many images the files take at a time.
+        logits: Leave the softmax out.
+        top_k: Answer the numbers of the K likeliest classes and their probabilities.
         data: Other images than the run's: digits, tfds:NAME or folder:PATH.
         data_dir: Where tensorflow-datasets keeps its data.
         out: Folder for the files; tflite in the run by default.
         json: Print a JSON object of paths and sizes.
     """
     budget = {"max_drop": max_drop, "max_latency": max_latency}
-    files = run_conversion(locate(run), kinds, calibration, data, data_dir, out, budget)
+    ends = {"io": io, "batch": batch, "logits": logits, "top_k": top_k}
+    files = run_conversion(locate(run), kinds, calibration, data, data_dir, out, budget, ends)
     sizes = {kind: path.stat().st_size for kind, path in files.items()}
     if json:
         show_json({kind: {"path": str(files[kind]), "bytes": sizes[kind]} for kind in files})
@@ -301,15 +310,18 @@ def run_conversion(
     data_dir: Path | None = None,
     out: Path | None = None,
     budget: dict[str, float | None] | None = None,
+    ends: dict[str, Any] | None = None,
 ) -> dict[str, Path]:
     from keras_resnet.classifier import load_model
     from tflite.convert import USUAL_KINDS, convert
+    from tflite.interface import Interface
     from tflite.quantization.budget import Budget
     from tflite.quantize import TABLE
     from training.data.pipeline import images
 
     if calibration < 1:
         raise ValueError(f"--calibration must be at least 1. Received: {calibration}")
+    interface = Interface(**(ends or {}))
     kinds = kinds or USUAL_KINDS
     pictures = None
     model = load_model(run.model_file)
@@ -322,7 +334,8 @@ def run_conversion(
             bar(100 * kinds.index(kind) + 100 * done // total, 100 * len(kinds))
 
         given = {key: value for key, value in (budget or {}).items() if value is not None}
-        return convert(model, out or run.tflite, kinds, pictures, report, Budget(**given))
+        folder = out or run.tflite
+        return convert(model, folder, kinds, pictures, report, Budget(**given), interface)
 
 
 def run_verification(

@@ -14,6 +14,7 @@ from keras_resnet.preprocessing import load_image
 from tflite.classifier import Classifier
 from tflite.convert import USUAL_KINDS, convert
 from tflite.flatbuffer import with_metadata
+from tflite.interface import Interface
 from tflite.metadata import attach_contract, read_contract
 
 CIFAR10 = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "lorry")
@@ -170,28 +171,61 @@ def test_it_costs_little(files):
     assert len(plain.buffers[ours.buffer].data) < 1000
 
 
-def test_mediapipe_answers_as_we_do(test_data, tmp_path):
-    """Photographs already at the model's size: MediaPipe resizes by a rule of its own."""
-    mediapipe = pytest.importorskip("mediapipe")
-    from mediapipe.tasks.python import BaseOptions, vision
-
+@pytest.fixture(scope="module")
+def photographed(test_data):
+    """A network of real weights, and photographs already at its size."""
     model = ResNet8(weights=test_data / "checkpoints/mlperf-tiny/pretrainedResnet.h5")
     model.contract = model.contract.replace(labels=CIFAR10)
     photographs = sorted((test_data / "flowers/val").glob("*/*.jpg"))[::10]
-    images = [load_image(photograph, model.contract) for photograph in photographs]
-    for path in convert(model, tmp_path, calibration=images).values():
-        options = vision.ImageClassifierOptions(BaseOptions(model_asset_path=str(path)))
+    return model, [load_image(photograph, model.contract) for photograph in photographs]
+
+
+def mediapipe_answers(path, images):
+    """Of each image the score of each name; MediaPipe resizes none of them."""
+    mediapipe = pytest.importorskip("mediapipe")
+    from mediapipe.tasks.python import BaseOptions, vision
+
+    options = vision.ImageClassifierOptions(BaseOptions(model_asset_path=str(path)))
+    with vision.ImageClassifier.create_from_options(options) as classifier:
+        for image in images:
+            picture = mediapipe.Image(mediapipe.ImageFormat.SRGB, image)
+            (head,) = classifier.classify(picture).classifications
+            yield head.head_name, {c.category_name: c.score for c in head.categories}
+
+
+@pytest.mark.parametrize("io", ["float32", "uint8"])
+def test_mediapipe_answers_as_we_do(photographed, io, tmp_path):
+    pytest.importorskip("mediapipe")
+    model, images = photographed
+    files = convert(model, tmp_path, calibration=images, interface=Interface(io))
+    for path in files.values():
         ours = Classifier(path).probabilities(np.stack(images))
         seen = set()
-        with vision.ImageClassifier.create_from_options(options) as classifier:
-            for image, expected in zip(images, ours):
-                picture = mediapipe.Image(mediapipe.ImageFormat.SRGB, image)
-                (head,) = classifier.classify(picture).classifications
-                assert head.head_name == "probabilities"
-                answered = {c.category_name: c.score for c in head.categories}
-                assert answered == pytest.approx(dict(zip(CIFAR10, expected)), abs=1e-6)
-                seen.add(head.categories[0].category_name)
+        for (head, answered), expected in zip(mediapipe_answers(path, images), ours):
+            assert head == "probabilities"
+            assert answered == pytest.approx(dict(zip(CIFAR10, expected)), abs=1e-6)
+            seen.add(max(answered, key=answered.__getitem__))
         assert len(seen) > 1
+
+
+@pytest.mark.parametrize(
+    ("interface", "told"),
+    [
+        (Interface("int8"), "int8"),
+        (Interface(batch=2), "dimensions 1 x height x width"),
+        (Interface(top_k=3), "output"),
+    ],
+    ids=str,
+)
+def test_mediapipe_refuses_the_ends_that_the_documentation_says_it_refuses(
+    photographed, interface, told, tmp_path
+):
+    pytest.importorskip("mediapipe")
+    model, images = photographed
+    path = convert(model, tmp_path, ["float32"], interface=interface)["float32"]
+    with pytest.raises((RuntimeError, ValueError)) as refused:
+        list(mediapipe_answers(path, images[:1]))
+    assert told in str(refused.value).lower()
 
 
 def test_weights_behind_the_flatbuffer_are_found_again(tmp_path):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tflite.flatbuffer import AlignedBuffer, operation_code, pack
 from tflite.quantization.calibrate import Quantized, keeps_float_weights
 from tflite.quantization.grid import Grid
 from tflite.quantization.network import WEIGHTED, Network, Operation
@@ -17,7 +17,6 @@ from tflite.quantization.network import WEIGHTED, Network, Operation
 INT8_VERSIONS = {"CONV_2D": 3, "FULLY_CONNECTED": 4, "DEQUANTIZE": 2, "QUANTIZE": 1}
 DEFAULT_INT8_VERSION = 2
 HYBRID_PER_CHANNEL_VERSION = 12
-ALIGNMENT = 16
 
 _TYPES = {
     np.dtype("float32"): schema.TensorType.FLOAT32,
@@ -41,22 +40,6 @@ def write_network(network: Network, quantized: Quantized, in_float: frozenset[in
     return writer.finish()
 
 
-class _Buffer(schema.BufferT):
-    """Aligned as kernels and memory maps demand, which the generated class does not do."""
-
-    def Pack(self, builder: flatbuffers.Builder) -> int:
-        if self.data is None:
-            return super().Pack(builder)
-        data = np.frombuffer(self.data, "uint8")
-        builder.StartVector(1, len(data), ALIGNMENT)
-        builder.head -= len(data)
-        builder.Bytes[builder.head : builder.head + len(data)] = data.tobytes()
-        vector = builder.EndVector()
-        schema.BufferStart(builder)
-        schema.BufferAddData(builder, vector)
-        return schema.BufferEnd(builder)
-
-
 class _Writer:
     """Collects tensors and operations, each tensor in the types in which it is needed."""
 
@@ -67,7 +50,7 @@ class _Writer:
         self.file.version = 3
         self.file.description = "keras-resnet"
         self.file.operatorCodes = []
-        self.file.buffers = [_Buffer()]  # by convention the first one is empty
+        self.file.buffers = [AlignedBuffer()]  # by convention the first one is empty
         self.file.metadata = []
         self.graph = schema.SubGraphT()
         self.graph.name = "main"
@@ -117,9 +100,7 @@ class _Writer:
         signature.outputs = [_tensor_map(answered, answer)]
         signature.subgraphIndex = 0
         self.file.signatureDefs = [signature]
-        builder = flatbuffers.Builder(1024)
-        builder.Finish(self.file.Pack(builder), file_identifier=b"TFL3")
-        return bytes(builder.Output())
+        return pack(self.file)
 
     def _float(self, tensor: int) -> int:
         """The tensor in float32 (or, for axes and paddings, as it is), made where it is not."""
@@ -160,7 +141,7 @@ class _Writer:
     def _constant(
         self, tensor: int, values: np.ndarray, scales: np.ndarray | Grid | None = None
     ) -> int:
-        buffer = _Buffer()
+        buffer = AlignedBuffer()
         buffer.data = np.ascontiguousarray(values).tobytes()
         self.file.buffers.append(buffer)
         number = self._tensor(tensor, str(values.dtype), scales)
@@ -188,26 +169,13 @@ class _Writer:
         self, name: str, version: int, inputs: list[int], output: int, options: Any
     ) -> None:
         made = schema.OperatorT()
-        made.opcodeIndex = self._code(getattr(schema.BuiltinOperator, name), version)
+        made.opcodeIndex = operation_code(self.file, name, version)
         made.inputs, made.outputs = inputs, [output]
         if options is not None:
             made.builtinOptions = options
             kind = type(options).__name__.removesuffix("T")
             made.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
         self.graph.operators.append(made)
-
-    def _code(self, builtin: int, version: int) -> int:
-        for i, code in enumerate(self.file.operatorCodes):
-            if code.builtinCode == builtin:
-                code.version = max(code.version, version)
-                return i
-        code = schema.OperatorCodeT()
-        code.builtinCode = builtin
-        # Runtimes from before there were 128 operations read this field.
-        code.deprecatedBuiltinCode = min(builtin, 127)
-        code.version = version
-        self.file.operatorCodes.append(code)
-        return len(self.file.operatorCodes) - 1
 
 
 def _quantization(quantization: np.ndarray | Grid) -> schema.QuantizationParametersT:
