@@ -235,6 +235,7 @@ def layers(
     /,
     kind: Annotated[str, arg(metavar="KIND")] = "int8",
     images: Annotated[int, arg(metavar="N")] = 20,
+    out: Annotated[Path | None, arg(metavar="FILE.svg|png")] = None,
     json: bool = False,
 ) -> None:
     """Tell behind which layer a quantized TFLite file errs, against the float32 file.
@@ -243,12 +244,24 @@ def layers(
         run: A run folder or a .keras file; the newest run by default.
         kind: Which file.
         images: How many test images.
+        out: Also draw it, into this .svg or .png file.
         json: Print JSON.
     """
-    from tflite.layers import layer_errors
+    from tflite.layers import layer_errors, plot
+    from training.run import written_whole
 
+    if out and out.suffix not in (".svg", ".png"):
+        raise ValueError(f"--out must end in .svg or .png. Received: {out}")
     pictures, files = test_images(run, images, ("float32", kind))
-    rows = [row.to_dict() for row in layer_errors(files["float32"], files[kind], pictures)]
+    errors = layer_errors(files["float32"], files[kind], pictures)
+    rows = [row.to_dict() for row in errors]
+    # For the report of the run.
+    locate(run).write(f"tflite/layers_{kind}.json", {"images": images, "layers": rows})
+    if out:
+        picture = plot(errors, f"{kind} against float32, {images} images", out.suffix[1:])
+        with written_whole(out) as beside:
+            beside.write_bytes(picture)
+        say(f"plot: {out}")
     if json:
         show_json(rows)
         return
