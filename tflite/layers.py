@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tflite.graph import Graph, read_graph
 from tflite.interpreter import check_is_tflite, check_runs
 
 COMPARED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "MEAN", "SOFTMAX")
+COLORS = dict(zip(COMPARED, ("#2563eb", "#0e7490", "#7c3aed", "#c2560c", "#64748b", "#be123c")))
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,56 @@ def _error(
         float(min(1.0, dot / both)) if both else 0.0,
         float(noise / count),
     )
+
+
+def plot(rows: Sequence[LayerError], title: str, format: str) -> bytes:
+    """The errors as a picture: the layers downwards, their error to the right of them.
+
+    Args:
+        rows: As ``layer_errors`` answers them.
+        title: What the picture is of.
+        format: ``"svg"`` or ``"png"``.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 1.4 + 0.2 * len(rows)), layout="constrained")
+    places = range(len(rows))
+    panels: tuple[tuple[str, list[float]], ...] = (
+        ("signal to noise, dB (more is better)", [_finite(r.signal_to_noise_db) for r in rows]),
+        ("1 − cosine", [1 - r.cosine for r in rows]),
+        ("mean squared error", [r.mean_squared_error for r in rows]),
+    )
+    all_axes = figure.subplots(1, 3, sharey=True)
+    for axes, (name, values) in zip(all_axes, panels):
+        axes.plot(values, places, "-", color="0.75", linewidth=1, zorder=1)
+        axes.scatter(values, places, s=16, color=[COLORS[row.operation] for row in rows], zorder=2)
+        axes.set_xlabel(name)
+        axes.grid(axis="x", color="0.9")
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in all_axes[1:]:
+        if any(value > 0 for value in axes.collections[0].get_offsets()[:, 0]):
+            axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter("")  # its numbers would lie over each other
+    all_axes[0].set_yticks(places, [row.layer for row in rows], fontsize=8, parse_math=False)
+    all_axes[0].set_ylim(len(rows) - 0.5, -0.5)
+    shown = [name for name in COLORS if name in {row.operation for row in rows}]
+    marks = [
+        matplotlib.lines.Line2D([], [], color=COLORS[name], marker="o", linestyle="", markersize=5)
+        for name in shown
+    ]
+    figure.legend(marks, shown, loc="outside lower center", ncols=len(shown), frameon=False)
+    figure.suptitle(title, parse_math=False)
+    file = io.BytesIO()
+    # The same rows give the same bytes.
+    metadata = {"Date": None} if format == "svg" else {"Software": None}
+    with matplotlib.rc_context({"svg.hashsalt": title}):
+        figure.savefig(file, format=format, dpi=150, metadata=metadata)
+    return file.getvalue()
+
+
+def _finite(decibels: float | None) -> float:
+    return math.nan if decibels is None else decibels
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def quickstart(
     verification = run_verification(*opened)
     latencies = {
         row["kind"]: row["median_ms"]
-        for row in run_benchmark(run, (1, 2), 50)
+        for row in run_benchmark(run, (1, 2), 50, 1)
         if row["threads"] == 1
     }
     page = write_report(run)

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from training.run import Run
 
 
+STARTS = 3  # of each file, for its loading time, first inference and memory
+
+
 @command
 def convert(
     run: Positional[RunArgument] = None,
@@ -158,33 +161,55 @@ def benchmark(
     /,
     threads: Annotated[tuple[int, ...], arg(metavar="N ...")] = (1, 2),
     rounds: Annotated[int, arg(metavar="N")] = 50,
+    starts: Annotated[int, arg(metavar="N")] = STARTS,
+    adb: bool = False,
+    benchmark_binary: Annotated[Path | None, arg(metavar="FILE")] = None,
     json: bool = False,
 ) -> None:
-    """Time the TFLite files on this CPU, in turn.
+    """Time the TFLite files in turn: on this CPU, or on a phone that adb knows.
+
+    load and first are the loading of a file and its first inference in a new process, memory is
+    what that process takes more. Operations one by one tells only TensorFlow's own program,
+    benchmark_model: on a phone, or here where --benchmark-binary names it without --adb.
 
     Args:
         run: A run folder or a .keras file; the newest run by default.
         threads: Numbers of CPU threads.
         rounds: Timed inferences for each file and number of threads.
+        starts: How often each file is started from nothing; not with a benchmark binary, which
+            starts each three times.
+        adb: On the connected phone, with the benchmark binary; ANDROID_SERIAL names one of several.
+        benchmark_binary: The official benchmark_model; without it, --adb tells where to find it.
         json: Print JSON.
     """
-    records = run_benchmark(locate(run), threads, rounds)
+    opened = locate(run)
+    if adb or benchmark_binary:
+        records = _run_benchmark_program(opened, benchmark_binary, adb, threads, rounds)
+    else:
+        records = run_benchmark(opened, threads, rounds, starts)
     if json:
         show_json(records)
         return
     show_table(
-        ("kind", "threads", "median", "p90", "size"),
+        ("kind", "threads", "median", "p90", "p95", "p99", "first", "load", "memory", "size"),
         [
             (
                 row["kind"],
                 str(row["threads"]),
-                f"{row['median_ms']:.2f} ms",
-                f"{row['p90_ms']:.2f} ms",
+                *(
+                    _milliseconds(row[f"{name}_ms"])
+                    for name in ("median", "p90", "p95", "p99", "first", "load")
+                ),
+                "–" if row["memory_bytes"] is None else size(row["memory_bytes"]),
                 size(row["bytes"]),
             )
             for row in records
         ],
+        title=f"{records[0]['device']}, {records[0]['runtime']}",
     )
+    for row in records:
+        if row.get("operations"):
+            _show_operations(row)
 
 
 @command
@@ -219,6 +244,7 @@ def layers(
     /,
     kind: Annotated[str, arg(metavar="KIND")] = "int8",
     images: Annotated[int, arg(metavar="N")] = 20,
+    out: Annotated[Path | None, arg(metavar="FILE.svg|png")] = None,
     json: bool = False,
 ) -> None:
     """Tell behind which layer a quantized TFLite file errs, against the float32 file.
@@ -227,12 +253,24 @@ def layers(
         run: A run folder or a .keras file; the newest run by default.
         kind: Which file.
         images: How many test images.
+        out: Also draw it, into this .svg or .png file.
         json: Print JSON.
     """
-    from tflite.layers import layer_errors
+    from tflite.layers import layer_errors, plot
+    from training.run import written_whole
 
+    if out and out.suffix not in (".svg", ".png"):
+        raise ValueError(f"--out must end in .svg or .png. Received: {out}")
     pictures, files = test_images(run, images, ("float32", kind))
-    rows = [row.to_dict() for row in layer_errors(files["float32"], files[kind], pictures)]
+    errors = layer_errors(files["float32"], files[kind], pictures)
+    rows = [row.to_dict() for row in errors]
+    # For the report of the run.
+    locate(run).write(f"tflite/layers_{kind}.json", {"images": images, "layers": rows})
+    if out:
+        picture = plot(errors, f"{kind} against float32, {images} images", out.suffix[1:])
+        with written_whole(out) as beside:
+            beside.write_bytes(picture)
+        say(f"plot: {out}")
     if json:
         show_json(rows)
         return
@@ -394,7 +432,9 @@ def _verify_arm64(run: Run, data_dir: Path | None, json: bool) -> None:
         raise Failed("; ".join(broken))
 
 
-def run_benchmark(run: Run, threads: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
+def run_benchmark(
+    run: Run, threads: tuple[int, ...], rounds: int, starts: int
+) -> list[dict[str, Any]]:
     import numpy as np
 
     from tflite.benchmark import benchmark
@@ -406,9 +446,26 @@ def run_benchmark(run: Run, threads: tuple[int, ...], rounds: int) -> list[dict[
     shape = (contract.height or 0, contract.width or 0, contract.channels)
     noise = np.random.default_rng(0).integers(0, 256, shape, dtype="uint8")
     with progress("timing") as bar:
-        latencies = benchmark(files, noise, threads=threads, rounds=rounds, progress=bar)
+        latencies = benchmark(
+            files, noise, threads=threads, rounds=rounds, starts=starts, progress=bar
+        )
     records = [latency.to_dict() for latency in latencies]
     run.write("tflite/benchmark.json", records)
+    return records
+
+
+def _run_benchmark_program(
+    run: Run, program: Path | None, phone: bool, threads: tuple[int, ...], rounds: int
+) -> list[dict[str, Any]]:
+    from tflite.phone import benchmark_by_program
+
+    files = tflite_files(run)
+    with progress("timing") as bar:
+        measured = benchmark_by_program(
+            files, program, phone=phone, threads=threads, rounds=rounds, progress=bar
+        )
+    records = [one.to_dict() for one in measured]
+    run.write(f"tflite/benchmark_{'phone' if phone else 'program'}.json", records)
     return records
 
 
@@ -470,6 +527,26 @@ def _show_inspection(inspection: dict[str, Any]) -> None:
             for line in inspection["preflight"]
         ],
     )
+
+
+def _show_operations(row: dict[str, Any]) -> None:
+    show_table(
+        ("operation", "count", "time", "share"),
+        [
+            (
+                op["operation"],
+                str(op["count"]),
+                _milliseconds(op["milliseconds"]),
+                f"{op['percent']:.1f} %",
+            )
+            for op in row["operations"]
+        ],
+        title=f"{row['kind']}, threads: {row['threads']}",
+    )
+
+
+def _milliseconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.{2 if value >= 1 else 3}f} ms"
 
 
 def _calibration(row: dict[str, Any]) -> str:

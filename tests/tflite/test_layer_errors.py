@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tflite.classifier import Classifier
-from tflite.layers import _error, layer_errors
+from tflite.layers import _error, layer_errors, plot
 
 
 def test_error_by_hand():
@@ -42,6 +42,16 @@ def test_the_last_row_is_the_answers_own_error(files, digits):
     assert last.operation == "SOFTMAX" or last.layer == "predictions"
     if last.operation == "SOFTMAX":
         assert last.mean_squared_error == pytest.approx(np.mean((a - b) ** 2), rel=0.5)
+
+
+def test_the_plot_names_every_layer_and_is_the_same_twice(files, digits):
+    rows = layer_errors(files["float32"], files["int8"], digits[0][:2])
+    exact = layer_errors(files["float32"], files["float32"], digits[0][:2])
+    svg = plot(rows, "int8 $x_1$", "svg")
+    assert svg == plot(rows, "int8 $x_1$", "svg") != plot(rows[:-1], "int8 $x_1$", "svg")
+    assert svg.startswith(b"<?xml") and svg.count(b"stage3_block1_conv2") >= 1  # in a comment
+    for drawn in (rows, exact):  # no error has no decibels, and no logarithm
+        assert plot(drawn, "int8", "png").startswith(b"\x89PNG")
 
 
 def test_no_images_and_other_files_are_refused(files, tmp_path):
