@@ -42,12 +42,16 @@ def _row(oracle: Any, plan: Plan, trial: Trial) -> Row:
 
 
 def best_row(rows: list[Row]) -> Row | None:
-    """The trial of the best score; of equals the one trained longest, then of the least loss.
-
-    One that is over the budget is never the best.
-    """
+    """The trial of the best score; one that is over the budget is never the best."""
     done = [row for row in rows if row["status"] == "completed" and row["val_accuracy"] is not None]
-    return max(done, key=lambda r: (r["score"], r["epochs"], -r["val_loss"]), default=None)
+    return max(done, key=lambda row: (row["score"], row["epochs"]), default=None)
+
+
+def recipe_row(plan: Plan, rows: list[Row]) -> Row | None:
+    """The trial of the recipe itself, if it was trained."""
+    start = plan.space.point(plan.base)
+    trained = (row for row in rows if row["val_accuracy"] is not None)
+    return next((r for r in trained if start and start.items() <= r.items()), None)
 
 
 def write_results(oracle: Any, plan: Plan) -> list[Row]:
