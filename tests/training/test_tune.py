@@ -181,6 +181,7 @@ def test_a_killed_search_goes_on_and_counts_every_trial_once(tuner: str, tmp_pat
         make_oracle(tuner, SPACE, objective="val_accuracy", trials=8, epochs=9, failures=3, seed=1)
     )
     assert len(names) == expected
+    assert names == oracle["start_order"]
     assert {row["status"] for row in found.rows} == {"completed"}
     points = {tuple(v for k, v in row.items() if "." in k) for row in found.rows}
     assert tuner == "hyperband" or len(points) == len(names)
@@ -305,8 +306,9 @@ def test_a_network_over_the_budget_is_not_trained(tmp_path: Path) -> None:
     job = Job(experiment, tmp_path, 1, None, Budget(max_size_mb=2.0), measure, tmp_path / "costs")
     outcome = attempt(job)
     assert outcome.score == -0.5 and not job.run.exists()
-    rate = load_experiment("digits-resnet8", TINY | {"optimizer.learning_rate": 0.01})
-    assert cost_of(rate, measure, tmp_path / "costs") == {"size_mb": 3.0, "latency_ms": 1.0}
+    other = {"optimizer.learning_rate": 0.01, "model.stochastic_depth": 0.1}
+    same = load_experiment("digits-resnet8", TINY | other)
+    assert cost_of(same, measure, tmp_path / "costs") == {"size_mb": 3.0, "latency_ms": 1.0}
     assert len(measured) == 1  # a cost does not depend on what is learned
     cost_of(load_experiment("digits-resnet8", TINY | {"model.size": 40}), measure, job.costs)
     assert len(measured) == 2

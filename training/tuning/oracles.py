@@ -123,8 +123,8 @@ class Lasting(kt.Oracle):
 
     def reload(self) -> None:
         super().reload()
-        for unknown in set(self.trials) - set(self.start_order):
-            del self.trials[unknown]
+        # In the order of their start, and without any that only its own file knows.
+        self.trials = {name: self.trials[name] for name in self.start_order}
         # A trial that ended is saved before it is taken off those that run.
         ended = set(self.end_order)
         self._retry_queue[:] = [name for name in self._retry_queue if name not in ended]

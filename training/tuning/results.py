@@ -37,7 +37,7 @@ def _row(oracle: Any, plan: Plan, trial: Trial) -> Row:
     if plan.budget:
         row |= {name: outcome.figures.get(name) for name in COSTS}
     row |= {"seconds": outcome.seconds}
-    row |= {key: values[key] for key in plan.space.keys}
+    row |= plan.space.plain(values)
     return row | {"failure": oracle.failure(trial) if failed else ""}
 
 

@@ -85,17 +85,21 @@ class Space:
             ValueError: The experiment as a whole refuses it.
         """
         tree = to_dict(base)
-        for dimension in self.dimensions:
-            group, key = dimension.key.split(".")
-            tree[group][key] = _plain(dimension.kind, values[dimension.key])
+        for name, value in self.plain(values).items():
+            group, key = name.split(".")
+            tree[group][key] = value
         return from_dict(tree)
+
+    def plain(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The point as an experiment holds it; other values are passed over."""
+        return {d.key: _plain(d.kind, values[d.key]) for d in self.dimensions}
 
     def point(self, base: Experiment) -> dict[str, Any] | None:
         """Where the base itself lies in the space; ``None`` where it lies outside."""
         tree = to_dict(base)
         values = {d.key: tree[d.key.split(".")[0]][d.key.split(".")[1]] for d in self.dimensions}
         inside = all(d.holds(values[d.key]) for d in self.dimensions)
-        return values if inside else None
+        return self.plain(values) if inside else None
 
 
 def load_space(path: str | Path, base: Experiment) -> Space:
