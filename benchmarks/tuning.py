@@ -1,45 +1,101 @@
-"""Seconds a trial of our search against plain KerasTuner's, on the same space and images.
+"""Seconds and memory of a trial of our search beside plain KerasTuner's, on the same points.
 
-Both run the same points of the space (a random search with the same seed) for the same epochs, in
-turn. Ours pays for a process a trial and for checkpoints; it is paid back in memory, which the last
-column shows: what this process holds after its trials.
+Both are random searches with the same seed over the same space, images and epochs. They take
+turns, a trial each, so that what else this machine does slows both. The first trial of each starts
+TensorFlow, in this process or in the one that ours are forked from; it is told apart.
 
-    python benchmarks/tuning.py --trials 4 --epochs 3
+Ours pays for a process a trial and for checkpoints after every epoch. It is paid back in memory:
+the last column is what this process keeps of a trial, which an overnight search multiplies.
+
+    python benchmarks/tuning.py --trials 6 --epochs 10
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
+import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras_tuner as kt
 
-from keras_resnet.console import show_table
+from keras_resnet.console import say, show_json, show_table
 from training.config import Experiment, load_experiment
-from training.tune import ResNetHyperModel, Search, tune
-from training.tuning.space import Space, default_space, load_space
+from training.tune import ResNetHyperModel
+from training.tuning.oracles import make_oracle
+from training.tuning.space import Space, default_space
+from training.tuning.trial import run_apart
+from training.tuning.tuner import ExperimentTuner, Plan
+
+SEED = 1
+# A tuner, and what makes it go on until its oracle has no more.
+Search = tuple[Any, Callable[[], None]]
 
 
-def plain(experiment: Experiment, space: Space, trials: int, folder: Path) -> None:
-    """KerasTuner alone, every trial in this process."""
+@dataclass(frozen=True)
+class Figures:
+    """Of one of the two searches.
+
+    Attributes:
+        search: Whose.
+        first: Seconds of the first trial.
+        median: Seconds of a later one.
+        seconds: Of each later one.
+        kept_mb: What this process holds more after a later trial, in 10^6 bytes, on average.
+    """
+
+    search: str
+    first: float
+    median: float
+    seconds: tuple[float, ...]
+    kept_mb: float
+
+
+def plain(experiment: Experiment, space: Space, folder: Path) -> Search:
+    """KerasTuner alone: every trial in this process."""
     tuner = kt.RandomSearch(
-        ResNetHyperModel(experiment, space),
-        objective="val_accuracy",
-        max_trials=trials,
-        seed=1,
-        directory=str(folder),
+        ResNetHyperModel(experiment, space), "val_accuracy", seed=SEED, directory=str(folder)
     )
-    tuner.search(verbose=0)
+    return tuner, lambda: tuner.search(verbose=0)
 
 
-def ours(experiment: Experiment, space: Space, trials: int, folder: Path) -> None:
+def ours(experiment: Experiment, space: Space, folder: Path) -> Search:
     """Each trial in a process of its own."""
-    tune(Search(experiment, space, "random", trials), folder / "ours", say=lambda _: None)
+    oracle = make_oracle(
+        "random",
+        space,
+        objective="val_accuracy",
+        trials=1,
+        epochs=experiment.schedule.epochs,
+        failures=1,
+        seed=SEED,
+    )
+    oracle.verbose = 0
+    tuner = ExperimentTuner(oracle, Plan(experiment, space, folder / "ours"), run_apart, 60.0)
+    return tuner, tuner.search
+
+
+def one_more(search: Search, number: int) -> tuple[float, float]:
+    """Runs the next trial; returns its seconds and what this process holds more, in 10^6 bytes."""
+    tuner, go_on = search
+    tuner.oracle.max_trials = number
+    before, began = resident_megabytes(), time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()):
+        go_on()
+    seconds = time.perf_counter() - began
+    statuses = [trial.status for trial in tuner.oracle.trials.values()]
+    if statuses != ["COMPLETED"] * number:
+        raise RuntimeError(f"a trial failed, so that there is nothing to compare: {statuses}")
+    return seconds, resident_megabytes() - before
 
 
 def resident_megabytes() -> float:
@@ -47,27 +103,48 @@ def resident_megabytes() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+def measure(experiment: Experiment, space: Space, trials: int) -> list[Figures]:
+    kinds: dict[str, Callable[..., Search]] = {"keras-resnet tune": ours, "plain KerasTuner": plain}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
+    with tempfile.TemporaryDirectory() as folder:
+        searches = {name: make(experiment, space, Path(folder)) for name, make in kinds.items()}
+        for number in range(1, trials + 1):
+            for name, search in searches.items():
+                found[name].append(one_more(search, number))
+                say(f"{name}: trial {number} took {found[name][-1][0]:.1f} s")
+    return [_figures(name, trials) for name, trials in found.items()]
+
+
+def _figures(name: str, trials: list[tuple[float, float]]) -> Figures:
+    seconds, kept = zip(*trials[1:])
+    return Figures(name, trials[0][0], statistics.median(seconds), seconds, statistics.fmean(kept))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", default="digits-resnet8")
-    parser.add_argument("--trials", type=int, default=4)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=6, help="of each; two or more")
+    parser.add_argument("--epochs", type=int, help="of a trial; the recipe's by default")
+    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    experiment = load_experiment(arguments.recipe, {"schedule.epochs": arguments.epochs})
-    space = load_space(default_space(arguments.recipe), experiment)
-    rows, times = [], {}
-    # Ours first: what KerasTuner leaves in this process would count as ours.
-    for name, search in (("keras-resnet tune", ours), ("plain KerasTuner", plain)):
-        before = resident_megabytes()
-        with tempfile.TemporaryDirectory() as folder:
-            began = time.perf_counter()
-            search(experiment, space, arguments.trials, Path(folder))
-            times[name] = (time.perf_counter() - began) / arguments.trials
-        grown = (resident_megabytes() - before) / arguments.trials
-        rows.append((name, f"{times[name]:.2f} s", f"{grown:.1f} MB"))
-    show_table(("search", "a trial", "memory kept a trial"), rows)
-    first, second = times.values()
-    print(f"ratio {first / second:.2f}")
+    if arguments.trials < 2:
+        parser.error(f"--trials must be at least 2. Received: {arguments.trials}")
+    changes = {"schedule.epochs": arguments.epochs} if arguments.epochs else {}
+    experiment = load_experiment(arguments.recipe, changes)
+    rows = measure(experiment, default_space(arguments.recipe, experiment), arguments.trials)
+    ratios = [a / b for a, b in zip(rows[0].seconds, rows[1].seconds)]
+    ratio = statistics.median(ratios)
+    if arguments.json:
+        show_json({"searches": [asdict(row) for row in rows], "ratios": ratios, "ratio": ratio})
+        return
+    show_table(
+        ("search", "first trial", "a later one", "kept in memory a trial"),
+        [
+            (row.search, f"{row.first:.1f} s", f"{row.median:.2f} s", f"{row.kept_mb:+.1f} MB")
+            for row in rows
+        ],
+    )
+    print(f"ratio {ratio:.2f} (median of {len(ratios)}: {min(ratios):.2f}–{max(ratios):.2f})")
 
 
 if __name__ == "__main__":

@@ -6,14 +6,11 @@ import base64
 import datetime
 import io
 import itertools
-import re
 import shlex
-import warnings
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import matplotlib
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -21,20 +18,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from keras_resnet.contract import Contract
+from training.charts import BLUE, INK, LINE, MUTED, ORANGE, PALE
+from training.charts import new_figure as _figure
+from training.charts import to_svg as _svg
 from training.config import Experiment, to_dict
 from training.run import Run
 
-# Charts are drawn in these colours, which the page then replaces by its own: those of the
-# light or of the dark theme, whichever the reader's device asks for.
-INK, MUTED, LINE, BLUE, ORANGE, PALE = (f"#00000{i}" for i in range(1, 7))
-THEME = {
-    INK: "var(--ink)",
-    MUTED: "var(--muted)",
-    LINE: "var(--line)",
-    BLUE: "var(--blue)",
-    ORANGE: "var(--orange)",
-    PALE: "var(--pale)",
-}
 # Cells of the confusion matrix lie translucent on either theme.
 RIGHT_CELL, WRONG_CELL = (37, 99, 235), (214, 93, 14)
 
@@ -61,11 +50,12 @@ def write_report(run: Run) -> Path:
     Raises:
         ValueError: The experiment is there and cannot be read.
     """
-    page = _environment().get_template("report.html.j2").render(_contents(run))
+    page = environment().get_template("report.html.j2").render(_contents(run))
     return run.write_text(run.report_file.name, page)
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """What fills in the templates of this page and of the search's."""
     # Class names and paths come from strangers' folders, so everything is escaped.
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -401,50 +391,6 @@ def _write_beside(axes: Axes, x: float, y: float, text: str) -> None:
 def _end_panel(axes: Axes, longest: float) -> None:
     axes.set_xlim(0, 1.45 * longest or 1)  # room for the numbers
     axes.set_xticks([])
-
-
-# Charts
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """A bare chart, in inches, in the page's colours."""
-    figure = Figure(figsize=(width, height))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.patch.set_visible(False)
-    axes.tick_params(colors=MUTED, labelsize=9, length=3)
-    axes.spines[:].set_color(LINE)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _svg(figure: Figure, description: str) -> Markup:
-    """The figure as markup to be put into the page, in the theme's colours."""
-    file = io.StringIO()
-    # Text stays text: sharp at any zoom, in the page's own type, and found by a search.
-    settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": description}
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # the browser has the glyph
-        figure.savefig(
-            file,
-            format="svg",
-            transparent=True,
-            bbox_inches="tight",
-            pad_inches=0.04,
-            metadata=nothing,
-        )
-    markup = file.getvalue()
-    markup = markup[markup.index("<svg") :]
-    width, height = map(float, re.findall(r' (?:width|height)="([\d.]+)pt"', markup)[:2])
-    markup = re.sub("<svg[^>]*>", "", markup, count=1)
-    markup = re.sub('<g id="[^"]*"', "<g", markup)
-    markup = re.sub("(?<=: )#00000[1-6]", lambda match: THEME[match[0]], markup)
-    opening = Markup(
-        '<svg class="chart" role="img" aria-label="{}" viewBox="0 0 {} {}" '
-        'style="max-width: {:.0f}px">'
-    )
-    # As many pixels wide as keep the letters about as large as the page's own.
-    return opening.format(description, width, height, 1.6 * width) + Markup(markup)
 
 
 # Numbers for people

@@ -29,7 +29,7 @@ from training.tuning.display import board
 from training.tuning.hypermodel import ResNetHyperModel
 from training.tuning.oracles import LEASE_SECONDS, ORACLES, Lasting, make_oracle
 from training.tuning.report import write_report
-from training.tuning.results import Row, best_row, write_results
+from training.tuning.results import Row, best_row, recipe_row, write_results
 from training.tuning.space import Space, load_space, make_space, to_tree
 from training.tuning.trial import Runner, run_apart
 from training.tuning.tuner import Address, ExperimentTuner, Plan, check_reachable, role, serve
@@ -93,11 +93,13 @@ class Found:
         folder: With ``best.yaml``, ``trials.csv``, ``report.html`` and a folder for each trial.
         rows: A row a trial, as in ``trials.csv``.
         best: The best of them; ``None`` where none was trained within the budget.
+        recipe: That of the recipe itself; ``None`` where it was not among them.
     """
 
     folder: Path
     rows: list[Row]
     best: Row | None
+    recipe: Row | None
 
 
 def tune(
@@ -152,7 +154,7 @@ def tune(
             raise Exhausted(
                 f"{search.failures} trials failed one after the other. The last: {oracle.given_up}"
             )
-        return Found(folder, rows, best_row(rows))
+        return Found(folder, rows, best_row(rows), recipe_row(plan, rows))
 
 
 def work(
@@ -237,6 +239,7 @@ def _oracle(search: Search) -> Lasting:
         epochs=search.experiment.schedule.epochs,
         failures=search.failures,
         seed=search.seed + 1,  # KerasTuner takes 0 for none
+        start=search.space.point(search.experiment),
     )
     oracle.lease = search.lease
     oracle.verbose = 0

@@ -155,7 +155,7 @@ def tune(
     experiment = load_experiment(recipe, _changes(data, data_dir, epochs, set))
     search = Search(
         experiment,
-        load_space(space or default_space(recipe), experiment),
+        load_space(space, experiment) if space else default_space(recipe, experiment),
         tuner=tuner,
         trials=trials,
         budget=Budget(max_size_mb=max_size_mb, max_latency_ms=max_latency_ms),
@@ -173,10 +173,16 @@ def tune(
     if found.best is None:
         raise Failed(f"no trial was trained to its end. See {folder}/trials.csv")
     if json:
-        show_json({"folder": str(folder), "trials": len(found.rows), "best": found.best})
+        count = len(found.rows)
+        show_json(
+            {"folder": str(folder), "trials": count, "best": found.best, "recipe": found.recipe}
+        )
         return
     show_table(("key", "best"), [(key, str(found.best[key])) for key in search.space.keys])
-    print(f"accuracy  {found.best['val_accuracy']:.2%}, the best of {len(found.rows)} trials")
+    trial = f"trial {found.best['trial']} of {len(found.rows)}"
+    print(f"accuracy  {found.best['val_accuracy']:.2%}, {trial}")
+    if found.recipe:
+        print(f"recipe    {found.recipe['val_accuracy']:.2%}, trial {found.recipe['trial']}")
     print(f"report    {folder}/report.html")
     print(f"train it  keras-resnet train --recipe {folder}/best.yaml")
 

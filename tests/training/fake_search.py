@@ -21,7 +21,7 @@ EXPERIMENT = load_experiment("digits-resnet8", {"schedule.epochs": 9})
 SPACE = make_space(
     {
         "optimizer.learning_rate": {"min": 0.01, "max": 1.0, "log": True},
-        "optimizer.weight_decay": {"values": [0.001, 0.002, 0.003]},
+        "optimizer.weight_decay": {"values": [0.001, 0.002, 0.005]},
         "augment.padding": {"min": 0, "max": 3},
     },
     EXPERIMENT,

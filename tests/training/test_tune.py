@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import keras
 import keras_tuner as kt
+import numpy as np
 import pytest
 import yaml
 from fake_search import EXPERIMENT, SPACE, quick, run_search, run_worker, search, silent, start
@@ -18,7 +20,7 @@ from training.tune import Address, Budget, Exhausted, ResNetHyperModel, Search, 
 from training.tuning.budget import cost_of, pareto_front
 from training.tuning.oracles import ORACLES, make_oracle, total
 from training.tuning.space import default_space, load_space, make_space, to_tree
-from training.tuning.trial import Job, Outcome, attempt, run_apart, write_outcome
+from training.tuning.trial import Job, Outcome, attempt, least_loss, run_apart, write_outcome
 
 TINY = {"schedule.epochs": 3, "schedule.warmup_epochs": 0, "data.test_fraction": 0.85}
 
@@ -29,10 +31,15 @@ TINY = {"schedule.epochs": 3, "schedule.warmup_epochs": 0, "data.test_fraction":
 @pytest.mark.parametrize("recipe", list_recipes())
 def test_each_recipe_has_a_space_that_fits_it(recipe: str) -> None:
     experiment = load_experiment(recipe)
-    space = load_space(default_space(recipe), experiment)
-    hp = kt.HyperParameters()
-    space.declare(hp)
-    assert space.experiment(experiment, hp.values) != experiment
+    space = default_space(recipe, experiment)
+    for seed in range(10):
+        hp = kt.HyperParameters()
+        space.declare(hp)
+        values = {p.name: p.random_sample(10 * seed + i) for i, p in enumerate(hp.space)}
+        assert space.experiment(experiment, values) != experiment
+    # The recipe itself is one of its points.
+    start = space.point(experiment)
+    assert start and space.experiment(experiment, start) == experiment
     assert make_space(to_tree(space), experiment) == space
 
 
@@ -120,6 +127,24 @@ def test_hyperband_continues_the_trials_that_it_keeps(tmp_path: Path) -> None:
         assert parent.experiment == job.experiment and parent.until < job.until
 
 
+@pytest.mark.parametrize("tuner", ["random", "bayesian", "hyperband"])
+def test_the_recipe_itself_is_trained_to_its_end_once(tuner: str, tmp_path: Path) -> None:
+    found = tune(search(tuner, 5), tmp_path / "s", runner=quick, say=silent)
+    start = SPACE.point(EXPERIMENT)
+    assert start
+    rows = [row for row in found.rows if start.items() <= row.items()]
+    assert rows == [found.recipe] and rows[0]["epochs"] == EXPERIMENT.schedule.epochs
+    assert found.best and found.best["score"] >= rows[0]["score"]
+
+
+def test_of_equally_accurate_trials_the_surer_one_is_better() -> None:
+    targets = np.eye(10)[:3]
+    for smoothing in (0.0, 0.1):
+        loss = keras.losses.CategoricalCrossentropy(label_smoothing=smoothing)
+        perfect = targets * (1 - smoothing) + smoothing / 10
+        assert float(loss(targets, perfect)) == pytest.approx(least_loss(smoothing, 10), abs=1e-6)
+
+
 def test_memory_after_a_hundred_trials_is_as_after_five(tmp_path: Path) -> None:
     sizes: list[int] = []
 
@@ -156,6 +181,7 @@ def test_a_killed_search_goes_on_and_counts_every_trial_once(tuner: str, tmp_pat
         make_oracle(tuner, SPACE, objective="val_accuracy", trials=8, epochs=9, failures=3, seed=1)
     )
     assert len(names) == expected
+    assert names == oracle["start_order"]
     assert {row["status"] for row in found.rows} == {"completed"}
     points = {tuple(v for k, v in row.items() if "." in k) for row in found.rows}
     assert tuner == "hyperband" or len(points) == len(names)
@@ -280,8 +306,9 @@ def test_a_network_over_the_budget_is_not_trained(tmp_path: Path) -> None:
     job = Job(experiment, tmp_path, 1, None, Budget(max_size_mb=2.0), measure, tmp_path / "costs")
     outcome = attempt(job)
     assert outcome.score == -0.5 and not job.run.exists()
-    rate = load_experiment("digits-resnet8", TINY | {"optimizer.learning_rate": 0.01})
-    assert cost_of(rate, measure, tmp_path / "costs") == {"size_mb": 3.0, "latency_ms": 1.0}
+    other = {"optimizer.learning_rate": 0.01, "model.stochastic_depth": 0.1}
+    same = load_experiment("digits-resnet8", TINY | other)
+    assert cost_of(same, measure, tmp_path / "costs") == {"size_mb": 3.0, "latency_ms": 1.0}
     assert len(measured) == 1  # a cost does not depend on what is learned
     cost_of(load_experiment("digits-resnet8", TINY | {"model.size": 40}), measure, job.costs)
     assert len(measured) == 2
@@ -311,7 +338,9 @@ def test_a_trial_apart_continues_another_and_is_the_same_run(tmp_path: Path) -> 
     then = Job(experiment, tmp_path / "b", until=3, parent=first.run)
     assert run_apart(first, lambda: None).figures["epochs"] == 1
     outcome = run_apart(then, lambda: None)
-    assert outcome.figures["epochs"] == 3 and outcome.score == outcome.figures["val_accuracy"]
+    assert outcome.figures["epochs"] == 3 and outcome.score is not None
+    loss = outcome.figures["val_loss"] - least_loss(experiment.optimizer.label_smoothing, 10)
+    assert outcome.score == outcome.figures["val_accuracy"] - 1e-6 * loss / (1 + loss)
     whole = Job(experiment, tmp_path / "c", until=3)
     assert run_apart(whole, lambda: None).score == outcome.score
     assert (whole.run / "log.csv").read_bytes() == (then.run / "log.csv").read_bytes()

@@ -23,6 +23,15 @@ from training.train import make_contract, make_model
 Measure = Callable[[ImageClassifier, Sequence[np.ndarray]], dict[str, float]]
 CALIBRATION = 20  # images; a cost does not depend on the ranges that they give
 COSTS = ("size_mb", "latency_ms")
+# What of the model no file of it shows.
+ONLY_IN_TRAINING = (
+    "zero_init_residual",
+    "weights",
+    "freeze",
+    "frozen_batch_norm",
+    "stochastic_depth",
+    "dropout_rate",
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,9 @@ def cost_of(experiment: Experiment, measure: Measure, cache: Path) -> dict[str, 
     """
     source = open_source(experiment.data, experiment.runtime.seed)
     contract = make_contract(experiment, source, weights=None)
-    key = [to_dict(experiment)["model"], contract.channels, len(source.labels)]
+    network = to_dict(experiment)["model"]
+    network = {key: value for key, value in network.items() if key not in ONLY_IN_TRAINING}
+    key = [network, contract.channels, len(source.labels)]
     path = cache / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
     if path.is_file():
         return json.loads(path.read_text("utf-8"))["cost"]

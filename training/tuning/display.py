@@ -53,7 +53,8 @@ class Board:
         """A trial that ended, in a line."""
         trial = self.oracle.trials.get(trial.trial_id, trial)
         if trial.status == TrialStatus.COMPLETED:
-            what = f"{self.oracle.objective.name} {trial.score:.4f}"
+            over = self._over_budget(trial)
+            what = over or f"{self.oracle.objective.name} {trial.score:.4f}"
         else:
             what = f"failed: {self.oracle.failure(trial)}"
         return f"trial {trial.trial_id}  {what}  {_values(trial)}\n  {self.summary()}"
@@ -81,13 +82,17 @@ class Board:
         pace = (time.monotonic() - self.began) / here if here else 0.0
         return pace * max(0, total(self.oracle) - ended)
 
+    def _over_budget(self, trial: Trial) -> str:
+        over = trial.status == TrialStatus.COMPLETED and trial.score < 0
+        return f"{-trial.score:.0%} over budget" if over else ""
+
     def _row(self, trial: Trial) -> tuple[str, ...]:
         folder = self.plan.trial_folder(trial.trial_id)
         until = trial.hyperparameters.values.get("tuner/epochs", self.plan.base.schedule.epochs)
         outcome = read_outcome(folder) if trial.status in ENDED else None
         return (
             trial.trial_id,
-            trial.status.lower(),
+            self._over_budget(trial) or trial.status.lower(),
             f"{_epochs(folder / 'run' / 'log.csv')}/{until}",
             "" if trial.score is None else f"{trial.score:.4f}",
             _minutes(outcome.seconds) if outcome else "",

@@ -79,7 +79,7 @@ class ResNetHyperModel(kt.HyperModel):
                 lambda x, y: (tf.cast(x, "float32"), tf.one_hot(y, classes))
             ),
             steps_per_epoch=steps_per_epoch(self._source.train, batch),
-            **{"epochs": experiment.schedule.epochs} | kwargs,
+            **{"epochs": experiment.schedule.epochs, "shuffle": False} | kwargs,
         )
 
     def _experiment(self, hp: kt.HyperParameters) -> Experiment:

@@ -38,6 +38,9 @@ class Lasting(kt.Oracle):
     """What is added to each oracle."""
 
     lease: float = LEASE_SECONDS
+    # The recipe's own point, which is tried too, so that what is called the best is not worse.
+    # Grid search has its own order, and takes it where it comes.
+    start: dict[str, Any] | None = None
     # The error that ended the search, if one did.
     given_up: str = ""
     # What the disk last refused. Raised by whoever drives the oracle, not here: KerasTuner would
@@ -49,6 +52,14 @@ class Lasting(kt.Oracle):
     def _heard(self) -> dict[str, float]:
         """When each worker was last heard of."""
         return {}
+
+    def _random_values(self) -> dict[str, Any] | None:
+        if self.start and self._takes_start() and not self._duplicate(self.start):
+            return dict(self.start)
+        return super()._random_values()
+
+    def _takes_start(self) -> bool:
+        return True
 
     @kt.synchronized
     def create_trial(self, tuner_id: str) -> Trial:
@@ -112,8 +123,8 @@ class Lasting(kt.Oracle):
 
     def reload(self) -> None:
         super().reload()
-        for unknown in set(self.trials) - set(self.start_order):
-            del self.trials[unknown]
+        # In the order of their start, and without any that only its own file knows.
+        self.trials = {name: self.trials[name] for name in self.start_order}
         # A trial that ended is saved before it is taken off those that run.
         ended = set(self.end_order)
         self._retry_queue[:] = [name for name in self._retry_queue if name not in ended]
@@ -148,6 +159,9 @@ class Hyperband(Lasting, kt.oracles.HyperbandOracle):
         for bracket in self._brackets:
             for number, entries in enumerate(bracket["rounds"]):
                 bracket["rounds"][number] = [e for e in entries if e["id"] in self.trials]
+
+    def _takes_start(self) -> bool:
+        return self._current_bracket == 0  # elsewhere it might be given up before its last epoch
 
     @property
     def size(self) -> int:
@@ -189,6 +203,7 @@ def make_oracle(
     epochs: int,
     failures: int,
     seed: int,
+    start: dict[str, Any] | None = None,
 ) -> Any:
     """One of ``ORACLES``.
 
@@ -200,6 +215,7 @@ def make_oracle(
         epochs: Of a whole training, which Hyperband divides.
         failures: Trials that may fail one after the other.
         seed: Decides the points.
+        start: A point to try by all means.
     """
     hp = kt.HyperParameters()
     space.declare(hp)
@@ -209,9 +225,10 @@ def make_oracle(
         "seed": seed,
         "max_consecutive_failed_trials": failures,
     }
-    if tuner == "hyperband":
-        return Hyperband(max_epochs=epochs, **common)
-    return ORACLES[tuner](max_trials=trials, **common)
+    size = {"max_epochs": epochs} if tuner == "hyperband" else {"max_trials": trials}
+    oracle = ORACLES[tuner](**size, **common)
+    oracle.start = start
+    return oracle
 
 
 ORACLES: dict[str, Callable[..., Any]] = {

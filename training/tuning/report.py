@@ -11,15 +11,17 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
-from training.report import BLUE, INK, LINE, MUTED, ORANGE, PALE, _environment, _figure, _svg
+from training.charts import BLUE, CARD, INK, LINE, MUTED, ORANGE, PALE, new_figure, to_svg
+from training.report import environment
 from training.run import Run
 from training.tuning.budget import COSTS
-from training.tuning.results import Row, best_row, front_of
+from training.tuning.results import Row, best_row, front_of, recipe_row
 from training.tuning.space import Dimension, Space
 from training.tuning.tuner import Plan
 
 LISTED = 12  # trials
 ENOUGH = 8  # trials, for a statement on what mattered
+FAR = 3  # times the dearest trial: a budget that would press all points into a corner
 COST_WORDS = {"size_mb": "size of the int8 file, MB", "latency_ms": "latency, ms an image"}
 
 
@@ -34,7 +36,7 @@ def write_report(plan: Plan, rows: list[Row], objective: str) -> Path:
     Returns:
         The path of the page.
     """
-    page = _environment().get_template("tuning.html.j2").render(_contents(plan, rows, objective))
+    page = environment().get_template("tuning.html.j2").render(_contents(plan, rows, objective))
     return Run(plan.folder).write_text("report.html", page)
 
 
@@ -50,6 +52,7 @@ def _contents(plan: Plan, rows: list[Row], objective: str) -> dict[str, Any]:
         "experiment": plan.base,
         "objective": objective,
         "best": best,
+        "recipe": recipe_row(plan, rows),
         "values": {key: _short_value(best[key]) for key in space.keys} if best else {},
         "trials": len(rows),
         "untrained": len(done) - len(trained),
@@ -73,10 +76,10 @@ def _contents(plan: Plan, rows: list[Row], objective: str) -> dict[str, Any]:
 
 def _progress(rows: list[Row]) -> Markup:
     """Each trial's accuracy, and the best so far."""
-    figure, axes = _figure(7, 1.9)
+    figure, axes = new_figure(8, 1.9)
     number, best = [], -np.inf
     steps: list[float] = []
-    for i, row in enumerate(rows, 1):
+    for i, row in enumerate(rows):
         if row["val_accuracy"] is None:
             continue
         number.append(i)
@@ -88,12 +91,17 @@ def _progress(rows: list[Row]) -> Markup:
     axes.set_ylabel("accuracy, %", color=MUTED)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color=LINE, linewidth=0.8)
-    return _svg(figure, "Accuracy of each trial, and the best so far")
+    return to_svg(figure, "Accuracy of each trial, and the best so far")
 
 
 def _coordinates(space: Space, trained: list[Row], best: Row) -> Markup:
-    """A line a trial through its values, the stronger the better it is; the best in orange."""
-    figure, axes = _figure(9, 3)
+    """A line a trial through its values, the stronger the better it is; the best in orange.
+
+    A trial that another continues is left to that one.
+    """
+    continued = {row["continues"] for row in trained}
+    trained = [row for row in trained if row["trial"] not in continued]
+    figure, axes = new_figure(9, 3)
     names = [key.rpartition(".")[2].replace("_", "\n") for key in space.keys] + ["accuracy\n%"]
     scores = [100 * row["val_accuracy"] for row in trained]
     low, high = min(scores), max(scores)
@@ -127,7 +135,7 @@ def _coordinates(space: Space, trained: list[Row], best: Row) -> Markup:
     axes.set_yticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    return _svg(figure, "Parallel coordinates of all trained trials")
+    return to_svg(figure, "Parallel coordinates of all trained trials")
 
 
 def _mark(axes: matplotlib.axes.Axes, x: int, d: Dimension) -> None:
@@ -148,6 +156,7 @@ def _label(axes: matplotlib.axes.Axes, x: int, texts: Any) -> None:
             color=MUTED,
             fontsize=8,
             zorder=4,
+            bbox={"facecolor": CARD, "edgecolor": "none", "alpha": 0.8, "pad": 1},
         )
 
 
@@ -160,16 +169,17 @@ def _importance(space: Space, trained: list[Row]) -> Markup | None:
     if len(trained) < ENOUGH or np.ptp(scores) == 0:
         return None
     columns = {d.key: [_height(d, row[d.key]) for row in trained] for d in space.dimensions}
-    if len({row["epochs"] for row in trained}) > 1:
-        columns["epochs trained"] = [row["epochs"] for row in trained]
-    x = np.array(list(columns.values())).T
+    # How long a trial was trained matters most of all, and is no choice: known, but not shown.
+    epochs = [row["epochs"] for row in trained]
+    x = np.array([*columns.values(), epochs]).T
     forest = RandomForestRegressor(50, random_state=0).fit(x, scores)
     found = permutation_importance(forest, x, scores, n_repeats=10, random_state=0)
-    order = np.argsort(found.importances_mean)
-    shares = 100 * np.maximum(found.importances_mean, 0) / max(found.importances_mean.sum(), 1e-12)
-    spread = 100 * found.importances_std / max(found.importances_mean.sum(), 1e-12)
+    losses = np.maximum(found.importances_mean[:-1], 0)
+    order = np.argsort(losses)
+    shares = 100 * losses / max(losses.sum(), 1e-12)
+    spread = 100 * found.importances_std[:-1] / max(losses.sum(), 1e-12)
 
-    figure, axes = _figure(6, 0.3 + 0.32 * len(columns))
+    figure, axes = new_figure(6, 0.3 + 0.32 * len(columns))
     names = list(columns)
     for y, i in enumerate(order):
         axes.barh(y, shares[i], height=0.55, color=BLUE)
@@ -187,7 +197,7 @@ def _importance(space: Space, trained: list[Row]) -> Markup | None:
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    return _svg(figure, "Importance of each key")
+    return to_svg(figure, "Importance of each key")
 
 
 def _pareto(plan: Plan, rows: list[Row]) -> dict[str, Markup]:
@@ -197,7 +207,7 @@ def _pareto(plan: Plan, rows: list[Row]) -> dict[str, Markup]:
 
 
 def _costs(rows: list[Row], front: set[str], cost: str, limit: float | None) -> Markup:
-    figure, axes = _figure(4, 2.8)
+    figure, axes = new_figure(4, 2.8)
     trained = [row for row in rows if row["val_accuracy"] is not None and row.get(cost)]
     for row in trained:
         chosen = row["trial"] in front
@@ -217,23 +227,28 @@ def _costs(rows: list[Row], front: set[str], cost: str, limit: float | None) -> 
         linewidth=1,
     )
     if limit:
-        axes.axvline(limit, color=ORANGE, linewidth=1.2, linestyle=(0, (4, 3)))
-        axes.annotate(
-            "budget",
-            (limit, 1),
-            (-4, 0),
-            xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            color=ORANGE,
-            fontsize=8,
-        )
+        _draw_limit(axes, limit, far=limit > FAR * max(row[cost] for row in trained))
     axes.set_xlabel(COST_WORDS[cost], color=MUTED)
     axes.set_ylabel("accuracy, %", color=MUTED)
     axes.grid(color=LINE, linewidth=0.8)
     axes.margins(0.08)
-    return _svg(figure, f"Accuracy against {COST_WORDS[cost]}")
+    return to_svg(figure, f"Accuracy against {COST_WORDS[cost]}")
+
+
+def _draw_limit(axes: matplotlib.axes.Axes, limit: float, far: bool) -> None:
+    if not far:
+        axes.axvline(limit, color=ORANGE, linewidth=1.2, linestyle=(0, (4, 3)))
+    axes.annotate(
+        f"budget {limit:g}{' →' if far else ''}",
+        (1 if far else limit, 1),
+        (-4, 0),
+        xycoords=("axes fraction" if far else "data", "axes fraction"),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        color=ORANGE,
+        fontsize=8,
+    )
 
 
 def _height(d: Dimension, value: Any) -> float:

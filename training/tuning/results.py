@@ -37,17 +37,21 @@ def _row(oracle: Any, plan: Plan, trial: Trial) -> Row:
     if plan.budget:
         row |= {name: outcome.figures.get(name) for name in COSTS}
     row |= {"seconds": outcome.seconds}
-    row |= {key: values[key] for key in plan.space.keys}
+    row |= plan.space.plain(values)
     return row | {"failure": oracle.failure(trial) if failed else ""}
 
 
 def best_row(rows: list[Row]) -> Row | None:
-    """The trial of the best score; of equals the one trained longest, then of the least loss.
-
-    One that is over the budget is never the best.
-    """
+    """The trial of the best score; one that is over the budget is never the best."""
     done = [row for row in rows if row["status"] == "completed" and row["val_accuracy"] is not None]
-    return max(done, key=lambda r: (r["score"], r["epochs"], -r["val_loss"]), default=None)
+    return max(done, key=lambda row: (row["score"], row["epochs"]), default=None)
+
+
+def recipe_row(plan: Plan, rows: list[Row]) -> Row | None:
+    """The trial of the recipe itself, if it was trained."""
+    start = plan.space.point(plan.base)
+    trained = (row for row in rows if row["val_accuracy"] is not None)
+    return next((r for r in trained if start and start.items() <= r.items()), None)
 
 
 def write_results(oracle: Any, plan: Plan) -> list[Row]:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import keras_tuner as kt
 
 SPACES = Path(__file__).parents[1] / "spaces"
-# For a recipe that has no space of its own.
-DEFAULT = SPACES / "default.yaml"
 FIELDS = ("min", "max", "log", "step", "values")
 # best.yaml is for people: more digits of a learning rate than these decide nothing.
 DIGITS = 6
@@ -51,6 +49,10 @@ class Dimension:
     high: float = 0
     log: bool = False
     step: float | None = None
+
+    def holds(self, value: Any) -> bool:
+        """Whether it is one of the choices, or within the range; steps are not looked at."""
+        return value in self.values if self.values else self.low <= value <= self.high
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,21 @@ class Space:
             ValueError: The experiment as a whole refuses it.
         """
         tree = to_dict(base)
-        for dimension in self.dimensions:
-            group, key = dimension.key.split(".")
-            tree[group][key] = _plain(dimension.kind, values[dimension.key])
+        for name, value in self.plain(values).items():
+            group, key = name.split(".")
+            tree[group][key] = value
         return from_dict(tree)
+
+    def plain(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The point as an experiment holds it; other values are passed over."""
+        return {d.key: _plain(d.kind, values[d.key]) for d in self.dimensions}
+
+    def point(self, base: Experiment) -> dict[str, Any] | None:
+        """Where the base itself lies in the space; ``None`` where it lies outside."""
+        tree = to_dict(base)
+        values = {d.key: tree[d.key.split(".")[0]][d.key.split(".")[1]] for d in self.dimensions}
+        inside = all(d.holds(values[d.key]) for d in self.dimensions)
+        return self.plain(values) if inside else None
 
 
 def load_space(path: str | Path, base: Experiment) -> Space:
@@ -121,10 +134,38 @@ def to_tree(space: Space) -> dict[str, Any]:
     return {d.key: _entry(d) for d in space.dimensions}
 
 
-def default_space(recipe: str | Path) -> Path:
-    """The space that comes with a recipe, or the one that suits any."""
-    own = SPACES / f"{Path(recipe).stem}.yaml"
-    return own if own.is_file() else DEFAULT
+def default_space(recipe: str | Path, base: Experiment) -> Space:
+    """The space that comes with a recipe; for any other experiment, what matters most around it.
+
+    Args:
+        recipe: A recipe's name, or the path of an experiment.
+        base: What it holds.
+    """
+    own = SPACES / f"{recipe}.yaml"
+    return load_space(own, base) if own.is_file() else make_space(_around(base), base)
+
+
+def _around(base: Experiment) -> dict[str, Any]:
+    """Ranges around the base's own values, whatever its optimizer counts as a large rate."""
+    optimizer, augment = base.optimizer, base.augment
+    tree = {"optimizer.learning_rate": _times(optimizer.learning_rate, 100)}
+    if optimizer.weight_decay:
+        tree["optimizer.weight_decay"] = _times(optimizer.weight_decay, 1)
+    if optimizer.loss == "cross_entropy":
+        most = max(0.2, optimizer.label_smoothing)
+        tree["optimizer.label_smoothing"] = {"min": 0.0, "max": most}
+    if augment.crop == "resized":
+        area = augment.min_area
+        tree["augment.min_area"] = {"min": min(0.08, area), "max": max(0.6, area)}
+    if augment.crop == "pad":
+        most = min(2 * augment.padding + 2, 64)
+        tree["augment.padding"] = {"min": augment.padding // 2, "max": most}
+    return tree
+
+
+def _times(value: float, most: float) -> dict[str, Any]:
+    """From a quarter to four times."""
+    return {"min": value / 4, "max": min(4 * value, most), "log": True}
 
 
 def _dimension(key: Any, entry: Any, base: Experiment) -> Dimension:
