@@ -68,6 +68,8 @@ class DataConfig:
         color: Whether picture files are read as ``"rgb"`` or ``"grayscale"``.
         data_dir: Where tensorflow-datasets keeps its data; its own default if empty.
         test_fraction: Share held out where the source has no split of its own.
+        sampling: ``"shuffle"`` sees every training image once an epoch; ``"balanced"`` sees as
+            many, of each class equally many: of large classes a part, of small ones some again.
         mean: Mean of each channel, 0–255.
         std: Standard deviation of each channel, 0–255.
         resize: ``"crop"`` keeps the aspect ratio, ``"stretch"`` does not.
@@ -83,6 +85,7 @@ class DataConfig:
     color: Literal["rgb", "grayscale"] = "rgb"
     data_dir: str = ""
     test_fraction: float = 0.2
+    sampling: Literal["shuffle", "balanced"] = "shuffle"
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     resize: Literal["auto", "crop", "stretch"] = "auto"
@@ -459,6 +462,11 @@ def _check_together(experiment: Experiment) -> None:
         raise ValueError(
             "optimizer.label_smoothing is for optimizer.loss=cross_entropy. Received: "
             f"{optimizer.label_smoothing:g} with loss=binary"
+        )
+    if optimizer.class_weights == "balanced" and experiment.data.sampling == "balanced":
+        raise ValueError(
+            "optimizer.class_weights=balanced and data.sampling=balanced would count each small "
+            "class twice. Leave one of them out"
         )
     if not all(one < other for one, other in zip((0.0, *steps), steps)):
         raise ValueError(f"schedule.step_epochs must rise from above 0. Received: {list(steps)}")

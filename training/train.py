@@ -48,7 +48,7 @@ from training.data.pipeline import (
     steps_per_epoch,
     training_batches,
 )
-from training.data.sources import Source, open_source
+from training.data.sources import Source, classes_of, open_source
 from training.display import Clock, Display, display
 from training.estimate import Estimate, estimate
 from training.machines import Agreement, from_the_first, machines, together
@@ -377,9 +377,7 @@ def make_contract(experiment: Experiment, source: Source, weights: Weights | Non
 
 def _class_weights(source: Source) -> tuple[float, ...]:
     """The inverse of each class's share, so that the mean over all training images is 1."""
-    counts = np.zeros(len(source.labels), "int64")
-    for labels in source.train.examples.map(lambda _, label: label).batch(1024):
-        counts += np.bincount(labels, minlength=len(counts))
+    counts = np.bincount(classes_of(source.train), minlength=len(source.labels))
     # A class without images counts for nothing.
     return tuple(float(w) for w in counts.sum() / np.maximum(counts, 1) / np.count_nonzero(counts))
 
