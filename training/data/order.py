@@ -37,8 +37,7 @@ def balanced_order(classes: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     turn = epoch_order(len(members), seed, epoch)  # who comes once more
     share, rest = divmod(count, len(members))
     draws = [
-        _rounds(own, share + int(turn[c] < rest), [seed, epoch, c])
-        for c, own in enumerate(members)
+        _rounds(own, share + int(turn[c] < rest), [seed, epoch, c]) for c, own in enumerate(members)
     ]
     return np.concatenate(draws)[epoch_order(count, seed, epoch)]
 
