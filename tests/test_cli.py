@@ -99,6 +99,10 @@ def test_evaluate_prints_one_json_object(
     assert result["top1"]["images"] == 360 and result["top1"]["value"] > 0.9
     assert result["top1"]["low"] < result["top1"]["value"] < result["top1"]["high"]
     assert sum(map(sum, result["confusion"])) == 360
+    kept = (converted / "evaluation.json").read_bytes()
+    assert run("evaluate", converted, "--flip", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["hardest"] != result["hardest"]
+    assert (converted / "evaluation.json").read_bytes() == kept
 
 
 def test_verify_judges_by_the_tolerance_asked_for(

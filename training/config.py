@@ -18,6 +18,9 @@ import yaml
 
 RECIPES = Path(__file__).parent / "recipes"
 
+Part = Literal["stem", "stage1", "stage2", "stage3", "stage4"]
+PARTS: tuple[str, ...] = typing.get_args(Part)
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -30,10 +33,12 @@ class ModelConfig:
         shortcut: ``"A"`` (subsample and zero-pad), ``"B"`` (projection), or ``"none"`` for a
             plain network.
         zero_init_residual: Whether each block starts as the identity.
-        size: Height and width of the input, in pixels.
+        size: Height and width of the input, in pixels. It is trained at them too, unless
+            ``schedule.sizes`` says otherwise.
         weights: What to start from: a tag or ``"imagenet"`` (see ``keras-resnet weights``), a
             file, or ``hf://owner/name``; random weights if empty.
         freeze: The last part that is not trained: ``"stem"``, ``"stage1"`` …; none if empty.
+            ``schedule.unfreeze`` may set it free later.
         frozen_batch_norm: Whether the batch norms of the frozen part stay still too.
         stochastic_depth: Probability that the last block is dropped in training.
         dropout_rate: Dropout before the classifier.
@@ -68,6 +73,8 @@ class DataConfig:
         color: Whether picture files are read as ``"rgb"`` or ``"grayscale"``.
         data_dir: Where tensorflow-datasets keeps its data; its own default if empty.
         test_fraction: Share held out where the source has no split of its own.
+        sampling: ``"shuffle"`` sees every training image once an epoch; ``"balanced"`` sees as
+            many, of each class equally many: of large classes a part, of small ones some again.
         mean: Mean of each channel, 0–255.
         std: Standard deviation of each channel, 0–255.
         resize: ``"crop"`` keeps the aspect ratio, ``"stretch"`` does not.
@@ -83,6 +90,7 @@ class DataConfig:
     color: Literal["rgb", "grayscale"] = "rgb"
     data_dir: str = ""
     test_fraction: float = 0.2
+    sampling: Literal["shuffle", "balanced"] = "shuffle"
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     resize: Literal["auto", "crop", "stretch"] = "auto"
@@ -188,6 +196,12 @@ class ScheduleConfig:
             ``"step"``, to a tenth at each of ``step_epochs``; or ``"one_cycle"``, in a line to
             zero (Smith & Topin 2017, arXiv:1708.07120), the momentum staying as it is.
         step_epochs: For ``"step"``: the epochs after which it falls; fractions are fine.
+        sizes: Pairs of an epoch, from 0, and the pixels that training images have from it on,
+            such as ``[[0, 128], [10, 160]]`` (Howard 2018, fast.ai's DAWNBench entry; Tan & Le
+            2021, arXiv:2104.00298, section 4). Tested and deployed is at ``model.size``.
+        unfreeze: Pairs of an epoch, from 1, and a part that is trained from it on, with all
+            that comes after it, such as ``[[3, stage4], [6, stage3]]`` with
+            ``model.freeze=stage4`` (Howard & Ruder 2018, arXiv:1801.06146, section 3.3).
         patience: Epochs without a better ``checkpoint.monitor`` after which the run ends; 0
             for never.
     """
@@ -196,6 +210,8 @@ class ScheduleConfig:
     warmup_epochs: float = 5.0
     decay: Literal["cosine", "step", "one_cycle"] = "cosine"
     step_epochs: tuple[float, ...] = (30.0, 60.0, 80.0)
+    sizes: tuple[tuple[int, int], ...] = ()
+    unfreeze: tuple[tuple[int, Part], ...] = ()
     patience: int = 0
 
 
@@ -292,7 +308,7 @@ def to_dict(experiment: Experiment) -> dict[str, Any]:
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: plain(item) for key, item in value.items()}
-        return list(value) if isinstance(value, tuple) else value
+        return [plain(item) for item in value] if isinstance(value, tuple) else value
 
     return plain(dataclasses.asdict(experiment))
 
@@ -370,10 +386,15 @@ def _typed(hint: Any, value: Any, key: str) -> Any:
         if value in arguments and not isinstance(value, bool):
             return value
         expected = "one of " + ", ".join(map(str, arguments))
+    elif origin is tuple and ... not in arguments:
+        if isinstance(value, (list, tuple)) and len(value) == len(arguments):
+            return tuple(_typed(kind, item, key) for kind, item in zip(arguments, value))
+        expected = f"lists of {len(arguments)}"
     elif origin is tuple:
-        if isinstance(value, (list, tuple)) and value:
+        lists = typing.get_origin(arguments[0]) is tuple
+        if isinstance(value, (list, tuple)) and (value or lists):
             return tuple(_typed(arguments[0], item, key) for item in value)
-        expected = "a list of numbers"
+        expected = "a list of lists" if lists else "a list of numbers"
     elif hint is float and isinstance(value, str) and _is_number(value):
         return float(value)  # YAML 1.1 reads 1e-3 as a string
     elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -439,6 +460,7 @@ def _check(experiment: Experiment) -> None:
         ("optimizer.ema_momentum", e.optimizer.ema_momentum, 0, 0.999999),
         ("schedule.epochs", e.schedule.epochs, 1, 100_000),
         ("schedule.warmup_epochs", e.schedule.warmup_epochs, 0, 1000),
+        *(("schedule.sizes", size, 32, 4096) for _, size in e.schedule.sizes),
         ("schedule.patience", e.schedule.patience, 0, 100_000),
         ("runtime.batch_size", e.runtime.batch_size, 1, 65_536),
         ("runtime.devices", e.runtime.devices, 0, 4096),
@@ -460,8 +482,36 @@ def _check_together(experiment: Experiment) -> None:
             "optimizer.label_smoothing is for optimizer.loss=cross_entropy. Received: "
             f"{optimizer.label_smoothing:g} with loss=binary"
         )
+    if optimizer.class_weights == "balanced" and experiment.data.sampling == "balanced":
+        raise ValueError(
+            "optimizer.class_weights=balanced and data.sampling=balanced would count each small "
+            "class twice. Leave one of them out"
+        )
     if not all(one < other for one, other in zip((0.0, *steps), steps)):
         raise ValueError(f"schedule.step_epochs must rise from above 0. Received: {list(steps)}")
+    _check_stages(experiment)
+
+
+def _check_stages(experiment: Experiment) -> None:
+    sizes, unfreeze = experiment.schedule.sizes, experiment.schedule.unfreeze
+    begins = [epoch for epoch, _ in sizes]
+    if begins[:1] not in ([], [0]) or sorted(set(begins)) != begins:
+        raise ValueError(f"schedule.sizes must begin at epoch 0 and rise. Received: {begins}")
+    begins = [0, *(epoch for epoch, _ in unfreeze)]
+    if sorted(set(begins)) != begins:
+        raise ValueError(f"schedule.unfreeze must rise from epoch 1. Received: {begins[1:]}")
+    if unfreeze and not experiment.model.freeze:
+        raise ValueError(
+            "schedule.unfreeze needs model.freeze, the last part that is frozen at first, such "
+            "as stage4. Received: model.freeze=''"
+        )
+    freed = [PARTS.index(part) for _, part in unfreeze]
+    allowed = [PARTS.index(experiment.model.freeze) + 1, *freed] if freed else []
+    if any(one <= other for one, other in zip(allowed, freed)):
+        raise ValueError(
+            f"schedule.unfreeze must go down from model.freeze={experiment.model.freeze} to the "
+            f"stem. Received: {[part for _, part in unfreeze]}"
+        )
 
 
 def _nearest(name: str, known: list[str]) -> str:

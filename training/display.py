@@ -80,6 +80,11 @@ class Display:
             figures=_words(figures()),
         )
 
+    def note(self, text: str) -> None:
+        """A line about what changes."""
+        if self.lines:
+            self.console.print(text)
+
     def validating(self, epoch: int) -> None:
         self.bar.update(self._task, description=f"epoch {epoch + 1}/{self.epochs}, validating")
 

@@ -90,6 +90,7 @@ def evaluate(
     batches: tf.data.Dataset,
     labels: tuple[str, ...],
     progress: Callable[[int], None] | None = None,
+    flip: bool = False,
 ) -> Evaluation:
     """Measures a model that takes raw pixels.
 
@@ -98,15 +99,18 @@ def evaluate(
         batches: Of uint8 ``(batch, height, width, channels)`` and int labels.
         labels: Names of the classes.
         progress: Called with the number of images done.
+        flip: Whether the answer is the mean of those to the image and to its mirror image, at
+            twice the cost (Krizhevsky et al. 2012, section 4.1, with crops as well).
 
     Raises:
         ValueError: There are no images.
     """
+    answer = _flipped(model) if flip else model
     probabilities: list[np.ndarray] = []
     truth: list[np.ndarray] = []
     done = 0
     for images, classes in batches:
-        probabilities.append(keras.ops.convert_to_numpy(model(tf.cast(images, "float32"))))
+        probabilities.append(keras.ops.convert_to_numpy(answer(tf.cast(images, "float32"))))
         truth.append(np.asarray(classes))
         done += len(classes)
         if progress:
@@ -114,6 +118,10 @@ def evaluate(
     if not done:
         raise ValueError("There are no images to evaluate on")
     return summarize(np.concatenate(probabilities), np.concatenate(truth), labels)
+
+
+def _flipped(model: keras.Model) -> Callable[[Any], Any]:
+    return lambda images: (model(images) + model(tf.reverse(images, [2]))) / 2
 
 
 def summarize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -17,16 +19,28 @@ DECAYED = ("kernel",)
 ADAM_EPSILON, LAMB_EPSILON = 1e-8, 1e-6
 
 
-def make_optimizer(experiment: Experiment, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """The optimizer, with decoupled weight decay and a learning rate for each stage."""
+def make_optimizer(
+    experiment: Experiment,
+    steps_per_epoch: int,
+    first_epochs: Mapping[str, int] = MappingProxyType({}),
+) -> keras.optimizers.Optimizer:
+    """The optimizer, with decoupled weight decay and a learning rate for each stage.
+
+    Args:
+        experiment: What is trained, and how.
+        steps_per_epoch: Batches in an epoch.
+        first_epochs: The epoch from which each variable is trained, by its path; 0 for others.
+    """
     config = experiment.optimizer
     every = config.gradient_accumulation_steps
+    updates = {path: epoch * steps_per_epoch // every for path, epoch in first_epochs.items()}
     common: dict[str, Any] = {
         "learning_rate": make_schedule(experiment, steps_per_epoch),
         "global_clipnorm": config.clip_norm or None,
         "gradient_accumulation_steps": every if every > 1 else None,
         "weight_decay_of_kernels": config.weight_decay,
         "layer_decay": config.layer_decay,
+        "first_updates": updates,
     }
     if config.name == "sgd":
         return SGD(momentum=config.momentum, nesterov=config.nesterov, **common)
@@ -42,10 +56,18 @@ class _ByVariable(keras.optimizers.Optimizer):
     that a factor of it would cancel.
     """
 
-    def __init__(self, weight_decay_of_kernels: float, layer_decay: float, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        weight_decay_of_kernels: float,
+        layer_decay: float,
+        first_updates: Mapping[str, int],
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self._decay, self._layer_decay = weight_decay_of_kernels, layer_decay
+        self._first_updates = first_updates
         self._own: list[tuple[float, float]] = []
+        self._first: list[int] = []
 
     def build(self, variables: list[Any]) -> None:
         if not self.built:
@@ -55,6 +77,7 @@ class _ByVariable(keras.optimizers.Optimizer):
             below = [last - number if number >= 0 else 0 for number in parts]
             decays = [self._decay if variable.name in DECAYED else 0.0 for variable in variables]
             self._own = [(self._layer_decay**n, decay) for n, decay in zip(below, decays)]
+            self._first = [self._first_updates.get(variable.path, 0) for variable in variables]
         super().build(variables)
 
     def own(self, variable: Any, learning_rate: Any) -> tuple[Any, float]:
@@ -62,9 +85,18 @@ class _ByVariable(keras.optimizers.Optimizer):
         scale, decay = self._own[self._get_variable_index(variable)]
         return ops.cast(learning_rate, variable.dtype) * scale, decay
 
+    def updates_of(self, variable: Any) -> Any:
+        """How often the variable has been updated, with the one under way."""
+        updates = self.iterations + 1 - self._first[self._get_variable_index(variable)]
+        # In float16 a step whose gradients overflow is none, so that fewer are counted.
+        return ops.cast(ops.maximum(updates, 1), variable.dtype)
 
-class _Decoupled(_ByVariable):
-    """The decay comes before the step, and is no part of it (arXiv:1711.05101)."""
+
+class SGD(_ByVariable, keras.optimizers.SGD):
+    """Stochastic gradient descent with momentum.
+
+    The decay comes before the step, and is no part of it (arXiv:1711.05101).
+    """
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         rate, decay = self.own(variable, learning_rate)
@@ -73,15 +105,35 @@ class _Decoupled(_ByVariable):
         super().update_step(gradient, variable, rate)
 
 
-class SGD(_Decoupled, keras.optimizers.SGD):
-    """Stochastic gradient descent with momentum."""
+class _ByMoments(_ByVariable):
+    """Adam's step: the mean of the gradient over its deviation, and the decay.
+
+    Keras counts the updates of all variables together, so that the moments of one that is set
+    free later would be taken for whole ones, and its first steps be three times too long.
+    """
+
+    def step(self, gradient: Any, variable: Any, decay: float) -> Any:
+        gradient = ops.cast(gradient, variable.dtype)
+        index = self._get_variable_index(variable)
+        m, v = self._momentums[index], self._velocities[index]
+        self.assign_add(m, (gradient - m) * (1 - self.beta_1))
+        self.assign_add(v, (ops.square(gradient) - v) * (1 - self.beta_2))
+        updates = self.updates_of(variable)
+        mean = m / (1 - ops.power(self.beta_1, updates))
+        deviation = ops.sqrt(v / (1 - ops.power(self.beta_2, updates)))
+        step = mean / (deviation + self.epsilon)
+        return step + decay * ops.convert_to_tensor(variable) if decay else step
 
 
-class AdamW(_Decoupled, keras.optimizers.Adam):
-    """Adam with decoupled weight decay."""
+class AdamW(_ByMoments, keras.optimizers.Adam):
+    """Adam with decoupled weight decay (arXiv:1711.05101, algorithm 2)."""
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        rate, decay = self.own(variable, learning_rate)
+        self.assign_sub(variable, rate * self.step(gradient, variable, decay))
 
 
-class Lamb(_ByVariable, keras.optimizers.Lamb):
+class Lamb(_ByMoments, keras.optimizers.Lamb):
     """LAMB (arXiv:1904.00962, algorithm 2).
 
     Keras's own leaves the decay out of the trust ratio. As in timm, whose recipes go with it,
@@ -90,19 +142,10 @@ class Lamb(_ByVariable, keras.optimizers.Lamb):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         rate, decay = self.own(variable, learning_rate)
-        gradient = ops.cast(gradient, variable.dtype)
-        step = ops.cast(self.iterations + 1, variable.dtype)
-        index = self._get_variable_index(variable)
-        m, v = self._momentums[index], self._velocities[index]
-        self.assign_add(m, (gradient - m) * (1 - self.beta_1))
-        self.assign_add(v, (ops.square(gradient) - v) * (1 - self.beta_2))
-        mean = m / (1 - ops.power(self.beta_1, step))
-        deviation = ops.sqrt(v / (1 - ops.power(self.beta_2, step)))
-        update = mean / (deviation + self.epsilon)
+        step = self.step(gradient, variable, decay)
         if decay:
-            update = update + decay * ops.convert_to_tensor(variable)
-            update = update * _trust(variable, update)
-        self.assign_sub(variable, rate * update)
+            step = step * _trust(variable, step)
+        self.assign_sub(variable, rate * step)
 
 
 def _trust(variable: Any, update: Any) -> Any:

@@ -27,7 +27,6 @@ import tensorflow as tf
 from keras_resnet.architectures import find
 from keras_resnet.classifier import ImageClassifier
 from keras_resnet.contract import Contract
-from keras_resnet.fine_tuning import freeze
 from keras_resnet.models import create_model
 from keras_resnet.preprocessing import load_image
 from keras_resnet.weights.load import Source as Weights
@@ -61,6 +60,14 @@ from training.runtime import (
     stop_requests,
     threads,
     versions,
+)
+from training.stages import (
+    Stage,
+    at_most,
+    first_epochs,
+    largest_size,
+    set_trainable,
+    stage_at,
 )
 from training.steps import backend_steps
 
@@ -101,8 +108,10 @@ class Task:
         experiment: What was asked for.
         runtime: What was chosen for this machine.
         source: The images.
-        model: What learns.
+        model: What learns; it takes images of any size where that of training changes.
         average: The moving average of ``model``'s weights, if there is one.
+        fixed: Takes ``model``'s weights to be deployed, where that has no size of its own and
+            there is no average.
         class_weights: What an image of each class counts; all of them 1 if empty.
         figures: The training figures of the epoch under way, by name.
         steps: Steps an epoch.
@@ -114,14 +123,21 @@ class Task:
     source: Source
     model: ImageClassifier
     average: ImageClassifier | None
+    fixed: ImageClassifier | None
     class_weights: tuple[float, ...]
     figures: dict[str, keras.Metric]
     steps: int
 
     @property
+    def contract(self) -> Contract:
+        """What the model that the run is for expects and answers."""
+        return (self.average or self.fixed or self.model).contract
+
     def deployed(self) -> ImageClassifier:
-        """The model that the run is for."""
-        return self.average or self.model
+        """The model that the run is for, as it is now."""
+        if self.fixed:
+            self.fixed.set_weights(self.model.get_weights())
+        return self.average or self.fixed or self.model
 
     @property
     def variables(self) -> dict[str, list[Any]]:
@@ -257,6 +273,9 @@ def dry_run(experiment: Experiment, out: str | Path, say: Say = print) -> Estima
     """
     run = Run(Path(out))
     _is_finished(run, experiment)
+    if experiment != (most := at_most(experiment)):
+        say(f"all epochs are taken to be of the dearest kind: {stage_at(most, 0)}")
+        experiment = most
     model = dataclasses.replace(experiment.model, weights="")
     runtime = prepare(experiment.runtime)
     with runtime.placed():
@@ -321,29 +340,37 @@ def _set_up(run: Run, experiment: Experiment, runtime: Runtime, say: Say) -> Tas
         f"{source.train.count:,} images to train on, {source.test.count:,} to test on, "
         f"{len(source.labels)} classes, {steps} steps an epoch"
     )
-    say(memory_note(source.train, contract, experiment))
+    largest = largest_size(experiment)
+    say(memory_note(source.train, contract.replace(height=largest, width=largest), experiment))
+    if experiment.data.sampling == "balanced":
+        say("the class of every training image is read first")
+    sized = not experiment.schedule.sizes
     with runtime.mirrored():
-        model = make_model(experiment, contract)
+        model = make_model(
+            experiment, contract if sized else contract.replace(height=None, width=None)
+        )
         if weights:
             say(str(load(model, weights, contract)))
-        if experiment.model.freeze:
-            freeze(model, experiment.model.freeze, experiment.model.frozen_batch_norm)
+        begins = first_epochs(model, experiment)
         model.compile(
-            optimizer=make_optimizer(experiment, steps),
+            optimizer=make_optimizer(experiment, steps, begins),
             loss=make_loss(experiment.optimizer),
             jit_compile=runtime.jit_compile,
         )
-        # Its slots are part of the state, and must be there before a checkpoint is read.
+        # Its slots are part of the state, and must be there before a checkpoint is read; those
+        # of what is still frozen too, so that all checkpoints of a run are alike.
         model.optimizer.build(model.trainable_variables)
+        set_trainable(model, experiment, stage_at(experiment, 0))
     average = make_model(experiment, contract) if experiment.optimizer.ema_momentum else None
     if average:
         average.set_weights(model.get_weights())
+    fixed = None if sized or average else make_model(experiment, contract)
     figures = {
         "accuracy": keras.metrics.CategoricalAccuracy(name="accuracy"),
         "loss": keras.metrics.Mean(name="loss"),
     }
     counts = _class_weights(source) if experiment.optimizer.class_weights == "balanced" else ()
-    return Task(run, experiment, runtime, source, model, average, counts, figures, steps)
+    return Task(run, experiment, runtime, source, model, average, fixed, counts, figures, steps)
 
 
 def find_weights(experiment: Experiment) -> Weights | None:
@@ -385,11 +412,11 @@ def _class_weights(source: Source) -> tuple[float, ...]:
 
 
 def make_model(experiment: Experiment, contract: Contract) -> ImageClassifier:
-    """A fresh network that takes raw pixels."""
+    """A fresh network that takes raw pixels, of the contract's size or of any."""
     config = experiment.model
     return create_model(
         config.architecture,
-        input_shape=(config.size, config.size, contract.channels),
+        input_shape=(contract.height, contract.width, contract.channels),
         classes=len(contract.labels),
         variant=None if config.variant == "auto" else config.variant,
         shortcut=config.shortcut,
@@ -419,7 +446,7 @@ def _begin(task: Task) -> Progress:
     run.checkpoints.mkdir(exist_ok=True)
     with written_whole(run.experiment_file) as beside:
         save_experiment(task.experiment, beside)
-    run.write("contract.json", task.model.contract.to_dict())
+    run.write("contract.json", task.contract.to_dict())
     run.write(
         "run.json",
         {"seed": task.experiment.runtime.seed, "environment": describe()},
@@ -481,26 +508,22 @@ def _learn(
     task: Task, progress: Progress, epochs: int, asked: Agreement, screen: Display
 ) -> Progress:
     """Epoch after epoch, until so many are done."""
-    here = task.runtime.machines
-    batches = training_batches(
-        task.source.train,
-        task.model.contract,
-        task.experiment,
-        progress.epoch,
-        progress.step,
-        (here.rank, here.count),
-    )
     test_batches = _test_batches(task)
     steps, spec = backend_steps(), test_batches.element_spec
-    train_step = steps.train_step(task, batches.element_spec)
     test_steps = {"val": steps.test_step(task, task.model, spec)}
     if task.average:
         test_steps["val_ema"] = steps.test_step(task, task.average, spec)
 
-    iterator = iter(batches)
+    stage = None
     while progress.epoch < epochs and not _is_stuck(task, progress):
+        now = stage_at(task.experiment, progress.epoch)
+        if now != stage:
+            if stage:
+                screen.note(f"from epoch {progress.epoch + 1} on: {now}")
+            batches, train_step = _enter(task, progress, now)
+            stage = now
         clock = Clock(progress.seconds, progress.waited)
-        progress = _train_epoch(task, progress, iterator, train_step, clock, asked, screen)
+        progress = _train_epoch(task, progress, batches, train_step, clock, asked, screen)
         trained = clock.seconds
         figures = {name: float(figure.result()) for name, figure in task.figures.items()}
         screen.validating(progress.epoch)
@@ -512,6 +535,26 @@ def _learn(
         _publish(task, progress)
         screen.epoch(progress.rows[-1], progress.timings[-1])
     return progress
+
+
+def _enter(
+    task: Task, progress: Progress, stage: Stage
+) -> tuple[Iterator, Callable[..., dict[str, Any]]]:
+    """The batches of a stage from where the run stands, and the step that learns from them.
+
+    Both are what they would be in a process that began here.
+    """
+    here = task.runtime.machines
+    batches = training_batches(
+        task.source.train,
+        task.contract.replace(height=stage.size, width=stage.size),
+        task.experiment,
+        progress.epoch,
+        progress.step,
+        (here.rank, here.count),
+    )
+    set_trainable(task.model, task.experiment, stage)
+    return iter(batches), backend_steps().train_step(task, batches.element_spec)
 
 
 def _is_stuck(task: Task, progress: Progress) -> bool:
@@ -586,10 +629,10 @@ def _validate(
 
 
 def _test_batches(task: Task) -> tf.data.Dataset:
-    classes = len(task.model.contract.labels)
+    classes = len(task.contract.labels)
     batches = evaluation_batches(
         task.source.test,
-        task.model.contract,
+        task.contract,
         task.experiment.runtime.batch_size,
         task.experiment.data.cache_gb,
     )
@@ -602,7 +645,7 @@ def _next(batches: Iterator, task: Task, progress: Progress) -> Any:
         return next(batches, None)
     except tf.errors.OpError as error:
         _save(task, progress)
-        reason = _unreadable(task.source, task.model.contract)
+        reason = _unreadable(task.source, task.contract)
         reason = reason or f"The images cannot be read: {_first_line(error)}. Mend that"
         raise ValueError(f"{reason}, then run the same command again") from error
 
@@ -687,7 +730,7 @@ def _publish(task: Task, progress: Progress) -> None:
     run.write_text("log.jsonl", "".join(json.dumps(_finite(row)) + "\n" for row in rows))
     run.write_rows("timing.csv", progress.timings)
     if progress.step == 0 and progress.best_epoch == progress.epoch:
-        save_model(task.deployed, run.checkpoints / "best.keras")
+        save_model(task.deployed(), run.checkpoints / "best.keras")
     _draw(task, rows[-1])
 
 
@@ -717,7 +760,7 @@ def _stop_if(asked: Agreement, task: Task, progress: Progress) -> None:
 
 def _write_results(task: Task, progress: Progress, finished: bool) -> None:
     run = task.run
-    save_model(task.deployed, run.model_file)
+    save_model(task.deployed(), run.model_file)
     seconds = [timing["seconds"] for timing in progress.timings]
     history = [_finite(row) | {"seconds": s} for row, s in zip(progress.rows, seconds)]
     run.write(

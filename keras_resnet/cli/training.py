@@ -206,6 +206,7 @@ def evaluate(
     /,
     data: DataOption = None,
     data_dir: FolderOption = None,
+    flip: bool = False,
     json: bool = False,
 ) -> None:
     """Measure a model on test images: top-1, top-5, precision and recall, with intervals.
@@ -214,10 +215,14 @@ def evaluate(
         run: A run folder or a .keras file; the newest run by default.
         data: Other images than the run's: digits, tfds:NAME or folder:PATH.
         data_dir: Where tensorflow-datasets keeps its data.
+        flip: Average the answers to each image and to its mirror image. The SavedModel and the
+            TFLite files do not do it, so the figures are only printed: those that the run folder
+            keeps are without it.
         json: Print JSON, confusion matrix included.
     """
     opened, source, model = open_model(run, data, data_dir)
-    evaluation = run_evaluation(opened, source, model, keep=data is None)
+    keep = data is None and not flip
+    evaluation = run_evaluation(opened, source, model, keep=keep, flip=flip)
     if json:
         show_json(evaluation.to_dict())
     else:
@@ -317,7 +322,7 @@ def _dry_run(experiment: Any, out: Path, json: bool) -> None:
 
 
 def run_evaluation(
-    run: Run, source: Source, model: ImageClassifier, keep: bool = True
+    run: Run, source: Source, model: ImageClassifier, keep: bool = True, flip: bool = False
 ) -> Evaluation:
     from keras_resnet.deployable import deployable
     from training.data.pipeline import evaluation_batches
@@ -327,9 +332,9 @@ def run_evaluation(
     batches = evaluation_batches(split, model.contract, BATCH)
     with progress("evaluating") as bar:
         evaluation = evaluate(
-            deployable(model), batches, source.labels, lambda done: bar(done, split.count)
+            deployable(model), batches, source.labels, lambda done: bar(done, split.count), flip
         )
-    if keep:  # the run folder tells of the run's own images
+    if keep:  # the run folder tells of the run's own images, and of what is deployed
         run.write("evaluation.json", evaluation.to_dict())
     return evaluation
 

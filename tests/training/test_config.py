@@ -48,6 +48,11 @@ def test_keys_left_out_keep_their_defaults() -> None:
         ({"data": {"bad_images": "ignore"}}, "data.bad_images must be one of error, skip"),
         ({"data": {"max_bad_images": -1}}, "data.max_bad_images must be between"),
         ({"data": {"cache_gb": -1}}, "data.cache_gb must be between"),
+        ({"data": {"sampling": "even"}}, "data.sampling must be one of shuffle, balanced"),
+        (
+            {"data": {"sampling": "balanced"}, "optimizer": {"class_weights": "balanced"}},
+            "would count each small class twice",
+        ),
         ({"model": "ResNet50"}, "model must hold keys and values"),
     ],
 )

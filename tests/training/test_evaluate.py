@@ -2,11 +2,14 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, top_k_accuracy_score
 
-from training.evaluate import Estimate, summarize
+import keras_resnet
+from training.evaluate import Estimate, evaluate, summarize
 
 LABELS = tuple("abcdefg")
 
@@ -55,3 +58,25 @@ def test_a_class_without_images_has_no_figure() -> None:
     evaluation = summarize(np.array([[0.9, 0.1, 0.0]]), np.array([0]), ("a", "b", "c"))
     assert str(evaluation.classes[2].recall) == "no images"
     json.dumps(evaluation.to_dict(), allow_nan=False)  # NaN is not JSON
+
+
+def test_a_flipped_answer_is_the_mean_of_those_to_both_images() -> None:
+    keras.utils.set_random_seed(0)
+    model = keras_resnet.ResNet8(classes=3, include_preprocessing=True)
+    images = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), "uint8")
+    truth = np.arange(12) % 3
+    both = [np.asarray(model(x.astype("float32"))) for x in (images, images[:, :, ::-1])]
+    assert np.abs(both[0] - both[1]).max() > 1e-3
+
+    def answers(images: np.ndarray, flip: bool) -> dict[int, tuple[str, float]]:
+        batches = tf.data.Dataset.from_tensor_slices((images, truth)).batch(5)
+        found = evaluate(model, batches, tuple("abc"), flip=flip).hardest
+        assert len(found) == 12
+        return {a.index: (a.predicted, a.probability) for a in found}
+
+    for flip, expected in ((False, both[0]), (True, (both[0] + both[1]) / 2)):
+        got = answers(images, flip)
+        for i, row in enumerate(expected):
+            assert got[i] == ("abc"[row.argmax()], pytest.approx(row.max(), rel=1e-5))
+    mirrored = answers(images[:, :, ::-1], True)
+    assert mirrored == {i: (p, pytest.approx(q, rel=1e-5)) for i, (p, q) in got.items()}

@@ -58,10 +58,14 @@ def test_one_cycle_is_a_line_up_and_a_line_down() -> None:
     np.testing.assert_allclose(rates, expected, atol=1e-7)
 
 
-def optimizer_of(**config: Any) -> keras.optimizers.Optimizer:
+def optimizer_of(
+    first_epochs: dict[str, int] | None = None, **config: Any
+) -> keras.optimizers.Optimizer:
     config = {"learning_rate": 0.1, "weight_decay": 0.0} | config
     schedule = {"warmup_epochs": 0, "decay": "step", "step_epochs": [1000]}
-    return make_optimizer(from_dict({"optimizer": config, "schedule": schedule}), 10)
+    return make_optimizer(
+        from_dict({"optimizer": config, "schedule": schedule}), 10, first_epochs or {}
+    )
 
 
 def kernel(value: Any) -> keras.Variable:
@@ -108,6 +112,25 @@ def test_lamb_moves_what_is_zero_and_stays_where_nothing_pulls() -> None:
     optimizer.apply(pull, variables)
     np.testing.assert_allclose(variables[0], [-0.1, -0.1], rtol=1e-4)
     assert np.isfinite(np.asarray(variables[1])).all()
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lamb"])
+def test_what_is_trained_later_begins_as_if_the_run_began(name: str) -> None:
+    """Its moments and its count of updates are its own, whatever others have had before."""
+    rng = np.random.default_rng(0)
+    gradients = rng.normal(size=(5, 2)).astype("float32")
+    first, late, fresh = (keras.Variable([3.0, 4.0], name="kernel") for _ in range(3))
+    optimizer = optimizer_of(name=name, first_epochs={late.path: 2}, weight_decay=0.1)
+    optimizer.build([first, late])
+    for _ in range(20):  # two epochs of ten steps
+        optimizer.apply([keras.ops.convert_to_tensor(gradients[0])], [first])
+    np.testing.assert_array_equal(late, [3.0, 4.0])
+    peer = optimizer_of(name=name, weight_decay=0.1)
+    for gradient in gradients:
+        gradient = keras.ops.convert_to_tensor(gradient)
+        optimizer.apply([gradient, gradient], [first, late])
+        peer.apply([gradient], [fresh])
+        np.testing.assert_allclose(late, fresh, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lamb"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.data.order import epoch_order, example_seed, ordered_indices
+from training.data.order import balanced_order, epoch_order, example_seed, ordered_indices
 from training.data.records import Part, record_reader
 
 
@@ -25,15 +25,47 @@ def test_places_are_shuffled_evenly() -> None:
 
 
 @pytest.mark.parametrize("step", range(4))
-def test_the_order_goes_on_from_any_step(step: int) -> None:
+@pytest.mark.parametrize("classes", [None, np.array([0] * 8 + [1] * 3)])
+def test_the_order_goes_on_from_any_step(step: int, classes: np.ndarray | None) -> None:
     def pairs(epoch: int, step: int, count: int) -> list:
-        dataset = ordered_indices(11, 3, seed=1, epoch=epoch, step=step).take(count)
-        return [(int(e), int(i)) for e, i in dataset.as_numpy_iterator()]
+        dataset = ordered_indices(11, 3, 1, epoch, step, classes=classes).take(count)
+        return [(int(e), int(i), int(d)) for e, i, d in dataset.as_numpy_iterator()]
 
     whole = pairs(0, 0, 27)  # three epochs of three steps of three
-    assert [e for e, _ in whole] == [0] * 9 + [1] * 9 + [2] * 9
-    assert len({i for _, i in whole[:9]}) == 9
+    assert [e for e, *_ in whole] == [0] * 9 + [1] * 9 + [2] * 9
+    assert len({d for *_, d in whole[:9]}) == 9
+    assert classes is not None or all(i == d for _, i, d in whole)
     assert pairs(1, step, 27 - 9 - 3 * step) == whole[9 + 3 * step :]
+
+
+def test_balanced_classes_are_drawn_equally_often_and_their_images_evenly() -> None:
+    sizes = (700, 40, 259)
+    classes = np.random.default_rng(0).permutation(np.repeat([0, 3, 7], sizes))
+    images = np.zeros(len(classes), int)
+    more = np.zeros(8, int)
+    for epoch in range(60):
+        order = balanced_order(classes, 5, epoch)
+        assert len(order) == 999
+        assert (np.bincount(classes[order])[[0, 3, 7]] == 333).all()
+        drawn = np.bincount(order, minlength=len(classes))
+        # None again before all of the class were there; and a class of 700 is never seen whole.
+        for c, most in ((0, {0, 1}), (3, {8, 9}), (7, {1, 2})):
+            assert set(drawn[classes == c]) == most
+        images += drawn
+        halves = np.bincount(classes[order[:500]], minlength=8)
+        assert halves[[0, 3, 7]].min() > 120  # 167 expected: shuffled, not one after the other
+        odd = np.bincount(classes[balanced_order(classes[:-1], 5, epoch)], minlength=8)
+        more += odd == odd.max()
+    for c, size in zip((0, 3, 7), sizes):
+        expected = 60 * 333 / size
+        assert abs(images[classes == c] - expected).max() < 5 * np.sqrt(expected)
+    assert more[[0, 3, 7]].min() > 20  # of 998 images one class lacks one, each in its turn
+
+
+def test_the_balanced_order_stays_what_it_is() -> None:
+    order = balanced_order(np.array([0, 0, 0, 0, 0, 1, 1, 2]), seed=0, epoch=0)
+    assert order.tolist() == [5, 6, 2, 7, 3, 7, 6, 7]
+    assert (order != balanced_order(np.array([0, 0, 0, 0, 0, 1, 1, 2]), 0, 1)).any()
 
 
 def test_every_image_has_a_seed_of_its_own_in_every_epoch() -> None:

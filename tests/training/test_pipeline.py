@@ -19,7 +19,7 @@ from training.data.pipeline import (
     steps_per_epoch,
     training_batches,
 )
-from training.data.sources import Split, open_source
+from training.data.sources import Split, array_split, classes_of, open_source
 
 
 def photographs(test_data: Path) -> list[Path]:
@@ -68,9 +68,11 @@ def test_training_batches_are_the_same_for_the_same_seed_and_differ_for_another(
     assert (x != batches_of({"runtime.seed": 6})[0][0]).any()
 
 
-@pytest.mark.parametrize("crop", ["pad", "resized"])
-def test_from_any_step_on_the_batches_are_those_of_the_whole(crop: str) -> None:
-    changes = {"runtime.batch_size": 400, "augment.crop": crop}  # three steps an epoch
+@pytest.mark.parametrize(
+    "more", [{"augment.crop": "pad"}, {"augment.crop": "resized"}, {"data.sampling": "balanced"}]
+)
+def test_from_any_step_on_the_batches_are_those_of_the_whole(more: dict) -> None:
+    changes = {"runtime.batch_size": 400} | more  # three steps an epoch
     whole = batches_of(changes, count=9)
     for epoch, step in ((0, 2), (1, 0), (1, 1), (1, 3)):
         rest = batches_of(changes, epoch, step, count=3)
@@ -114,6 +116,23 @@ def test_an_epoch_has_every_image_and_the_next_augments_it_anew() -> None:
     assert (y1.sum(0) == y2.sum(0)).all() and (y1 != y2).any()
     shared = {image.tobytes() for image in x1} & {image.tobytes() for image in x2}
     assert len(shared) < 100  # one of 49 shifts: about 29 images draw the same again
+
+
+def test_an_image_that_comes_again_is_augmented_otherwise() -> None:
+    pixels, truth = np.zeros((24, 32, 32, 1), "uint8"), np.arange(24) // 23
+    pixels[:, 10, 10] = 255
+    changes = {"runtime.batch_size": 24, "data.sampling": "balanced"}
+    experiment = load_experiment("digits-resnet8", changes)
+    contract = CONTRACT.replace(labels=("many", "one"))
+    batches = training_batches(array_split(pixels, truth), contract, experiment)
+    ((x, y),) = batches.take(1).as_numpy_iterator()
+    assert y.sum(0).tolist() == [12, 12]
+    assert len({image.tobytes() for image in x[y[:, 1] == 1]}) > 6  # of 49 shifts
+
+
+def test_the_classes_are_those_of_the_images() -> None:
+    expected = [label for _, label in digits().examples.as_numpy_iterator()]
+    assert classes_of(digits()).tolist() == expected
 
 
 def test_more_images_a_batch_than_there_are_is_an_error() -> None:

@@ -118,6 +118,36 @@ def test_stopped_anywhere_it_ends_with_the_same_bits(
     assert signals == ["begun", "stopped", *["resumed", "stopped"] * 3, "resumed"]
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "decay"), [("lamb", "step"), ("adamw", "one_cycle"), ("sgd", "one_cycle")]
+)
+def test_every_optimizer_and_schedule_goes_on_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, decay: str
+) -> None:
+    changes = {
+        "optimizer.name": optimizer,
+        "optimizer.learning_rate": 0.02,
+        "optimizer.gradient_accumulation_steps": 2,
+        "schedule.epochs": 2,
+        "schedule.warmup_epochs": 0.3,
+        "schedule.decay": decay,
+        "schedule.step_epochs": [0.5, 1.2],
+        "data.sampling": "balanced",
+        "runtime.batch_size": 256,  # 5 steps an epoch
+    }
+    experiment = load_experiment("digits-resnet8", changes)
+    calm = train(experiment, tmp_path / "calm", quiet, verbose=0)
+    for nth in (2, 6):
+        with monkeypatch.context() as patch:
+            stop_at(patch, "_check_loss", nth)
+            with pytest.raises(Interrupted):
+                train(experiment, tmp_path / "run", quiet, verbose=0)
+    run = train(experiment, tmp_path / "run", quiet, verbose=0)
+    assert state_of(run) == state_of(calm)
+    rates = [float(line.rsplit(",", 1)[1]) for line in calm.log_file.open().readlines()[1:]]
+    assert rates[0] > rates[1] >= 0
+
+
 def test_ctrl_c_keeps_a_model_to_look_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         stop_at(patch, "_check_loss", 20, signal.SIGINT)

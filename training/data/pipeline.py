@@ -12,7 +12,7 @@ from training.config import AugmentConfig, Experiment
 from training.data.augment import augment, mix
 from training.data.decode import decode_training_image, fit_image
 from training.data.order import example_seed, ordered_indices
-from training.data.sources import Split, array_split
+from training.data.sources import Split, array_split, classes_of
 
 # Batches made ahead: enough for a hiccup, and few enough to know what memory they take.
 PREFETCH = 2
@@ -44,7 +44,8 @@ def training_batches(
     """Endless batches of augmented images and one-hot labels, the same from any step on.
 
     The order is a function of seed, epoch and position, each image's augmentation one of seed,
-    epoch and the image's number: nothing else, and nothing that a crash could lose.
+    epoch and the image's number, or its position where classes are balanced and it may come
+    again: nothing else, and nothing that a crash could lose.
 
     Args:
         split: The images to learn from.
@@ -65,20 +66,21 @@ def training_batches(
     classes = len(contract.labels)
     if _keeps_fitted(split, contract, experiment):
         split = _in_memory(split, contract)
+    drawn = classes_of(split) if experiment.data.sampling == "balanced" else None
 
     @tf.autograph.experimental.do_not_convert  # its errors stay as they are
-    def example(epoch: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def example(epoch: tf.Tensor, index: tf.Tensor, draw: tf.Tensor) -> tuple[tf.Tensor, ...]:
         image, label = split.at(index)
-        draw = example_seed(seed, epoch, index)
-        return _augmented(image, contract, config, draw), tf.one_hot(label, classes), draw
+        own = example_seed(seed, epoch, draw)
+        return _augmented(image, contract, config, own), tf.one_hot(label, classes), own
 
     @tf.autograph.experimental.do_not_convert
-    def mixed(images: tf.Tensor, labels: tf.Tensor, draws: tf.Tensor) -> tuple:
+    def mixed(images: tf.Tensor, labels: tf.Tensor, seeds: tf.Tensor) -> tuple:
         # The batch's seed is its first example's, out of the reach of any example's own.
-        return mix(images, labels, config, draws[0] * tf.constant((-1, 1), "int64") - 1)
+        return mix(images, labels, config, seeds[0] * tf.constant((-1, 1), "int64") - 1)
 
     return (
-        ordered_indices(split.count, batch, seed, epoch, step, share)
+        ordered_indices(split.count, batch, seed, epoch, step, share, drawn)
         .map(example, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch // share[1], drop_remainder=True)
         .map(mixed, num_parallel_calls=2)

@@ -227,6 +227,13 @@ def _scan(root: Path) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
     return tuple(labels), files
 
 
+def classes_of(split: Split) -> np.ndarray:
+    """The class of each image by its number, int64 ``(count,)``."""
+    numbers = tf.data.Dataset.range(split.count)
+    labels = numbers.map(lambda index: split.at(index)[1], num_parallel_calls=tf.data.AUTOTUNE)
+    return np.concatenate(list(labels.batch(1024).as_numpy_iterator()))
+
+
 def array_split(images: np.ndarray, classes: np.ndarray) -> Split:
     """Images that are in memory.
 

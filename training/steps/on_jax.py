@@ -29,11 +29,10 @@ def train_step(task: Task, spec: tuple) -> Callable[..., dict[str, jax.Array]]:
 
     def step(state: State, images: jax.Array, labels: jax.Array) -> tuple[dict, State]:
         gradients, other, loss, answers = _gradients(task, state, images, labels)
-        trainable, optimizer = model.optimizer.stateless_apply(
-            state["optimizer"], gradients, state["trainable"]
-        )
-        state = state | {"trainable": trainable, "other": other, "optimizer": optimizer}
+        state = state | {"other": other}
         with keras.StatelessScope(state_mapping=_pairs(groups, state)) as scope:
+            # Not stateless_apply, which wants all that are ever trained: some may be frozen.
+            model.optimizer.apply(gradients, model.trainable_variables)
             task.figures["accuracy"].update_state(labels, answers)
             task.figures["loss"].update_state(loss)
             if task.average:
