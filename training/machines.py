@@ -11,13 +11,25 @@ import functools
 import json
 import os
 import signal
+import socket
 import sys
+import tempfile
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from types import FrameType
+from typing import IO, Any
 
 import keras
 import numpy as np
+
+from keras_resnet.console import say
+
+# How long machines wait for each other: at the start; for a sign of life, before one is taken
+# for dead (JAX's default is 100, and a loaded machine may be late by some); and at the end.
+MEETING_SECONDS, SILENCE_SECONDS, PARTING_SECONDS = 300, 30, 30
+MET = b"met"
 
 
 class Lost(OSError):
@@ -43,6 +55,9 @@ class Machines:
 def join(coordinator: str | None, count: int | None, rank: int | None) -> None:
     """Meets the other machines. To be called before anything is computed.
 
+    Without arguments it does nothing. Otherwise what follows runs in a process of its own that
+    this one watches, because JAX aborts a process that learns in the background of another's loss.
+
     Args:
         coordinator: ``host:port`` of the first machine, which listens there; or ``"auto"`` where
             Slurm, Kubernetes or Open MPI tell JAX all there is to know.
@@ -54,31 +69,146 @@ def join(coordinator: str | None, count: int | None, rank: int | None) -> None:
     """
     if coordinator is None and count is None and rank is None:
         return
+    _check(coordinator, count, rank)
+    watcher = _watched(coordinator)
+    _meet(coordinator, count, rank)
+    watcher.send(MET)
+
+
+def part() -> None:
+    """Waits for the others to come to this point too; from here on each is alone.
+
+    Raises:
+        Lost: One of the others is gone.
+    """
+    here = machines()
+    if here.count == 1:
+        return
+    import jax
+    from jax.experimental import multihost_utils
+
+    if jax.distributed.is_initialized():
+        with together(here):
+            multihost_utils.sync_global_devices("part")
+        jax.distributed.shutdown()
+
+
+def _check(coordinator: str | None, count: int | None, rank: int | None) -> None:
     if keras.backend.backend() != "jax":
         raise ValueError(
             "Several machines train together on JAX only. Give --backend jax to each of them"
         )
-    if coordinator != "auto" and (not coordinator or ":" not in coordinator):
+    if coordinator == "auto":
+        if count is not None or rank is not None:
+            raise ValueError(
+                "With --coordinator auto the cluster says how many machines there are. Leave out "
+                f"--machines and --rank. Received: --machines {count} --rank {rank}"
+            )
+        return
+    if not coordinator or not coordinator.rpartition(":")[2].isdigit():
         raise ValueError(
             "--coordinator is HOST:PORT of the first machine, or auto under Slurm, Kubernetes or "
             f"Open MPI. Received: {coordinator!r}"
         )
-    if coordinator != "auto" and (count is None or rank is None or not 0 <= rank < count):
+    if count is None or rank is None or not 0 <= rank < count:
         raise ValueError(
             "--machines says how many there are and --rank which one this is, from 0. "
             f"Received: --machines {count} --rank {rank}"
         )
+
+
+def _meet(coordinator: str | None, count: int | None, rank: int | None) -> None:
     import jax
 
     if not _has_accelerator():
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        keras.distribution.initialize(None if coordinator == "auto" else coordinator, count, rank)
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"The machines do not meet at {coordinator}: {' '.join(str(error).split())[:200]}. "
-            "Start all of them within five minutes, with the same --coordinator and --machines"
-        ) from None
+        # Keras's own call of it leaves no choice of the times.
+        jax.distributed.initialize(
+            None if coordinator == "auto" else coordinator,
+            count,
+            rank,
+            initialization_timeout=MEETING_SECONDS,
+            heartbeat_timeout_seconds=SILENCE_SECONDS,
+            shutdown_timeout_seconds=PARTING_SECONDS,
+            cluster_detection_method=None if coordinator == "auto" else "deactivate",
+        )
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        if coordinator == "auto" and isinstance(error, ValueError):
+            raise ValueError(
+                "--coordinator auto finds no Slurm step, no Open MPI and no Kubernetes job here "
+                "(Kubernetes needs pip install kubernetes). Give --coordinator HOST:PORT "
+                "--machines N --rank N"
+            ) from None
+        raise ValueError(_apart(coordinator, _one_line(error))) from None
+
+
+def _apart(coordinator: str | None, reason: str) -> str:
+    return (
+        f"The machines do not meet at {coordinator}: {reason[:200]}. Start all of them within "
+        f"{MEETING_SECONDS} seconds, with the same --coordinator and --machines"
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _watched(coordinator: str | None) -> socket.socket:
+    """From here on this is a new process that the one so far watches, and ends with.
+
+    Returns:
+        What tells the watcher that the machines have met.
+    """
+    watcher, watched = socket.socketpair()
+    native = tempfile.TemporaryFile()  # noqa: SIM115  # both processes hold it to their ends
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the other threads are OpenBLAS's, which knows of forks
+        child = os.fork()
+    if child:
+        watched.close()
+        os._exit(_watch(child, watcher, native, coordinator))
+    watcher.close()
+    os.setpgid(0, 0)  # Ctrl-C reaches the watcher alone, which passes it on, once
+    # What C++ prints, an abort and its stack above all, is the watcher's to tell.
+    sys.stderr = open(os.dup(2), "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
+    os.dup2(native.fileno(), 2)
+    threading.Thread(target=_end_with, args=(watched.dup(),), daemon=True).start()
+    return watched
+
+
+def _end_with(watcher: socket.socket) -> None:
+    with contextlib.suppress(ConnectionError):
+        watcher.recv(1)  # it never sends, so that this is its end
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _watch(child: int, watched: socket.socket, native: IO[bytes], coordinator: str | None) -> int:
+    """Waits for the child; returns the exit code."""
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, pass_on)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return code
+    native.seek(0)
+    printed = native.read().decode(errors="replace")
+    # https://github.com/openxla/xla/blob/main/xla/pjrt/distributed/client.h
+    _, fatal, reason = printed.partition("the JAX distributed service detected fatal errors")
+    if code == -signal.SIGABRT and fatal:
+        reason = " ".join(reason.partition("absl::Status: ")[2].partition("RPC:")[0].split())
+        met = watched.recv(len(MET)) == MET
+        say(f"keras-resnet: error: {_lost(reason) if met else _apart(coordinator, reason)}")
+        return 2
+    say(f"{printed}\nkeras-resnet: error: ended by {signal.Signals(-code).name}")
+    return 128 - code
 
 
 def machines() -> Machines:
@@ -92,8 +222,12 @@ def machines() -> Machines:
 
 
 def _refuse_workers() -> None:
-    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
-    if sum(len(tasks) for tasks in cluster.values()) > 1:
+    try:
+        cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+        workers = sum(len(tasks) for tasks in cluster.values())
+    except (ValueError, AttributeError, TypeError):
+        raise ValueError("TF_CONFIG is not the JSON of a cluster. Unset it") from None
+    if workers > 1:
         raise ValueError(
             "TF_CONFIG asks for several workers, and TensorFlow's MultiWorkerMirroredStrategy "
             "does not work under Keras 3, which fails on its per-replica values. Train with "
@@ -199,16 +333,23 @@ def together(machines: Machines) -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        raise Lost(
-            f"machine {machines.rank} of {machines.count} has lost another "
-            f"({' '.join(str(error).split())[:160]}). The last good checkpoint is kept. Start the "
-            "same command on all machines again"
-        ) from error
+        if "RESOURCE_EXHAUSTED" in str(error):
+            raise ValueError(
+                "There is too little memory for a batch of this size. Lower it: --batch-size N"
+            ) from error
+        raise Lost(_lost(_one_line(error))) from error
 
 
-def leave(machines: Machines, code: int) -> None:
-    """Ends this process without waiting for machines that are gone."""
-    if machines.count > 1:
+def _lost(reason: str) -> str:
+    return (
+        f"another machine is gone ({reason[:160]}). The last good checkpoint is kept. Start the "
+        "same command on all machines again"
+    )
+
+
+def leave(message: str, code: int) -> None:
+    """Ends this process, if it is one of several, without waiting for others at its end."""
+    if machines().count > 1:
+        say(f"keras-resnet: {message}")
         sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(code)

@@ -69,20 +69,21 @@ def train(
     """
     from training.config import load_experiment
     from training.machines import join
+    from training.machines import machines as here
     from training.run import new_folder
 
-    join(coordinator, machines, rank)
     own = {"runtime.batch_size": batch_size, "runtime.deterministic": deterministic or None}
     changes = {key: value for key, value in own.items() if value is not None}
     experiment = load_experiment(recipe, changes | _changes(data, data_dir, epochs, set))
     if coordinator and out is None:
         raise ValueError("Several machines need to agree on a run folder: --out FOLDER")
+    join(coordinator, machines, rank)
     out = out or new_folder(Path(recipe).stem)
     if dry_run:
         _dry_run(experiment, out, json)
         return
     run = run_training(experiment, out)
-    if rank:  # the first machine has the model
+    if not here().leads:  # the first machine has the model
         return
     evaluation = run_evaluation(*open_model(run.folder))
     if json:
@@ -276,17 +277,19 @@ def compare(
 def run_training(experiment: Any, out: Path) -> Run:
     import signal
 
-    from training.machines import Lost, leave, machines
+    from training.machines import leave, part
     from training.train import Diverged, Interrupted, train
 
     try:
         run = train(experiment, out, say=say)
+        part()
     except Diverged as error:
         raise Failed(str(error)) from None
-    except Lost as error:
-        say(f"keras-resnet: error: {error}")
-        leave(machines(), 2)
+    except (ValueError, OSError) as error:
+        leave(f"error: {error}", 2)
+        raise
     except Interrupted as stop:
+        part()
         if stop.signal != signal.SIGTERM:
             raise
         say(f"keras-resnet: {stop}")  # a machine that is taken away takes a saved run for success
