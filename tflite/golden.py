@@ -33,16 +33,19 @@ class Golden:
     Attributes:
         images: uint8 ``(count, height, width, channels)``, raw pixels 0–255.
         answers: For each kind float32 ``(count, classes)``.
+        of: What the images are, in words.
     """
 
     images: np.ndarray
     answers: dict[str, np.ndarray]
+    of: str = "images"
 
 
 def golden(
     files: Mapping[str, str | os.PathLike[str]],
     images: Sequence[np.ndarray],
     progress: Callable[[int, int], None] | None = None,
+    of: str = "images",
 ) -> Golden:
     """Asks each file about each image.
 
@@ -50,6 +53,7 @@ def golden(
         files: Path of each kind, as ``tflite.convert`` returns them.
         images: uint8 ``(height, width, channels)``, fitted to the model.
         progress: Called with ``(files done, files in all)``.
+        of: What the images are, in words.
 
     Raises:
         ValueError: There are no images, an image does not fit, or a file is not readable or has
@@ -65,7 +69,7 @@ def golden(
         answers[kind] = classifier.probabilities(stacked)
         if progress:
             progress(done, len(files))
-    return Golden(stacked, answers)
+    return Golden(stacked, answers, of)
 
 
 def textures(contract: Contract, count: int = COUNT) -> list[np.ndarray]:

@@ -76,6 +76,6 @@ def largest_size(experiment: Experiment) -> int:
 def at_most(experiment: Experiment) -> Experiment:
     """The experiment as if all epochs were of the largest images, and trained all that any does."""
     last = stage_at(experiment, experiment.schedule.epochs)
-    model = dataclasses.replace(experiment.model, size=largest_size(experiment), freeze=last.frozen)
+    model = dataclasses.replace(experiment.model, size=largest_size(experiment), freeze=last.frozen)  # type: ignore[arg-type]
     schedule = dataclasses.replace(experiment.schedule, sizes=(), unfreeze=())
     return dataclasses.replace(experiment, model=model, schedule=schedule)

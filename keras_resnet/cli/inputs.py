@@ -68,14 +68,18 @@ def tflite_files(run: Run) -> dict[str, Path]:
 
 
 def test_images(
-    path: Path | None, count: int, kinds: tuple[str, ...]
+    path: Path | None,
+    count: int,
+    kinds: tuple[str, ...],
+    data: str | None = None,
+    data_dir: Path | None = None,
 ) -> tuple[Iterator[Any], dict[str, Path]]:
     """Test images, fitted to the model, and the files of the run."""
     from training.data.pipeline import images
 
     if count < 1:
         raise ValueError(f"--images must be at least 1. Received: {count}")
-    run, source, model = open_model(path)
+    run, source, model = open_model(path, data, data_dir)
     files = tflite_files(run)
     if missing := [kind for kind in kinds if kind not in files]:
         raise ValueError(

@@ -101,14 +101,19 @@ def verify(
         run: A run folder or a .keras file; the newest run by default.
         max_drop: Points of top-1 that a file may lose.
         min_agreement: Percent of images on which a file must agree with Keras.
-        images: How many test images, spread over the split; all by default.
+        images: How many test images, spread over the split; all by default, eight with --arch.
         data: Other images than the run's: digits, tfds:NAME or folder:PATH.
         data_dir: Where tensorflow-datasets keeps its data.
         arch: Instead, a few golden inputs on an emulated Arm processor against this one.
         json: Print JSON.
     """
     if arch is not None:
-        _verify_arm64(locate(run), data_dir, json)
+        if max_drop is not None or min_agreement is not None:
+            raise ValueError(
+                "--max-drop and --min-agreement are of labelled test images. Leave them out with "
+                "--arch, or leave out --arch"
+            )
+        _verify_arm64(locate(run), data, data_dir, images, json)
         return
     opened = open_model(run, data, data_dir)
     report = run_verification(*opened, images, max_drop, min_agreement, keep=data is None)
@@ -296,6 +301,8 @@ def golden(
     kind: Annotated[str, arg(metavar="KIND")] = "int8",
     images: Annotated[int, arg(metavar="N")] = 20,
     out: Annotated[Path, arg(metavar="FILE.zip")] = Path("golden.zip"),
+    data: DataOption = None,
+    data_dir: FolderOption = None,
 ) -> None:
     """Write test images with the answers of a TFLite file, for a test on the device.
 
@@ -304,10 +311,12 @@ def golden(
         kind: Which file.
         images: How many test images.
         out: The archive.
+        data: Other images than the run's: digits, tfds:NAME or folder:PATH.
+        data_dir: Where tensorflow-datasets keeps its data.
     """
     from tflite.golden import write_golden
 
-    pictures, files = test_images(run, images, (kind,))
+    pictures, files = test_images(run, images, (kind,), data, data_dir)
     write_golden(files[kind], pictures, out)
     print(out)
 
@@ -319,6 +328,7 @@ def demo(
     port: Annotated[int, arg(metavar="N")] = 0,
     no_browser: bool = False,
     export: FolderOption = None,
+    data: DataOption = None,
     data_dir: FolderOption = None,
 ) -> None:
     """Show the TFLite files in a browser on this machine, until Ctrl-C; or write the page as files.
@@ -328,12 +338,14 @@ def demo(
         port: Where to listen on 127.0.0.1; any free port by default.
         no_browser: Only print the address.
         export: Write the page to this folder, for any web host, instead of serving it.
+        data: Images for the check, other than the run's: digits, tfds:NAME or folder:PATH.
         data_dir: Where tensorflow-datasets keeps its data.
     """
     from tflite import demo as pages
 
     opened = locate(run)
-    site = pages.site(opened.folder.resolve().name, tflite_files(opened), _golden(opened, data_dir))
+    inputs = _golden(opened, data, data_dir)
+    site = pages.site(opened.folder.resolve().name, tflite_files(opened), inputs)
     if export is not None:
         print(pages.export(site, export))
         return
@@ -405,31 +417,39 @@ def run_verification(
     return result
 
 
-def _verify_arm64(run: Run, data_dir: Path | None, json: bool) -> None:
+def _verify_arm64(
+    run: Run, data: str | None, data_dir: Path | None, images: int | None, json: bool
+) -> None:
     from keras_resnet.weights.download import cache_folder
     from tflite.arm64 import arm_system, compare_on_arm64
 
     arm_system(cache_folder(), say)  # what is missing is said before anything takes time
-    files, inputs = tflite_files(run), _golden(run, data_dir)
-    rows = compare_on_arm64(files, inputs, cache_folder(), say=say)
+    files, inputs = tflite_files(run), _golden(run, data, data_dir, images)
+    with progress("running on an emulated Arm processor") as bar:
+        rows = compare_on_arm64(files, inputs, cache_folder(), progress=bar)
     if json:
         show_json([dataclasses.asdict(row) for row in rows])
     else:
         show_table(
-            ("kind", "same top-1", "max Δp", "where"),
+            ("kind", "same top-1", "max Δp", "where", "two steps in the tail"),
             [
                 (
                     row.kind,
                     f"{row.same_top1} of {row.images}",
                     f"{256 * row.max_difference:.3f}/256",
-                    "image {}, class {}".format(*row.where),
+                    _place(row.where) if row.max_difference else "nowhere",
+                    "; ".join(map(_place, row.tail)) or "none",
                 )
                 for row in rows
             ],
-            title="arm64, emulated, against this machine",
+            title=f"{len(inputs.images)} {inputs.of} on emulated arm64 against this machine",
         )
     if broken := [f"{row.kind}: {why}" for row in rows for why in row.broken]:
         raise Failed("; ".join(broken))
+
+
+def _place(where: tuple[int, int]) -> str:
+    return "image {}, class {}".format(*where)
 
 
 def run_benchmark(
@@ -469,22 +489,28 @@ def _run_benchmark_program(
     return records
 
 
-def _golden(run: Run, data_dir: Path | None = None) -> Golden:
-    """What the files answer here to a few of the run's test images, or to textures without them."""
+def _golden(run: Run, data: str | None, data_dir: Path | None, count: int | None = None) -> Golden:
+    """What the files answer here to a few test images, or to textures where the run has none."""
     from tflite.golden import COUNT, golden, textures
     from tflite.metadata import read_contract
     from training.data.pipeline import images
 
     files = tflite_files(run)
+    count = COUNT if count is None else count
+    if count < 1:
+        raise ValueError(f"--images must be at least 1. Received: {count}")
     contract = read_contract(next(iter(files.values())))
     try:
-        source = open_model(run.model_file, None, data_dir)[1]
-        pictures = [image for image, _ in images(source.test, contract, COUNT)]
+        source = open_model(run.model_file, data, data_dir)[1]
+        pictures = [image for image, _ in images(source.test, contract, count)]
+        of = "test images"
     except (ValueError, OSError) as error:
+        if data is not None:
+            raise
         say(f"the golden inputs are textures, as there are no test images: {error}")
-        pictures = textures(contract)
+        pictures, of = textures(contract, count), "textures"
     with progress("asking Python") as bar:
-        return golden(files, pictures, bar)
+        return golden(files, pictures, bar, of)
 
 
 def _serve(server: ThreadingHTTPServer, no_browser: bool) -> None:

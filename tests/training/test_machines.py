@@ -106,9 +106,7 @@ def server() -> Iterator[Server]:
         process.stdin.close()
 
 
-def start(
-    server: Server, out: Path, *more: str, rank: int | None = None, **env: str
-) -> Machine:
+def start(server: Server, out: Path, *more: str, rank: int | None = None, **env: str) -> Machine:
     output = out.with_name(f"{out.name}.{rank or 0}.output")
     env = {"READ": f"{out}.{rank or 0}.npy"} | env
     argv = [*RECIPE, *more, "--out", str(out)]

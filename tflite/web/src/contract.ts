@@ -15,11 +15,15 @@ export interface ModelFile {
   readonly file: string;
   readonly bytes: number;
   readonly contract: Contract;
+  /** What to know where another machine's answers differ; empty for most kinds. */
+  readonly remark: string;
 }
 
 /** Raw bytes: the images uint8 (count, height, width, channels), the answers float32 (count, classes). */
 export interface GoldenFiles {
   readonly count: number;
+  /** What the images are, in words. */
+  readonly of: string;
   readonly images: string;
   readonly answers: Readonly<Record<string, string>>;
 }

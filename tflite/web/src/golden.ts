@@ -9,6 +9,7 @@ export const QUANTIZATION_STEP = 1 / 256;
 
 export interface Checked {
   readonly kind: string;
+  readonly remark: string;
   readonly images: number;
   readonly sameTop1: number;
   readonly largestDifference: number;
@@ -17,6 +18,11 @@ export interface Checked {
 export function passes(checked: Checked): boolean {
   // Float32 does not hold every difference of two multiples of the step.
   return checked.sameTop1 === checked.images && checked.largestDifference <= QUANTIZATION_STEP * (1 + 1e-6);
+}
+
+/** In quantization steps. */
+export function steps(largest: number): string {
+  return Number.isFinite(largest) ? `${(largest / QUANTIZATION_STEP).toFixed(3)}/256` : "not finite";
 }
 
 export async function check(model: Model, golden: GoldenFiles): Promise<Checked> {
@@ -44,7 +50,7 @@ export async function check(model: Model, golden: GoldenFiles): Promise<Checked>
       if (!(apart <= largestDifference)) largestDifference = Number.isNaN(apart) ? Infinity : apart;
     });
   }
-  return { kind: model.kind, images: golden.count, sameTop1, largestDifference };
+  return { kind: model.kind, remark: model.remark, images: golden.count, sameTop1, largestDifference };
 }
 
 export function likeliest(probabilities: Float32Array): number {

@@ -4,8 +4,9 @@ import { hasCamera, photograph } from "./camera";
 import type { Demo } from "./contract";
 import { check } from "./golden";
 import { decode, fit, show, Unreadable } from "./picture";
-import { fetchBytes, loadModel, startRuntime, timedRun, type Model } from "./runtime";
-import { answerView, checkView, element, size, type Answered } from "./view";
+import { loadModels } from "./load";
+import { fetchBytes, timedRun, type Model } from "./runtime";
+import { answerView, checkView, element, verdict, type Answered } from "./view";
 
 // Shown side by side where the run has both.
 const REFERENCE = "float32";
@@ -18,12 +19,8 @@ async function main(): Promise<void> {
   document.title = `${demo.name} – keras-resnet demo`;
   $("name").textContent = demo.name;
   $("about").textContent = about(demo);
-  const threads = await startRuntime();
-  const models: Model[] = [];
-  for (const entry of demo.models) {
-    say(`Loading ${entry.kind}, ${size(entry.bytes)} …`);
-    models.push(await loadModel(entry, threads));
-  }
+  $("inputs").textContent = `${demo.golden.count} ${demo.golden.of}`;
+  const models = await loadModels(demo, say);
   offerPictures(models);
   $("check").addEventListener("click", () => work(() => checkAll(models, demo)));
   enable(true);
@@ -94,6 +91,9 @@ async function answer(models: readonly Model[], file: Blob, name: string): Promi
     answered.push({ model, answer: await timedRun(model, pixels) });
   }
   picture.close();
+  const { text, apart } = verdict(answered);
+  $("verdict").textContent = text;
+  $("verdict").classList.toggle("apart", apart);
   $("answer").replaceChildren(...answerView(answered));
   say("Ready.");
 }
@@ -104,7 +104,7 @@ async function checkAll(models: readonly Model[], demo: Demo): Promise<void> {
     say(`Checking ${model.kind} …`);
     await painted();
     checked.push(await check(model, demo.golden));
-    $("checked").replaceChildren(checkView(checked));
+    $("checked").replaceChildren(...checkView(checked));
   }
   say("Ready.");
 }
@@ -139,6 +139,7 @@ function complain(error: unknown): void {
   const message = error instanceof Error ? error.message : String(error);
   $("error").replaceChildren(element("span", {}, error instanceof Unreadable ? message : `This went wrong: ${message}`));
   $("error").hidden = false;
+  $("error").scrollIntoView({ block: "nearest" });
 }
 
 /** The model holds the thread; what was said before has to be on the screen by then. */

@@ -1,5 +1,5 @@
-// The run's .tflite files on LiteRT.js: WebGPU where there is one and it takes the whole model, else
-// XNNPACK in WebAssembly, with threads where the page is isolated.
+// One .tflite file on LiteRT.js: on WebGPU, or with XNNPACK in WebAssembly, with threads where the page
+// is isolated.
 
 import {
   getWebGpuDevice,
@@ -19,6 +19,8 @@ const ENOUGH_MILLISECONDS = 500;
 export interface Model extends ModelFile {
   readonly compiled: CompiledModel;
   readonly runsOn: string;
+  /** Why it does not run on WebGPU where others might; empty where there is nothing to tell. */
+  readonly note: string;
 }
 
 export interface Answer {
@@ -37,30 +39,27 @@ export async function startRuntime(): Promise<boolean> {
   return threads;
 }
 
-export async function loadModel(entry: ModelFile, threads: boolean): Promise<Model> {
-  const bytes = await fetchBytes(entry.file);
-  const gpu = getWebGpuDevice() ? await onGpu(bytes) : null;
-  if (gpu) return { ...entry, compiled: gpu, runsOn: "WebGPU" };
+export const hasGpu = (): boolean => getWebGpuDevice() !== null;
+
+export async function compileOnCpu(entry: ModelFile, bytes: Uint8Array, threads: boolean): Promise<Model> {
   try {
     const compiled = await loadAndCompile(bytes, { accelerator: "wasm" });
-    return { ...entry, compiled, runsOn: threads ? "CPU, threads" : "CPU, one thread" };
+    return { ...entry, compiled, runsOn: threads ? "CPU, threads" : "CPU, one thread", note: "" };
   } catch (error) {
     throw new Unreadable(`${entry.file} is damaged, or needs another runtime: ${reason(error)}`);
   }
 }
 
-async function onGpu(bytes: Uint8Array): Promise<CompiledModel | null> {
-  try {
-    // Half precision would not keep to one quantization step.
-    const compiled = await loadAndCompile(bytes, {
-      accelerator: "webgpu",
-      gpuOptions: { precision: "fp32" },
-    });
-    if (compiled.isFullyAccelerated && compiled.options.accelerator === "webgpu") return compiled;
-    compiled.delete();
-  } catch (error) {
-    console.warn("WebGPU does not take this model:", error);
+/** Null where WebGPU does not take the whole model. */
+export async function compileOnGpu(entry: ModelFile, bytes: Uint8Array): Promise<Model | null> {
+  const compiled = await loadAndCompile(bytes, {
+    accelerator: "webgpu",
+    gpuOptions: { precision: "fp32" }, // half precision would not keep to one quantization step
+  });
+  if (compiled.isFullyAccelerated && compiled.options.accelerator === "webgpu") {
+    return { ...entry, compiled, runsOn: "WebGPU", note: "" };
   }
+  compiled.delete();
   return null;
 }
 

@@ -1,7 +1,7 @@
 // Everything that is drawn from answers; text always as text, never as HTML.
 
 import { label } from "./contract";
-import { passes, QUANTIZATION_STEP, type Checked } from "./golden";
+import { likeliest, passes, steps, type Checked } from "./golden";
 import type { Answer, Model } from "./runtime";
 
 const TOP = 5;
@@ -35,7 +35,7 @@ function topClasses(all: readonly Answered[]): number[] {
 
 export function answerView(all: readonly Answered[]): Node[] {
   const contract = all[0].model.contract;
-  const bars = element("ol", { className: "bars" });
+  const bars = element("ol", { className: "bars", role: "list" });
   for (const index of topClasses(all)) {
     bars.append(
       element(
@@ -47,9 +47,7 @@ export function answerView(all: readonly Answered[]): Node[] {
       ),
     );
   }
-  const nodes: Node[] = [bars, factsTable(all)];
-  if (all.length > 1) nodes.unshift(agreement(all));
-  return nodes;
+  return [bars, factsTable(all), ...all.map(({ model }) => model.note).filter(Boolean).map(remark)];
 }
 
 function bar(kind: string, probability: number, place: number): Node {
@@ -69,17 +67,20 @@ function difference([first, second]: readonly Answered[], index: number): Node {
   return element("span", { className: "difference" }, `${signed(points)} points`);
 }
 
-function agreement([first, second]: readonly Answered[]): Node {
-  const a = first.answer.probabilities;
-  const b = second.answer.probabilities;
+/** What the models say, in a sentence; apart where they say different things. */
+export function verdict([first, second]: readonly Answered[]): { text: string; apart: boolean } {
+  const [a, said] = firstAnswer(first);
+  if (!second) return { text: `${said}, ${percent(a[likeliest(a)])}.`, apart: false };
+  const [b, alsoSaid] = firstAnswer(second);
   const most = a.reduce((largest, p, i) => Math.max(largest, Math.abs(p - b[i])), 0);
-  const same = first.answer.probabilities.indexOf(Math.max(...a)) === b.indexOf(Math.max(...b));
-  const verdict = same ? "The same first answer" : "Different first answers";
-  return element(
-    "p",
-    { className: same ? "verdict" : "verdict apart" },
-    `${verdict}; ${second.model.kind} is at most ${(100 * most).toFixed(2)} points from ${first.model.kind}.`,
-  );
+  const kinds = [first.model.kind, second.model.kind];
+  const apart = likeliest(a) !== likeliest(b);
+  const agreed = apart ? `${kinds[0]} says ${said}, ${kinds[1]} ${alsoSaid}` : `Both say ${said}`;
+  return { text: `${agreed}; ${kinds[1]} is at most ${(100 * most).toFixed(2)} points from ${kinds[0]}.`, apart };
+}
+
+function firstAnswer({ model, answer }: Answered): [Float32Array, string] {
+  return [answer.probabilities, label(model.contract, likeliest(answer.probabilities))];
 }
 
 function factsTable(all: readonly Answered[]): Node {
@@ -94,26 +95,25 @@ function factsTable(all: readonly Answered[]): Node {
   );
 }
 
-export function checkView(all: readonly Checked[]): Node {
-  return table(
-    ["kind", "same top-1", "apart", ""],
-    all.map((row) => [
-      row.kind,
-      `${row.sameTop1} of ${row.images}`,
-      steps(row.largestDifference),
-      element("span", { className: passes(row) ? "same" : "apart" }, passes(row) ? "✓ same" : "✗ differs"),
-    ]),
-  );
+export function checkView(all: readonly Checked[]): Node[] {
+  const rows = all.map((row) => [
+    row.kind,
+    `${row.sameTop1} of ${row.images}`,
+    steps(row.largestDifference),
+    element("span", { className: passes(row) ? "same" : "apart" }, passes(row) ? "✓ same" : "✗ differs"),
+  ]);
+  const remarks = all.filter((row) => row.remark && !passes(row)).map((row) => remark(row.remark));
+  return [table(["kind", "same top-1", "largest difference", "verdict"], rows), ...remarks];
 }
 
-function steps(largest: number): string {
-  return Number.isFinite(largest) ? `${(largest / QUANTIZATION_STEP).toFixed(3)}/256` : "not finite";
+function remark(text: string): Node {
+  return element("p", { className: "muted" }, text);
 }
 
 function table(columns: readonly string[], rows: readonly Child[][]): Node {
   return element(
     "div",
-    { className: "wide", tabIndex: 0 },
+    { className: "wide" },
     element(
       "table",
       {},
@@ -138,5 +138,7 @@ function percent(probability: number): string {
 }
 
 function signed(value: number): string {
-  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(1)}`;
+  const shown = Math.abs(value).toFixed(1);
+  if (Number(shown) === 0) return shown;
+  return `${value < 0 ? "−" : "+"}${shown}`;
 }
