@@ -43,8 +43,8 @@ TYPES = {
 # Shown where the check finds a kind further apart than it may be.
 REMARKS = {
     "dynamic": "dynamic chooses the scale of its 8-bit numbers anew for each picture, so that the "
-    "last bit of one float can move its answers by some steps, in Python as well. Where only dynamic "
-    "differs, and its top-1 is the same, no file is damaged."
+    "last bit of one float can move its answers by some steps, in Python as well. Where only "
+    "dynamic differs, and its top-1 is the same, no file is damaged."
 }
 
 
