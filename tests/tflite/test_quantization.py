@@ -8,7 +8,7 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
-from tflite.convert import convert
+from tflite.convert import convert, save_for_device
 from tflite.quantization.budget import Budget
 from tflite.quantization.calibrate import Tuning, _Activations, _patches, channel_maxima
 from tflite.quantization.equalize import equalize
@@ -30,6 +30,7 @@ from tflite.quantization.rounding import (
     round_by_least_squares,
     round_to_nearest,
 )
+from tflite.quantize import Graph
 
 RANDOM = np.random.default_rng(0)
 
@@ -37,6 +38,14 @@ RANDOM = np.random.default_rng(0)
 @pytest.fixture(scope="module")
 def float32(files):
     return files["float32"].read_bytes()
+
+
+@pytest.fixture(scope="module")
+def as_converted(model, tmp_path_factory):
+    """As the converter leaves it, with a multiplication in front."""
+    folder = tmp_path_factory.mktemp("saved")
+    save_for_device(model, folder)
+    return Graph(folder).float32
 
 
 def answer(network, pixels):
@@ -130,10 +139,13 @@ def test_patches_are_what_a_convolution_multiplies(padding, stride, dilation):
     )
 
 
-def test_folding_the_normalization_changes_no_answer_at_the_borders_either(float32, digits):
-    network = read_network(float32)
+@pytest.mark.parametrize("made", ["float32", "as_converted"])
+def test_folding_the_normalization_changes_no_answer_at_the_borders_either(made, request, digits):
+    network = read_network(request.getfixturevalue(made))
     folded = fold_normalization(network)
-    assert [op.name for op in network.operations[:3]] == ["MUL", "ADD", "CONV_2D"]
+    normalization = ["ADD"] if made == "float32" else ["MUL", "ADD"]
+    names = [op.name for op in network.operations]
+    assert names[: names.index("CONV_2D")] == normalization
     assert [op.name for op in folded.operations[:2]] == ["CONCATENATION", "CONV_2D"]
     # Bright to the very edge, where zero padding must not be taken for black pixels.
     images = 255 - digits[0][:20]

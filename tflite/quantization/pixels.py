@@ -17,11 +17,12 @@ WHITE = np.float32(255)
 
 
 def fold_normalization(network: Network) -> Network:
-    """The same function of raw pixels, without a multiplication and an addition in front.
+    """The same function of raw pixels, without arithmetic on them in front.
 
-    ``conv(pixels * m + a)`` becomes ``conv'(pixels, 255)``: the kernel takes over ``m``, and
-    a fourth input channel, which is constant, takes over ``a``. A bias could not: where the
-    convolution pads with zeros, ``a`` must not be added.
+    ``conv(pixels * m + a)`` becomes ``conv'(pixels, 255)``: the kernel takes over ``m``, where
+    it has not done so (see ``tflite.normalization``), and a fourth input channel, which is
+    constant, takes over ``a``. A bias could not: where the convolution pads with zeros, ``a``
+    must not be added.
 
     Returns:
         The network itself where it does not begin with a normalization and a convolution.
@@ -32,11 +33,12 @@ def fold_normalization(network: Network) -> Network:
     multiply, add, conv = found
     kernel = network.constants[conv.inputs[1]]
     channels = kernel.shape[-1]
-    m = np.broadcast_to(network.constants[multiply.inputs[1]].ravel(), (channels,))
+    scale = network.constants[multiply.inputs[1]] if multiply else np.ones(1, "float32")
+    m = np.broadcast_to(scale.ravel(), (channels,))
     a = np.broadcast_to(network.constants[add.inputs[1]].ravel(), (channels,))
     offset = (kernel * (a / WHITE)).sum(axis=-1, keepdims=True)
 
-    white, joined = multiply.inputs[1], add.output
+    white, joined = add.inputs[1], add.output
     shape = network.shapes[network.input]
     join = Operation(
         "CONCATENATION", (network.input, white), joined, _concatenation_options(len(shape) - 1)
@@ -56,8 +58,8 @@ def fold_normalization(network: Network) -> Network:
     )
 
 
-def _find(network: Network) -> tuple[Operation, Operation, Operation] | None:
-    """The multiplication, the addition and the convolution, perhaps behind a PAD."""
+def _find(network: Network) -> tuple[Operation | None, Operation, Operation] | None:
+    """The multiplication, if any, the addition, and the convolution, perhaps behind a PAD."""
     chain: list[Operation] = []
     tensor = network.input
     while len(users := network.users(tensor)) == 1 and len(chain) < 4:
@@ -65,12 +67,13 @@ def _find(network: Network) -> tuple[Operation, Operation, Operation] | None:
         tensor = users[0].output
         if users[0].name == "CONV_2D":
             break
-    if [op.name for op in chain if op.name != "PAD"] != ["MUL", "ADD", "CONV_2D"]:
+    names = [op.name for op in chain if op.name != "PAD"]
+    if names not in (["MUL", "ADD", "CONV_2D"], ["ADD", "CONV_2D"]):
         return None
-    multiply, add, conv = chain[0], chain[1], chain[-1]
-    constant = all(op.inputs[1] in network.constants for op in (multiply, add))
-    plain = not multiply.activation and not add.activation and network.groups(conv) == 1
-    return (multiply, add, conv) if constant and plain else None
+    *multiply, add = [op for op in chain if op.name in ("MUL", "ADD")]
+    constant = all(op.inputs[1] in network.constants for op in (*multiply, add))
+    plain = not any(op.activation for op in (*multiply, add)) and network.groups(chain[-1]) == 1
+    return (multiply[0] if multiply else None, add, chain[-1]) if constant and plain else None
 
 
 def _concatenation_options(axis: int) -> schema.ConcatenationOptionsT:
