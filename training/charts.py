@@ -1,0 +1,97 @@
+"""Charts of a report: vector graphics in the page's own colours, light or dark, and its numbers."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from typing import Any
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Charts are drawn in these colours, which the page then replaces by its own: those of the
+# light or of the dark theme, whichever the reader's device asks for.
+INK, MUTED, LINE, BLUE, ORANGE, PALE = (f"#00000{i}" for i in range(1, 7))
+THEME = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    LINE: "var(--line)",
+    BLUE: "var(--blue)",
+    ORANGE: "var(--orange)",
+    PALE: "var(--pale)",
+}
+
+
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """A bare chart, in inches, in the page's colours."""
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.patch.set_visible(False)
+    axes.tick_params(colors=MUTED, labelsize=9, length=3)
+    axes.spines[:].set_color(LINE)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def as_svg(figure: Figure, description: str) -> Markup:
+    """The figure as markup to be put into the page, in the theme's colours."""
+    file = io.StringIO()
+    # Text stays text: sharp at any zoom, in the page's own type, and found by a search.
+    settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": description}
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # the browser has the glyph
+        figure.savefig(
+            file,
+            format="svg",
+            transparent=True,
+            bbox_inches="tight",
+            pad_inches=0.04,
+            metadata=nothing,
+        )
+    markup = file.getvalue()
+    markup = markup[markup.index("<svg") :]
+    width, height = map(float, re.findall(r' (?:width|height)="([\d.]+)pt"', markup)[:2])
+    markup = re.sub("<svg[^>]*>", "", markup, count=1)
+    markup = re.sub('<g id="[^"]*"', "<g", markup)
+    markup = re.sub("(?<=: )#00000[1-6]", lambda match: THEME[match[0]], markup)
+    opening = Markup(
+        '<svg class="chart" role="img" aria-label="{}" viewBox="0 0 {} {}" '
+        'style="max-width: {:.0f}px">'
+    )
+    # As many pixels wide as keep the letters about as large as the page's own.
+    return opening.format(description, width, height, 1.6 * width) + Markup(markup)
+
+
+# Numbers for people
+
+
+def percent(share: float, digits: int = 2) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
+def points(points: float) -> str:
+    return f"{points:+.2f}".replace("-", "−") if round(points, 2) else "0.00"
+
+
+def file_size(count: float) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+
+
+def thread_word(count: int) -> str:
+    return "thread" if count == 1 else "threads"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
+def milliseconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.{2 if value >= 1 else 3}f} ms"
