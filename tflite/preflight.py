@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tflite.apart import run_apart
-from tflite.graph import Graph
+from tflite.graph import Graph, Operation
 
 
 def _names(text: str) -> frozenset[str]:
@@ -31,7 +31,10 @@ GPU = _names(
     SUM TANH TRANSPOSE TRANSPOSE_CONV
     """
 )
-EDGE_TPU_SOURCE = "coral.ai/docs/edgetpu/models-intro, supported operations"
+# The table "Supported operations"; above it stands that models must be "fully 8-bit quantized",
+# that sizes must be constant, and that of more than three dimensions all but the innermost three
+# must be 1. What follows the first operation that is not in the table runs on the CPU.
+EDGE_TPU_SOURCE = "coral.ai/docs/edgetpu/models-intro"
 EDGE_TPU = _names(
     """
     ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D EXPAND_DIMS FULLY_CONNECTED
@@ -41,24 +44,34 @@ EDGE_TPU = _names(
     SQUEEZE STRIDED_SLICE SUB SUM TANH TRANSPOSE TRANSPOSE_CONV
     """
 )
-# The Add… functions of tflite-micro's resolver.
-MICRO_SOURCE = "tensorflow/lite/micro/micro_mutable_op_resolver.h"
+# The Add… functions of tflite-micro's resolver, without its custom operations for signals.
+MICRO_SOURCE = "tflite-micro: tensorflow/lite/micro/micro_mutable_op_resolver.h"
+# "Hybrid models are not supported on TFLite Micro."
+HYBRID_SOURCE = "tflite-micro: tensorflow/lite/micro/kernels/conv_common.cc"
+# The input must be int8, int16 or uint8.
+DEQUANTIZE_SOURCE = "tflite-micro: tensorflow/lite/micro/kernels/dequantize_common.cc"
 MICRO = _names(
     """
-    ABS ADD ADD_N ARG_MAX ARG_MIN AVERAGE_POOL_2D BATCH_TO_SPACE_ND CAST CEIL CONCATENATION
-    CONV_2D COS CUMSUM DEPTH_TO_SPACE DEPTHWISE_CONV_2D DEQUANTIZE ELU EQUAL EXP EXPAND_DIMS
+    ABS ADD ADD_N ARG_MAX ARG_MIN ASSIGN_VARIABLE AVERAGE_POOL_2D BATCH_MATMUL BATCH_TO_SPACE_ND
+    BROADCAST_ARGS BROADCAST_TO CALL_ONCE CAST CEIL CONCATENATION CONV_2D COS CUMSUM
+    DEPTH_TO_SPACE DEPTHWISE_CONV_2D DEQUANTIZE DIV ELU EMBEDDING_LOOKUP EQUAL EXP EXPAND_DIMS
     FILL FLOOR FLOOR_DIV FLOOR_MOD FULLY_CONNECTED GATHER GATHER_ND GREATER GREATER_EQUAL
     HARD_SWISH IF L2_NORMALIZATION L2_POOL_2D LEAKY_RELU LESS LESS_EQUAL LOG LOGICAL_AND
-    LOGICAL_NOT LOGICAL_OR LOGISTIC MAXIMUM MAX_POOL_2D MEAN MINIMUM MUL NEG NOT_EQUAL PACK
-    PAD PADV2 PRELU QUANTIZE REDUCE_MAX RELU RELU6 RESHAPE RESIZE_BILINEAR
-    RESIZE_NEAREST_NEIGHBOR ROUND RSQRT SHAPE SIN SOFTMAX SPACE_TO_BATCH_ND SPACE_TO_DEPTH
-    SPLIT SPLIT_V SQUEEZE SQRT SQUARE STRIDED_SLICE SUB SVDF TANH TRANSPOSE_CONV TRANSPOSE
-    UNPACK ZEROS_LIKE
+    LOGICAL_NOT LOGICAL_OR LOGISTIC LOG_SOFTMAX MAXIMUM MAX_POOL_2D MEAN MINIMUM MIRROR_PAD MUL
+    NEG NOT_EQUAL PACK PAD PADV2 PRELU QUANTIZE READ_VARIABLE REDUCE_MAX REDUCE_MIN RELU RELU6
+    RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR REVERSE_V2 ROUND RSQRT SELECT_V2 SHAPE SIN
+    SLICE SOFTMAX SPACE_TO_BATCH_ND SPACE_TO_DEPTH SPLIT SPLIT_V SQRT SQUARE SQUARED_DIFFERENCE
+    SQUEEZE STRIDED_SLICE SUB SUM SVDF TANH TRANSPOSE TRANSPOSE_CONV
+    UNIDIRECTIONAL_SEQUENCE_LSTM UNPACK VAR_HANDLE WHILE ZEROS_LIKE
     """
 )
 MEDIAPIPE_SOURCE = "mediapipe/tasks/cc/components/processors/image_preprocessing_graph.cc"
-ML_KIT_SOURCE = "developers.google.com/ml-kit/custom-models, model compatibility"
-WEB_SOURCE = "ai.google.dev/edge/litert/web/get_started"
+# Section "LiteRT model compatibility": one input of RGB pixels, uint8 or float32 (which needs
+# NormalizationOptions in the metadata), B×H×W×C with B = 1 and C = 3; an output of N classes of
+# 2 or 4 dimensions; only models of a single head are fully supported.
+ML_KIT_SOURCE = "developers.google.com/ml-kit/custom-models"
+# "Your model also must not have any dynamic input or output dimensions on its tensors."
+WEB_SOURCE = "developers.google.com/edge/litert/web/get_started"
 METADATA = "TFLITE_METADATA"
 
 
@@ -137,28 +150,34 @@ def _ml_kit(path: Path, graph: Graph) -> Line:
 
 def _edge_tpu(path: Path, graph: Graph) -> Line:
     name = "Edge TPU"
-    if any(graph.tensors[i].dynamic for i in graph.inputs):
-        return Line(name, False, "sizes must be constant", False, EDGE_TPU_SOURCE)
+    outer = (t.shape[:-3] for t in graph.tensors if not t.constant)
+    if any(t.dynamic for t in graph.tensors) or any(size != 1 for sizes in outer for size in sizes):
+        because = "sizes must be constant, and images come one by one"
+        return Line(name, False, because, False, EDGE_TPU_SOURCE)
     # The compiler leaves the conversions at both ends to the CPU.
     inner = [op for op in graph.operations if op.name not in ("QUANTIZE", "DEQUANTIZE")]
-    floats = [
-        op
-        for op in inner
-        if op.outputs and graph.tensors[op.outputs[0]].dtype not in ("int8", "uint8")
-    ]
-    if floats:
-        kinds = sorted({graph.tensors[op.outputs[0]].dtype for op in floats})
-        because = (
-            f"{len(floats)} of {len(inner)} operations compute in {', '.join(kinds)}; "
-            "it takes 8-bit integers alone"
-        )
-        return Line(name, False, because, False, EDGE_TPU_SOURCE)
-    unknown = sorted({op.name for op in inner} - EDGE_TPU)
-    if unknown:
-        because = f"the compiler does not map {', '.join(unknown)}"
-        return Line(name, False, because, False, EDGE_TPU_SOURCE)
-    because = "compiles; the conversions from and to floats at the ends run on the CPU"
-    return Line(name, True, because, False, EDGE_TPU_SOURCE)
+    reasons = [_not_on_edge_tpu(graph, op) for op in inner]
+    mapped = next((i for i, reason in enumerate(reasons) if reason), len(inner))
+    if mapped == len(inner):
+        because = "compiles; the conversions from and to floats at the ends run on the CPU"
+        return Line(name, True, because, False, EDGE_TPU_SOURCE)
+    because = (
+        f"the compiler maps {mapped} of {len(inner)} operations; the rest runs on the CPU, from "
+        f"{inner[mapped].name} on: {reasons[mapped]}"
+    )
+    return Line(name, mapped > 0, because, False, EDGE_TPU_SOURCE)
+
+
+def _not_on_edge_tpu(graph: Graph, op: Operation) -> str | None:
+    """Why the Edge TPU does not compute an operation, if it does not."""
+    kinds = {graph.tensors[i].dtype for i in op.outputs}
+    if wrong := sorted(kinds - {"int8", "uint8"}):
+        return f"it computes in {', '.join(wrong)}, not in 8 bits"
+    if op.name not in EDGE_TPU:
+        return "it has no such operation"
+    if op.name == "CONCATENATION" and any(graph.tensors[i].constant for i in op.inputs):
+        return "it joins constants only if they are zero"
+    return None
 
 
 def _micro(path: Path, graph: Graph) -> Line:
@@ -168,10 +187,10 @@ def _micro(path: Path, graph: Graph) -> Line:
         if op.name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
             if kinds[:2] == ["float32", "int8"]:
                 because = f"{op.name} of float activations and int8 weights (hybrid) has no kernel"
-                return Line(name, False, because, False, "tensorflow/lite/micro/kernels")
+                return Line(name, False, because, False, HYBRID_SOURCE)
         elif op.name == "DEQUANTIZE" and kinds == ["float16"]:
             because = "float16 weights have no kernel"
-            return Line(name, False, because, False, "tensorflow/lite/micro/kernels")
+            return Line(name, False, because, False, DEQUANTIZE_SOURCE)
     line = _by_operations(name, graph, MICRO, MICRO_SOURCE, "the resolver cannot add them")
     if not line.loads:
         return line

@@ -1,4 +1,4 @@
-"""Charts of the report pages: drawn by matplotlib, in colours that the page decides."""
+"""Charts of a report: vector graphics in the page's own colours, light or dark, and its numbers."""
 
 from __future__ import annotations
 
@@ -65,3 +65,34 @@ def to_svg(figure: Figure, description: str) -> Markup:
     )
     # As many pixels wide as keep the letters about as large as the page's own.
     return opening.format(description, width, height, 1.6 * width) + Markup(markup)
+
+
+# Numbers for people
+
+
+def percent(share: float, digits: int = 2) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
+def points(points: float) -> str:
+    return f"{points:+.2f}".replace("-", "−") if round(points, 2) else "0.00"
+
+
+def file_size(count: float) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+
+
+def thread_word(count: int) -> str:
+    return "thread" if count == 1 else "threads"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
+def milliseconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.{2 if value >= 1 else 3}f} ms"

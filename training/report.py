@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import datetime
 import io
-import itertools
 import shlex
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,26 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from keras_resnet.contract import Contract
-from training.charts import BLUE, INK, LINE, MUTED, ORANGE, PALE
+from training.charts import (
+    BLUE,
+    INK,
+    LINE,
+    MUTED,
+    ORANGE,
+    duration,
+    file_size,
+    milliseconds,
+    percent,
+    points,
+    thread_word,
+)
 from training.charts import new_figure as _figure
 from training.charts import to_svg as _svg
 from training.config import Experiment, to_dict
+from training.report_tflite import tflite
 from training.run import Run
 
 # Cells of the confusion matrix lie translucent on either theme.
@@ -65,11 +76,12 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "percent": _percent,
-        "points": _points,
-        "bytes": _bytes,
-        "threads": _threads,
-        "duration": _duration,
+        "percent": percent,
+        "points": points,
+        "bytes": file_size,
+        "threads": thread_word,
+        "duration": duration,
+        "milliseconds": milliseconds,
     }
     return environment
 
@@ -85,8 +97,25 @@ def _contents(run: Run) -> dict[str, Any]:
         "run": shlex.quote(str(run.folder if run == Run(run.folder) else run.model_file)),
         "training": _training(run.read("metrics.json")),
         "evaluation": _evaluation(run, experiment),
-        "tflite": _tflite(run.read("tflite/verify.json"), run.read("tflite/benchmark.json")),
+        "tflite": tflite(run),
+        "environment": _environment_of(run),
     }
+
+
+def _environment_of(run: Run) -> dict[str, str] | None:
+    """What trained the model, line by line."""
+    facts = (run.read("run.json") or {}).get("environment")
+    if not facts:
+        return None
+    versions = facts.get("versions", {})
+    lines = {
+        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "Processor": facts.get("cpu"),
+        "GPUs": ", ".join(map(str, facts.get("gpus") or [])) or "none",
+        "System": facts.get("platform"),
+        "Code": (facts.get("git") or {}).get("commit"),
+    }
+    return {name: str(line) for name, line in lines.items() if line}
 
 
 # Training
@@ -278,143 +307,3 @@ def _picture(image: np.ndarray) -> dict[str, Any]:
     Image.fromarray(pixels).save(file, "PNG" if tiny else "JPEG", quality=90)
     data = base64.b64encode(file.getvalue()).decode()
     return {"url": f"data:image/{'png' if tiny else 'jpeg'};base64,{data}", "tiny": tiny}
-
-
-# TFLite
-
-
-def _tflite(
-    verify: dict[str, Any] | None, benchmark: list[dict[str, Any]] | None
-) -> dict[str, Any] | None:
-    """One row a kind, from whichever of the two files are there."""
-    rows: dict[str, dict[str, Any]] = {}
-    for record in verify["kinds"] if verify else ():
-        rows[record["kind"]] = {"bytes": record["bytes"], "verified": record, "latencies": {}}
-    for record in benchmark or ():
-        empty = {"bytes": record["bytes"], "verified": None, "latencies": {}}
-        rows.setdefault(record["kind"], empty)["latencies"][record["threads"]] = record
-    if not rows:
-        return None
-    return {
-        "rows": rows,
-        "images": verify and verify["images"],
-        "threads": sorted({record["threads"] for record in benchmark or ()}),
-        "charts": _tflite_charts(rows),
-    }
-
-
-def _tflite_charts(rows: dict[str, dict[str, Any]]) -> dict[str, Markup]:
-    charts = {"Size": _sizes(rows)}
-    if any(row["latencies"] for row in rows.values()):
-        charts["Latency, ms an image: median, and a line to p90"] = _latencies(rows)
-    if verified := {kind: row["verified"] for kind, row in rows.items() if row["verified"]}:
-        charts["Top-1 against Keras, points, with 95 % interval"] = _differences(verified)
-        charts["Images answered as Keras does, %"] = _agreements(verified)
-    return charts
-
-
-def _sizes(rows: dict[str, dict[str, Any]]) -> Markup:
-    figure, axes = _panel(list(rows))
-    sizes = [row["bytes"] for row in rows.values()]
-    axes.barh(range(len(rows)), sizes, height=0.5, color=BLUE)
-    for y, size in enumerate(sizes):
-        _write_beside(axes, size, y, _bytes(size))
-    _end_panel(axes, max(sizes))
-    return _svg(figure, "Size of each TFLite file")
-
-
-def _latencies(rows: dict[str, dict[str, Any]]) -> Markup:
-    threads = sorted({count for row in rows.values() for count in row["latencies"]})
-    height = 0.7 / len(threads)
-    colors = dict(zip(threads, itertools.cycle((PALE, BLUE))))
-    figure, axes = _panel(list(rows))
-    longest = 0.0
-    for y, row in enumerate(rows.values()):
-        for place, count in enumerate(threads):
-            if record := row["latencies"].get(count):
-                at = y + height * (place - (len(threads) - 1) / 2)
-                median, p90 = record["median_ms"], record["p90_ms"]
-                axes.barh(at, median, height=0.86 * height, color=colors[count])
-                axes.plot((median, p90), (at, at), color=MUTED, linewidth=1.2)
-                _write_beside(axes, p90, at, f"{median:.3g} · {count} {_threads(count)}")
-                longest = max(longest, p90)
-    _end_panel(axes, longest)
-    return _svg(figure, "Latency of each TFLite file")
-
-
-def _differences(verified: dict[str, dict[str, Any]]) -> Markup:
-    figure, axes = _panel(list(verified))
-    for y, record in enumerate(verified.values()):
-        low, high = record["interval"]
-        axes.plot((low, high), (y, y), color=BLUE, linewidth=2, solid_capstyle="round")
-        axes.plot(record["difference"], y, "o", color=BLUE, markersize=6)
-        axes.annotate(
-            _points(record["difference"]),
-            (record["difference"], y),
-            (0, 6),
-            textcoords="offset points",
-            ha="center",
-            color=INK,
-        )
-    axes.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
-    widest = max(max(map(abs, record["interval"])) for record in verified.values())
-    axes.set_xlim(-1.15 * widest, 1.15 * widest)
-    axes.tick_params(axis="x", bottom=False)
-    axes.grid(axis="x", color=LINE, linewidth=0.8)
-    return _svg(figure, "Difference of top-1 accuracy between each TFLite file and Keras")
-
-
-def _agreements(verified: dict[str, dict[str, Any]]) -> Markup:
-    figure, axes = _panel(list(verified))
-    for y, record in enumerate(verified.values()):
-        axes.barh(y, 100, height=0.5, color=LINE)
-        axes.barh(y, record["agreement"], height=0.5, color=BLUE)
-        _write_beside(axes, 100, y, f"{record['agreement']:.2f}")
-    _end_panel(axes, 100)
-    return _svg(figure, "Agreement of each TFLite file with Keras")
-
-
-def _panel(kinds: list[str]) -> tuple[Figure, Axes]:
-    """One small chart with a row for each kind."""
-    figure, axes = _figure(3.5, 0.3 + 0.42 * len(kinds))
-    axes.set_yticks(range(len(kinds)), kinds, parse_math=False, color=INK)
-    axes.set_ylim(len(kinds) - 0.5, -0.5)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    return figure, axes
-
-
-def _write_beside(axes: Axes, x: float, y: float, text: str) -> None:
-    axes.annotate(text, (x, y), (5, 0), textcoords="offset points", va="center", color=INK)
-
-
-def _end_panel(axes: Axes, longest: float) -> None:
-    axes.set_xlim(0, 1.45 * longest or 1)  # room for the numbers
-    axes.set_xticks([])
-
-
-# Numbers for people
-
-
-def _percent(share: float, digits: int = 2) -> str:
-    return f"{100 * share:.{digits}f} %"
-
-
-def _points(points: float) -> str:
-    return f"{points:+.2f}".replace("-", "−") if round(points, 2) else "0.00"
-
-
-def _bytes(count: float) -> str:
-    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
-
-
-def _threads(count: int) -> str:
-    return "thread" if count == 1 else "threads"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

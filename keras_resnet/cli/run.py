@@ -12,7 +12,14 @@ from keras_resnet.cli.app import command
 from keras_resnet.cli.arguments import CALIBRATION, RunArgument
 from keras_resnet.cli.formats import size
 from keras_resnet.cli.inputs import locate, open_model
-from keras_resnet.cli.tflite import run_benchmark, run_conversion, run_verification
+from keras_resnet.cli.tflite import (
+    LAYER_IMAGES,
+    run_benchmark,
+    run_conversion,
+    run_inspection,
+    run_layers,
+    run_verification,
+)
 from keras_resnet.cli.training import run_evaluation, run_export, run_training
 from keras_resnet.console import show_json, show_table
 
@@ -57,7 +64,9 @@ def report(run: Positional[RunArgument] = None, /) -> None:
     """
     from training.report import write_report
 
-    print(write_report(locate(run)))
+    opened = locate(run)
+    run_inspection(opened)
+    print(write_report(opened))
 
 
 @command
@@ -85,6 +94,8 @@ def quickstart(
         for row in run_benchmark(run, (1, 2), 50, 1)
         if row["threads"] == 1
     }
+    run_inspection(run)
+    run_layers(run, "int8", LAYER_IMAGES)
     page = write_report(run)
     kinds = {
         row["kind"]: {

@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 
     from keras_resnet.classifier import ImageClassifier
     from tflite.golden import Golden
+    from tflite.layers import LayerError
     from training.data.sources import Source
     from training.run import Run
 
 
+LAYER_IMAGES = 20
 STARTS = 3  # of each file, for its loading time, first inference and memory
 
 
@@ -248,7 +250,7 @@ def layers(
     run: Positional[RunArgument] = None,
     /,
     kind: Annotated[str, arg(metavar="KIND")] = "int8",
-    images: Annotated[int, arg(metavar="N")] = 20,
+    images: Annotated[int, arg(metavar="N")] = LAYER_IMAGES,
     out: Annotated[Path | None, arg(metavar="FILE.svg|png")] = None,
     json: bool = False,
 ) -> None:
@@ -261,17 +263,14 @@ def layers(
         out: Also draw it, into this .svg or .png file.
         json: Print JSON.
     """
-    from tflite.layers import layer_errors, plot
-    from training.run import written_whole
-
     if out and out.suffix not in (".svg", ".png"):
         raise ValueError(f"--out must end in .svg or .png. Received: {out}")
-    pictures, files = test_images(run, images, ("float32", kind))
-    errors = layer_errors(files["float32"], files[kind], pictures)
+    errors = run_layers(locate(run), kind, images)
     rows = [row.to_dict() for row in errors]
-    # For the report of the run.
-    locate(run).write(f"tflite/layers_{kind}.json", {"images": images, "layers": rows})
     if out:
+        from tflite.layers import plot
+        from training.run import written_whole
+
         picture = plot(errors, f"{kind} against float32, {images} images", out.suffix[1:])
         with written_whole(out) as beside:
             beside.write_bytes(picture)
@@ -487,6 +486,41 @@ def _run_benchmark_program(
     records = [one.to_dict() for one in measured]
     run.write(f"tflite/benchmark_{'phone' if phone else 'program'}.json", records)
     return records
+
+
+def run_inspection(run: Run) -> None:
+    """Leaves what is in the files beside them, for the report; those that are known are kept."""
+    import hashlib
+
+    from tflite.convert import KINDS
+    from tflite.inspect import inspect
+
+    files = run.tflite_files()
+    if not files:
+        return
+    known = run.read("tflite/inspect.json") or {}
+    found = {}
+    kinds = [kind for kind in KINDS if kind in files]
+    with progress("inspecting") as bar:
+        for done, kind in enumerate(kinds, start=1):
+            digest = hashlib.sha256(files[kind].read_bytes()).hexdigest()
+            if known.get(kind, {}).get("sha256") == digest:
+                found[kind] = known[kind]
+            else:
+                found[kind] = inspect(files[kind]).to_dict() | {"sha256": digest}
+            bar(done, len(kinds))
+    run.write("tflite/inspect.json", found)
+
+
+def run_layers(run: Run, kind: str, images: int) -> list[LayerError]:
+    """The errors of one kind by layer, left beside the files, for the report."""
+    from tflite.layers import layer_errors
+
+    pictures, files = test_images(run.model_file, images, ("float32", kind))
+    rows = layer_errors(files["float32"], files[kind], pictures)
+    layers = [row.to_dict() for row in rows]
+    run.write(f"tflite/layers_{kind}.json", {"images": images, "layers": layers})
+    return rows
 
 
 def _golden(run: Run, data: str | None, data_dir: Path | None, count: int | None = None) -> Golden:

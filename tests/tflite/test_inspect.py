@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -10,10 +11,17 @@ import pytest
 
 from keras_resnet import ResNet8
 from tflite.convert import convert
-from tflite.graph import read_graph
+from tflite.graph import Graph, Operation, Tensor, read_graph
 from tflite.inspect import inspect, model_bytes, write_c_array
 from tflite.lint import lint
-from tflite.preflight import MICRO
+from tflite.preflight import (
+    DEQUANTIZE_SOURCE,
+    EDGE_TPU_SOURCE,
+    HYBRID_SOURCE,
+    MICRO,
+    _edge_tpu,
+    _micro,
+)
 
 
 def converted(model: keras.Model, path, dynamic: bool = False):
@@ -116,13 +124,72 @@ def test_preflight_of_each_kind(test_data, tmp_path):
         assert lines["MediaPipe ImageClassifier"].loads
         assert lines["ML Kit image labeling"].loads
         assert lines["GPU delegate"].loads and lines["LiteRT.js"].loads
-        assert not lines["Edge TPU"].loads  # which takes no float head
+        assert not lines["Edge TPU"].loads
         assert lines["TFLite Micro"].loads == (kind != "dynamic")
         assert all(line.measured or line.source for line in lines.values())
     # XNNPACK has no softmax of integers, and this one is in float.
     assert "17 of 17" in lines_of(paths["int8"])["LiteRT on CPU with XNNPACK"].because
     names = {op.name for op in read_graph(paths["int8"]).operations}
     assert names <= MICRO
+
+
+def tensor(dtype="int8", shape=(1, 8, 8, 4), constant=False, dynamic=False):
+    return Tensor("t", shape, dynamic, dtype, 1, constant)
+
+
+def chain(*steps, tensors=()):
+    """A graph of operations one behind the other: (name, type of its output) each."""
+    made = [tensor("float32"), *(tensor(dtype) for _, dtype in steps), *tensors]
+    extra = tuple(range(1 + len(steps), len(made)))
+    operations = tuple(
+        Operation(name, False, (i, *(extra if name == "CONCATENATION" else ())), (i + 1,), "")
+        for i, (name, _) in enumerate(steps)
+    )
+    return Graph(tuple(made), operations, (0,), (len(steps),), 1, ())
+
+
+QUANTIZED = (("QUANTIZE", "int8"), ("CONV_2D", "int8"), ("MEAN", "int8"))
+
+
+@pytest.mark.parametrize(
+    ("graph", "loads", "because"),
+    [
+        (chain(*QUANTIZED, ("DEQUANTIZE", "float32")), True, "compiles; the conversions"),
+        (
+            chain(*QUANTIZED, ("DEQUANTIZE", "float32"), ("FULLY_CONNECTED", "float32")),
+            True,
+            "maps 2 of 3 operations; the rest runs on the CPU, from FULLY_CONNECTED on: it computes"
+            " in float32",
+        ),
+        (chain(("CONV_2D", "float32")), False, "maps 0 of 1"),
+        (chain(("QUANTIZE", "int8"), ("EXP", "int8")), False, "it has no such operation"),
+        (
+            chain(("CONCATENATION", "int8"), ("CONV_2D", "int8"), tensors=[tensor(constant=True)]),
+            False,
+            "it joins constants only if they are zero",
+        ),
+        (chain(("CONV_2D", "int8"), tensors=[tensor(dynamic=True)]), False, "constant"),
+        (chain(("CONV_2D", "int8"), tensors=[tensor(shape=(2, 8, 8, 4))]), False, "one by one"),
+    ],
+)
+def test_the_edge_tpu_takes_what_comes_before_its_first_unknown(graph, loads, because):
+    line = _edge_tpu(Path("x"), graph)
+    assert (line.loads, line.source) == (loads, EDGE_TPU_SOURCE)
+    assert because in line.because
+
+
+def test_tflite_micro_has_all_operations_of_resnet8(files):
+    """Those of its resolver; and no kernel there takes float activations and int8 weights."""
+    lines = {kind: _micro(path, read_graph(path)) for kind, path in files.items()}
+    assert {kind: line.loads for kind, line in lines.items()} == {
+        "float32": True,
+        "float16": False,
+        "dynamic": False,
+        "int8": True,
+    }
+    assert "hybrid" in lines["dynamic"].because and lines["dynamic"].source == HYBRID_SOURCE
+    assert "float16" in lines["float16"].because and lines["float16"].source == DEQUANTIZE_SOURCE
+    assert {op.name for op in read_graph(files["int8"]).operations} <= MICRO
 
 
 def test_grayscale_loads_in_no_image_api(files):

@@ -93,6 +93,95 @@ def latency(kind: str, threads: int) -> dict[str, Any]:
     return {"kind": kind, "threads": threads, **times, "bytes": 1_234_567}
 
 
+def write_evidence(run: Run) -> None:
+    """What verify, benchmark, inspect, layers and convert leave beside the usual figures."""
+    verify = run.read("tflite/verify.json")
+    image = {
+        "index": 7,
+        "label": "cat",
+        "keras": "cat",
+        "file": HOSTILE,
+        "keras_confidence": 0.875,
+        "file_confidence": None,
+        "difference": 0.5,
+        "picture": "data:image/png;base64,AAAA",
+    }
+    verify["kinds"][1] |= {
+        "changed": [image],
+        "worst_classes": [
+            {"label": HOSTILE, "images": 40, "keras_recall": 90.0, "file_recall": 85.0}
+        ],
+    }
+    run.write("tflite/verify.json", verify)
+    phone = {
+        **latency("int8", 4),
+        "p90_ms": None,
+        "p95_ms": 3.25,
+        "load_ms": 20.5,
+        "memory_bytes": 6_500_000,
+        "device": "Google Pixel 8",
+        "runtime": "benchmark_model",
+        "operations": [
+            {"operation": "IGEMM", "count": 9, "milliseconds": 1.5, "percent": 81.2},
+        ],
+    }
+    run.write("tflite/benchmark_phone.json", [phone])
+    line = {"runtime": "Edge TPU", "loads": False, "because": "too wide", "measured": False}
+    finding = {"rule": "pad", "operation": "PAD", "layer": "stem", "message": "padded", "mend": "x"}
+    inspection = {
+        "bytes": 1_234_567,
+        "weight_bytes": 1_000_000,
+        "arena_bytes": 49_200,
+        "multiply_adds": 12_200_000,
+        "operations": {"CONV_2D": 9},
+        "lint": [finding],
+        "preflight": [line | {"source": "coral.ai"}],
+    }
+    run.write("tflite/inspect.json", {"int8": inspection})
+    layers = [
+        {"layer": "stem", "signal_to_noise_db": None},
+        {"layer": "stage1", "signal_to_noise_db": 31.25},
+    ]
+    run.write("tflite/layers_int8.json", {"images": 20, "layers": layers})
+    point = {"blocks": ["a"], "shift": 0.1, "drop": 0.25, "bytes": 9, "latency": 1.0}
+    mixed = {"chosen": 1, "points": [point | {"blocks": []}, point, point]}
+    run.write("tflite/model_mixed.json", mixed)
+
+
+def test_the_evidence_on_the_tflite_files_is_shown(run: Run) -> None:
+    write_evidence(run)
+    page = page_of(run)
+    assert "Google Pixel 8, benchmark_model Kind Threads median p95 load memory" in page.text
+    assert "int8 4 1.85 ms 3.25 ms 20.50 ms 6.50 MB" in page.text
+    assert "IGEMM 9× 1.50 ms 81.2 %" in page.text
+    assert f"int8 {HOSTILE} 40 90.0 % 85.0 % −5.00" in page.text
+    assert "int8: the 1 images that changed most" in page.text
+    assert f"{HOSTILE} – Keras cat 87.5 % is cat, no. 7" in page.text
+    assert page.tags.count("img") == 7 and "script" not in page.tags
+    assert "int8 1.00 MB 49.2 kB 12.2 M 9 CONV_2D" in page.text
+    assert "int8 stempad padded x" in page.text
+    assert "Edge TPU coral.ai will not too wide" in page.text
+    assert "Worst: int8 behind stage1, 31.2 dB." in page.text
+    assert "1 of 2 blocks in float32, 0.25 % of answers expected to change" in page.text
+    assert "Accuracy against latency" in page.text
+
+
+def test_what_was_not_measured_on_the_files_has_no_part(run: Run) -> None:
+    text = page_of(run).text
+    for title in ("Inside the files", "Error behind each layer", "How the mixed file was chosen"):
+        assert title not in text
+    (run.folder / "tflite/benchmark.json").unlink()
+    text = page_of(run).text
+    assert "Accuracy against latency" not in text and "Latency and memory" not in text
+
+
+def test_the_report_says_where_the_model_was_trained(run: Run) -> None:
+    facts = {"versions": {"keras": "3.15.1"}, "cpu": "AMD EPYC", "gpus": [], "platform": "Linux"}
+    run.write("run.json", {"environment": facts | {"git": {"commit": "88b68b5"}}})
+    text = page_of(run).text
+    assert "Versions keras 3.15.1 Processor AMD EPYC GPUs none System Linux Code 88b68b5" in text
+
+
 def page_of(run: Run) -> Page:
     return Page(write_report(run).read_text("utf-8"))
 
