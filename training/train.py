@@ -392,6 +392,7 @@ def make_model(experiment: Experiment, contract: Contract) -> ImageClassifier:
         input_shape=(config.size, config.size, contract.channels),
         classes=len(contract.labels),
         variant=None if config.variant == "auto" else config.variant,
+        width=config.width,
         shortcut=config.shortcut,
         antialias=config.antialias,
         stochastic_depth=config.stochastic_depth,

@@ -15,7 +15,9 @@ import pytest
 import yaml
 from fake_search import EXPERIMENT, SPACE, quick, run_search, run_worker, search, silent, start
 
+from keras_resnet.contract import Contract
 from training.config import list_recipes, load_experiment
+from training.train import make_model
 from training.tune import Address, Budget, Exhausted, ResNetHyperModel, Search, tune, work
 from training.tuning.budget import cost_of, pareto_front
 from training.tuning.oracles import ORACLES, make_oracle, total
@@ -44,6 +46,44 @@ def test_each_recipe_has_a_space_that_fits_it(recipe: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "entry"),
+    [
+        ("model.architecture", {"values": ["ResNet8", "ResNet20", "WideResNet16_8"]}),
+        ("model.variant", {"values": ["auto", "v2"]}),
+        ("model.width", {"min": 0.5, "max": 2.0, "step": 0.5}),
+        ("model.size", {"min": 32, "max": 64, "step": 16}),
+        ("model.stochastic_depth", {"min": 0.0, "max": 0.3}),
+        ("optimizer.name", {"values": ["sgd", "adamw", "lamb"]}),
+        ("optimizer.learning_rate", {"min": 1e-4, "max": 1.0, "log": True}),
+        ("optimizer.weight_decay", {"min": "1e-4", "max": 1e-1, "log": True}),
+        ("optimizer.label_smoothing", {"min": 0.0, "max": 0.2}),
+        ("augment.padding", {"min": 0, "max": 8}),
+        ("augment.randaugment_magnitude", {"min": 0, "max": 20.0}),
+        ("augment.mixup", {"min": 0.0, "max": 1.0}),
+        ("augment.min_area", {"min": 0.08, "max": 1.0}),
+        ("runtime.batch_size", {"min": 16, "max": 256, "step": 2, "log": True}),
+    ],
+)
+def test_whatever_is_worth_searching_can_be_a_range(key: str, entry: dict[str, Any]) -> None:
+    space = make_space({key: entry}, EXPERIMENT)
+    hp = kt.HyperParameters()
+    space.declare(hp)
+    group, name = key.split(".")
+    samples = [hp.space[0].random_sample(seed) for seed in range(20)]
+    taken = [getattr(getattr(space.experiment(EXPERIMENT, {key: s}), group), name) for s in samples]
+    assert len(set(taken)) > 1
+    if "values" not in entry:
+        assert all(float(entry["min"]) <= value <= entry["max"] for value in taken)
+
+
+def test_a_width_is_a_narrower_network() -> None:
+    experiment = load_experiment("digits-resnet8", {"model.width": 0.5})
+    contract = Contract(32, 32, 1, labels=tuple("0123456789"))
+    kernels = [v.shape for v in make_model(experiment, contract).weights if v.name == "kernel"]
+    assert sorted({shape[-1] for shape in kernels}) == [8, 10, 16, 32]
+
+
+@pytest.mark.parametrize(
     ("tree", "says"),
     [
         ({}, "must hold keys"),
@@ -53,6 +93,7 @@ def test_each_recipe_has_a_space_that_fits_it(recipe: str) -> None:
         ({"model.architecture": {"min": 1, "max": 2}}, "is not a number"),
         ({"model.variant": {"values": ["v9"]}}, "must be one of"),
         ({"model.size": {"min": 8, "max": 64}}, "between 32 and 4096"),
+        ({"model.width": {"min": 0.1, "max": 1}}, "between 0.25 and 4"),
         ({"model.size": {"min": 32.5, "max": 64}}, "a whole number"),
         ({"model.size": {"min": 64, "max": 64}}, "empty range"),
         ({"model.size": {"min": 32, "max": 64, "step": 0}}, "step of model.size"),
