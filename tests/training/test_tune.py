@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,17 @@ import keras_tuner as kt
 import numpy as np
 import pytest
 import yaml
-from fake_search import EXPERIMENT, SPACE, quick, run_search, run_worker, search, silent, start
+from fake_search import (
+    EXPERIMENT,
+    SPACE,
+    quick,
+    run_real_search,
+    run_search,
+    run_worker,
+    search,
+    silent,
+    start,
+)
 
 from keras_resnet.contract import Contract
 from training.config import list_recipes, load_experiment
@@ -190,13 +201,31 @@ def test_memory_after_a_hundred_trials_is_as_after_five(tmp_path: Path) -> None:
     sizes: list[int] = []
 
     def weigh(job: Job, alive: Any) -> Outcome:
-        with open("/proc/self/statm") as file:
-            sizes.append(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+        sizes.append(_resident(os.getpid()))
         return quick(job)
 
     tune(search("random", 101), tmp_path / "s", runner=weigh, say=silent)
     assert len(sizes) == 101
     assert sizes[100] - sizes[5] < 6e6
+
+
+def test_a_hundred_processes_leave_no_more_behind_than_five(tmp_path: Path) -> None:
+    nothing = load_experiment("digits-resnet8", {"data.source": f"folder:{tmp_path}/none"})
+    held: list[tuple[int, int, int]] = []
+    for _ in range(101):
+        outcome = run_apart(Job(nothing, tmp_path / "trial", until=1), lambda: None)
+        assert "none" in outcome.failure  # it ran, and found no images
+        server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+        files = len(os.listdir("/proc/self/fd"))
+        held.append((_resident(os.getpid()), _resident(server), files))
+    (ours, servers, files), (ours_later, servers_later, files_later) = held[5], held[100]
+    assert ours_later - ours < 6e6 and servers_later - servers < 6e6
+    assert files_later == files
+
+
+def _resident(process: int) -> int:
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 # --- Kills ------------------------------------------------------------------------------------
@@ -230,6 +259,23 @@ def test_a_killed_search_goes_on_and_counts_every_trial_once(tuner: str, tmp_pat
     ran = (out / "ran.jsonl").read_text()
     tune(wanted, out, runner=quick, say=silent)
     assert (out / "ran.jsonl").read_text() == ran
+
+
+def test_a_killed_search_takes_up_the_trial_that_ran(tmp_path: Path) -> None:
+    tiny = load_experiment("digits-resnet8", TINY)
+    wanted, out = Search(tiny, SPACE, "random", trials=2), tmp_path / "s"
+    process = start(run_real_search, wanted, out)
+    begun = out / "trial_0" / "run" / "log.csv"
+    while not begun.is_file():
+        assert process.is_alive()
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    found = tune(wanted, out, say=silent)
+    assert [row["status"] for row in found.rows] == ["completed"] * 2
+    assert [row["epochs"] for row in found.rows] == [3, 3]
+    events = [json.loads(line)["event"] for line in (begun.parent / "events.jsonl").open()]
+    assert events.count("begun") == 1 and "resumed" in events
 
 
 def test_a_trial_known_only_to_its_file_is_given_again(tmp_path: Path) -> None:
