@@ -53,6 +53,9 @@ VARIANTS: dict[str, Variant] = {
     "d": Variant("the stem of c, and shortcuts that average", deep_stem=32, pooled_shortcut=True),
 }
 
+# Of the filters that a network has by name.
+LEAST_WIDTH, MOST_WIDTH = 0.25, 4.0
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -130,6 +133,24 @@ class Architecture:
         if name != self.name and name in ARCHITECTURES:
             return ARCHITECTURES[name].with_variant(variant)
         return dataclasses.replace(self, variant=variant)  # type: ignore[arg-type]
+
+    def of_width(self, factor: float) -> Architecture:
+        """The same network with so many times the filters, in multiples of 8 as kernels like them.
+
+        Raises:
+            ValueError: The factor is out of range.
+        """
+        if not isinstance(factor, (int, float)) or not LEAST_WIDTH <= factor <= MOST_WIDTH:
+            raise ValueError(
+                f"width must be between {LEAST_WIDTH:g} and {MOST_WIDTH:g}, times the network's "
+                f"own filters. Received: width={factor!r}"
+            )
+        if factor == 1:
+            return self
+        stem, *widths = (
+            max(8, 8 * round(n * factor / 8)) for n in (self.stem_filters, *self.widths)
+        )
+        return dataclasses.replace(self, stem_filters=stem, widths=tuple(widths))
 
 
 DEPTHS: dict[int, tuple[BlockName, tuple[int, ...]]] = {

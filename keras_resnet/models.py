@@ -39,6 +39,7 @@ class Constructor:
         name: str | None = None,
         *,
         variant: VariantName | None = None,
+        width: float = 1.0,
         shortcut: Literal["A", "B", "none"] = "B",
         output_stride: int | None = None,
         antialias: bool = False,
@@ -52,7 +53,7 @@ class Constructor:
         include_preprocessing: bool = False,
         contract: Contract | None = None,
     ) -> ImageClassifier:
-        architecture = self.architecture.with_variant(variant)
+        architecture = self.architecture.with_variant(variant).of_width(width)
         layout = checked_data_format(data_format)
         inputs = make_input(architecture, input_tensor, input_shape, layout)
         source = None if weights is None else locate(weights, architecture)
@@ -108,6 +109,8 @@ Args:
         the first 1×1; networks of basic blocks are the same in both. ``"v2"`` puts norm and
         ReLU before each convolution. ``"c"`` has a stem of three 3×3 convolutions, ``"s"`` a
         wider one, and ``"d"`` that of c and shortcuts that average before they stride.
+    width: 0.25–4: times the filters of all stages and of a plain stem, in multiples of 8.
+        Published weights are for 1.
     shortcut: ``"B"`` projects where shapes differ; ``"A"`` subsamples and pads with zero
         channels, as the paper does on CIFAR-10; ``"none"`` gives a plain network.
     output_stride: By how much the network shrinks its input at most (8, 16 or 32; at most 8

@@ -30,6 +30,7 @@ class ModelConfig:
         architecture: One of ``keras_resnet.list_models()``.
         variant: ``"v1"``, ``"v1.5"``, ``"v2"``, ``"c"``, ``"s"``, ``"d"``, or ``"auto"`` for the
             architecture's own.
+        width: Times the filters that the architecture has, 0.25–4, in multiples of 8.
         shortcut: ``"A"`` (subsample and zero-pad), ``"B"`` (projection), or ``"none"`` for a
             plain network.
         zero_init_residual: Whether each block starts as the identity.
@@ -48,6 +49,7 @@ class ModelConfig:
 
     architecture: str = "ResNet50"
     variant: Literal["auto", "v1", "v1.5", "v2", "c", "s", "d"] = "auto"
+    width: float = 1.0
     shortcut: Literal["A", "B", "none"] = "B"
     zero_init_residual: bool = True
     size: int = 224
@@ -425,6 +427,7 @@ def _check(experiment: Experiment) -> None:
         )
     limits: tuple[tuple[str, float, float, float], ...] = (
         ("model.size", e.model.size, 32, 4096),
+        ("model.width", e.model.width, 0.25, 4),
         ("model.stochastic_depth", e.model.stochastic_depth, 0, 0.99),
         ("model.dropout_rate", e.model.dropout_rate, 0, 0.99),
         ("data.test_fraction", e.data.test_fraction, 0.01, 0.9),

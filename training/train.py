@@ -419,6 +419,7 @@ def make_model(experiment: Experiment, contract: Contract) -> ImageClassifier:
         input_shape=(contract.height, contract.width, contract.channels),
         classes=len(contract.labels),
         variant=None if config.variant == "auto" else config.variant,
+        width=config.width,
         shortcut=config.shortcut,
         antialias=config.antialias,
         stochastic_depth=config.stochastic_depth,

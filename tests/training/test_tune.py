@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,21 @@ import keras_tuner as kt
 import numpy as np
 import pytest
 import yaml
-from fake_search import EXPERIMENT, SPACE, quick, run_search, run_worker, search, silent, start
+from fake_search import (
+    EXPERIMENT,
+    SPACE,
+    quick,
+    run_real_search,
+    run_search,
+    run_worker,
+    search,
+    silent,
+    start,
+)
 
+from keras_resnet.contract import Contract
 from training.config import list_recipes, load_experiment
+from training.train import make_model
 from training.tune import Address, Budget, Exhausted, ResNetHyperModel, Search, tune, work
 from training.tuning.budget import cost_of, pareto_front
 from training.tuning.oracles import ORACLES, make_oracle, total
@@ -44,6 +57,44 @@ def test_each_recipe_has_a_space_that_fits_it(recipe: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "entry"),
+    [
+        ("model.architecture", {"values": ["ResNet8", "ResNet20", "WideResNet16_8"]}),
+        ("model.variant", {"values": ["auto", "v2"]}),
+        ("model.width", {"min": 0.5, "max": 2.0, "step": 0.5}),
+        ("model.size", {"min": 32, "max": 64, "step": 16}),
+        ("model.stochastic_depth", {"min": 0.0, "max": 0.3}),
+        ("optimizer.name", {"values": ["sgd", "adamw", "lamb"]}),
+        ("optimizer.learning_rate", {"min": 1e-4, "max": 1.0, "log": True}),
+        ("optimizer.weight_decay", {"min": "1e-4", "max": 1e-1, "log": True}),
+        ("optimizer.label_smoothing", {"min": 0.0, "max": 0.2}),
+        ("augment.padding", {"min": 0, "max": 8}),
+        ("augment.randaugment_magnitude", {"min": 0, "max": 20.0}),
+        ("augment.mixup", {"min": 0.0, "max": 1.0}),
+        ("augment.min_area", {"min": 0.08, "max": 1.0}),
+        ("runtime.batch_size", {"min": 16, "max": 256, "step": 2, "log": True}),
+    ],
+)
+def test_whatever_is_worth_searching_can_be_a_range(key: str, entry: dict[str, Any]) -> None:
+    space = make_space({key: entry}, EXPERIMENT)
+    hp = kt.HyperParameters()
+    space.declare(hp)
+    group, name = key.split(".")
+    samples = [hp.space[0].random_sample(seed) for seed in range(20)]
+    taken = [getattr(getattr(space.experiment(EXPERIMENT, {key: s}), group), name) for s in samples]
+    assert len(set(taken)) > 1
+    if "values" not in entry:
+        assert all(float(entry["min"]) <= value <= entry["max"] for value in taken)
+
+
+def test_a_width_is_a_narrower_network() -> None:
+    experiment = load_experiment("digits-resnet8", {"model.width": 0.5})
+    contract = Contract(32, 32, 1, labels=tuple("0123456789"))
+    kernels = [v.shape for v in make_model(experiment, contract).weights if v.name == "kernel"]
+    assert sorted({shape[-1] for shape in kernels}) == [8, 10, 16, 32]
+
+
+@pytest.mark.parametrize(
     ("tree", "says"),
     [
         ({}, "must hold keys"),
@@ -53,6 +104,7 @@ def test_each_recipe_has_a_space_that_fits_it(recipe: str) -> None:
         ({"model.architecture": {"min": 1, "max": 2}}, "is not a number"),
         ({"model.variant": {"values": ["v9"]}}, "must be one of"),
         ({"model.size": {"min": 8, "max": 64}}, "between 32 and 4096"),
+        ({"model.width": {"min": 0.1, "max": 1}}, "between 0.25 and 4"),
         ({"model.size": {"min": 32.5, "max": 64}}, "a whole number"),
         ({"model.size": {"min": 64, "max": 64}}, "empty range"),
         ({"model.size": {"min": 32, "max": 64, "step": 0}}, "step of model.size"),
@@ -149,13 +201,31 @@ def test_memory_after_a_hundred_trials_is_as_after_five(tmp_path: Path) -> None:
     sizes: list[int] = []
 
     def weigh(job: Job, alive: Any) -> Outcome:
-        with open("/proc/self/statm") as file:
-            sizes.append(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+        sizes.append(_resident(os.getpid()))
         return quick(job)
 
     tune(search("random", 101), tmp_path / "s", runner=weigh, say=silent)
     assert len(sizes) == 101
     assert sizes[100] - sizes[5] < 6e6
+
+
+def test_a_hundred_processes_leave_no_more_behind_than_five(tmp_path: Path) -> None:
+    nothing = load_experiment("digits-resnet8", {"data.source": f"folder:{tmp_path}/none"})
+    held: list[tuple[int, int, int]] = []
+    for _ in range(101):
+        outcome = run_apart(Job(nothing, tmp_path / "trial", until=1), lambda: None)
+        assert "none" in outcome.failure  # it ran, and found no images
+        server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+        files = len(os.listdir("/proc/self/fd"))
+        held.append((_resident(os.getpid()), _resident(server), files))
+    (ours, servers, files), (ours_later, servers_later, files_later) = held[5], held[100]
+    assert ours_later - ours < 6e6 and servers_later - servers < 6e6
+    assert files_later == files
+
+
+def _resident(process: int) -> int:
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 # --- Kills ------------------------------------------------------------------------------------
@@ -189,6 +259,23 @@ def test_a_killed_search_goes_on_and_counts_every_trial_once(tuner: str, tmp_pat
     ran = (out / "ran.jsonl").read_text()
     tune(wanted, out, runner=quick, say=silent)
     assert (out / "ran.jsonl").read_text() == ran
+
+
+def test_a_killed_search_takes_up_the_trial_that_ran(tmp_path: Path) -> None:
+    tiny = load_experiment("digits-resnet8", TINY)
+    wanted, out = Search(tiny, SPACE, "random", trials=2), tmp_path / "s"
+    process = start(run_real_search, wanted, out)
+    begun = out / "trial_0" / "run" / "log.csv"
+    while not begun.is_file():
+        assert process.is_alive()
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    found = tune(wanted, out, say=silent)
+    assert [row["status"] for row in found.rows] == ["completed"] * 2
+    assert [row["epochs"] for row in found.rows] == [3, 3]
+    events = [json.loads(line)["event"] for line in (begun.parent / "events.jsonl").open()]
+    assert events.count("begun") == 1 and "resumed" in events
 
 
 def test_a_trial_known_only_to_its_file_is_given_again(tmp_path: Path) -> None:
