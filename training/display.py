@@ -70,15 +70,16 @@ class Display:
         now = time.monotonic()
         if self.bar.disable or now - self._shown < REFRESH_SECONDS:
             return
+        done = epoch * self.steps + step
+        if not self._shown:
+            # What was done before, and the time that compiling took, would distort the speed.
+            self.bar.reset(self._task, completed=done)
         self._shown = now
-        speed = f"{step * self.batch / clock.seconds:,.0f} images/s"
-        self.bar.update(
-            self._task,
-            completed=epoch * self.steps + step,
-            description=f"epoch {epoch + 1}/{self.epochs}",
-            speed=f"{speed}, {_share(clock)} waiting for data",
-            figures=_words(figures()),
-        )
+        words = _words(figures())
+        self.bar.update(self._task, completed=done, description=f"epoch {epoch + 1}/{self.epochs}")
+        rate = self.bar.tasks[0].speed  # of the last half minute
+        speed = f"{rate * self.batch:,.0f} images/s, " if rate else ""
+        self.bar.update(self._task, speed=f"{speed}{_share(clock)} waiting for data", figures=words)
 
     def note(self, text: str) -> None:
         """A line about what changes."""

@@ -31,6 +31,7 @@ from keras_resnet.models import create_model
 from keras_resnet.preprocessing import load_image
 from keras_resnet.weights.load import Source as Weights
 from keras_resnet.weights.load import load, locate
+from training.boards import Boards, Profile
 from training.checkpoint import (
     Checkpoint,
     Progress,
@@ -114,6 +115,8 @@ class Task:
             there is no average.
         class_weights: What an image of each class counts; all of them 1 if empty.
         figures: The training figures of the epoch under way, by name.
+        confusion: At the last validation, so many test images of each class, by row, were taken
+            for each class, by column.
         steps: Steps an epoch.
     """
 
@@ -126,6 +129,7 @@ class Task:
     fixed: ImageClassifier | None
     class_weights: tuple[float, ...]
     figures: dict[str, keras.Metric]
+    confusion: keras.Variable
     steps: int
 
     @property
@@ -147,6 +151,7 @@ class Task:
             "average": self.average.variables if self.average else [],
             "optimizer": self.model.optimizer.variables,
             "figures": [v for figure in self.figures.values() for v in figure.variables],
+            "confusion": [self.confusion],
         }
 
     @property
@@ -167,11 +172,8 @@ class Task:
         }
 
     @functools.cached_property
-    def boards(self) -> dict[str, tf.summary.SummaryWriter]:
-        """TensorBoard's writers."""
-        names = ("train", "validation")
-        folder = self.run.folder / "tensorboard"
-        return {name: tf.summary.create_file_writer(str(folder / name)) for name in names}
+    def boards(self) -> Boards:
+        return Boards(self.run.folder / "tensorboard")
 
     def steps_done(self, progress: Progress) -> int:
         return progress.epoch * self.steps + progress.step
@@ -183,6 +185,7 @@ def train(
     say: Say = print,
     verbose: int = 1,
     until: int | None = None,
+    profile: tuple[int, int] | None = None,
 ) -> Run:
     """Trains a model in a folder, from where the folder stands: from nothing, or from a checkpoint.
 
@@ -195,6 +198,8 @@ def train(
             for silence.
         until: Whole epochs after which the run pauses, with everything saved; the same call with
             more of them, or without, goes on.
+        profile: The first and the last of this process's steps, from 1, that TensorBoard gets a
+            profile of.
 
     Returns:
         The run. ``model.keras`` in its folder holds the last epoch's weights, or their moving
@@ -220,8 +225,9 @@ def train(
             say(f"{run.folder} is finished: {epochs} epochs")
             return run
         runtime = prepare(experiment.runtime)
+        profiled = Profile(run.folder / "tensorboard" / "train", profile if here.leads else None)
         with runtime.placed():
-            _train(run, experiment, runtime, say, verbose, until)
+            _train(run, experiment, runtime, say, verbose, until, profiled)
     return Run(Path(out))
 
 
@@ -241,7 +247,13 @@ def _to_nobody(_: str) -> None:
 
 
 def _train(
-    run: Run, experiment: Experiment, runtime: Runtime, say: Say, verbose: int, until: int | None
+    run: Run,
+    experiment: Experiment,
+    runtime: Runtime,
+    say: Say,
+    verbose: int,
+    until: int | None,
+    profile: Profile,
 ) -> None:
     task = _set_up(run, experiment, runtime, say)
     batch, epochs = experiment.runtime.batch_size, experiment.schedule.epochs
@@ -249,7 +261,8 @@ def _train(
         progress = _resume(task, say) or _begin(task)
         with stop_requests() as asked, display(verbose, epochs, task.steps, batch) as screen:
             agreed = Agreement(runtime.machines, asked)
-            progress = _learn(task, progress, min(until or epochs, epochs), agreed, screen)
+            until = min(until or epochs, epochs)
+            progress = _learn(task, progress, until, agreed, screen, profile)
         finished = progress.epoch == epochs or _is_stuck(task, progress)
         _write_results(task, progress, finished)
     except OSError as error:
@@ -261,6 +274,8 @@ def _train(
         raise ValueError(
             f"There is too little memory for a batch of {batch}. Lower it: --batch-size N"
         ) from error
+    finally:
+        profile.end()
 
 
 def dry_run(experiment: Experiment, out: str | Path, say: Say = print) -> Estimate:
@@ -370,7 +385,22 @@ def _set_up(run: Run, experiment: Experiment, runtime: Runtime, say: Say) -> Tas
         "loss": keras.metrics.Mean(name="loss"),
     }
     counts = _class_weights(source) if experiment.optimizer.class_weights == "balanced" else ()
-    return Task(run, experiment, runtime, source, model, average, fixed, counts, figures, steps)
+    classes = len(source.labels)
+    return Task(
+        run=run,
+        experiment=experiment,
+        runtime=runtime,
+        source=source,
+        model=model,
+        average=average,
+        fixed=fixed,
+        class_weights=counts,
+        figures=figures,
+        confusion=keras.Variable(
+            np.zeros((classes, classes), "int32"), dtype="int32", trainable=False, name="confusion"
+        ),
+        steps=steps,
+    )
 
 
 def find_weights(experiment: Experiment) -> Weights | None:
@@ -506,7 +536,12 @@ def _shared(task: Task, checkpoint: Checkpoint | None) -> Checkpoint | None:
 
 
 def _learn(
-    task: Task, progress: Progress, epochs: int, asked: Agreement, screen: Display
+    task: Task,
+    progress: Progress,
+    epochs: int,
+    asked: Agreement,
+    screen: Display,
+    profile: Profile,
 ) -> Progress:
     """Epoch after epoch, until so many are done."""
     test_batches = _test_batches(task)
@@ -524,13 +559,14 @@ def _learn(
             batches, train_step = _enter(task, progress, now)
             stage = now
         clock = Clock(progress.seconds, progress.waited)
-        progress = _train_epoch(task, progress, batches, train_step, clock, asked, screen)
+        progress = _train_epoch(task, progress, batches, train_step, clock, asked, screen, profile)
         trained = clock.seconds
         figures = {name: float(figure.result()) for name, figure in task.figures.items()}
         screen.validating(progress.epoch)
         for name, test_step in test_steps.items():
-            tested = _validate(task, progress, test_batches, test_step, asked)
+            tested, confusion = _validate(task, progress, test_batches, test_step, asked)
             figures |= {f"{name}_{key}": value for key, value in tested.items()}
+        task.confusion.assign(confusion)  # the last one is of what is deployed
         progress = _close_epoch(task, progress, figures, trained, clock)
         _save(task, progress)
         _publish(task, progress)
@@ -573,6 +609,7 @@ def _train_epoch(
     clock: Clock,
     asked: Agreement,
     screen: Display,
+    profile: Profile,
 ) -> Progress:
     """The steps that are left of the epoch."""
     config = task.experiment.checkpoint
@@ -581,7 +618,11 @@ def _train_epoch(
     while progress.step < task.steps:
         with clock.waiting():
             batch = _next(batches, task, progress)
+        if task.steps_done(progress) == 0:
+            task.boards.first_batch(*batch, task.source.labels)
+        profile.before_step()
         figures = train_step(*batch)
+        profile.after_step(figures["loss"])
         asked.step()
         # The loss of the step before, so that the device never waits for Python to look at it.
         _check_loss(task, progress, loss)
@@ -616,17 +657,19 @@ def _validate(
     batches: tf.data.Dataset,
     test_step: Callable[..., tuple[Any, Any]],
     asked: Agreement,
-) -> Figures:
-    loss, right, count = 0.0, 0, task.source.test.count
+) -> tuple[Figures, np.ndarray]:
+    """Accuracy and loss, and how often each class was taken for each."""
+    loss, count = 0.0, task.source.test.count
+    confusion = np.zeros(task.confusion.shape, "int64")
     iterator = iter(batches)
     while batch := _next(iterator, task, progress):
-        batch_loss, batch_right = test_step(*batch)
+        batch_loss, taken = test_step(*batch)
         loss += float(batch_loss)
-        right += int(batch_right)
+        confusion += keras.ops.convert_to_numpy(taken).astype("int64")
         if asked():
             _save(task, progress)
         _stop_if(asked, task, progress)
-    return {"accuracy": right / count, "loss": loss / count}
+    return {"accuracy": int(np.trace(confusion)) / count, "loss": loss / count}, confusion
 
 
 def _test_batches(task: Task) -> tf.data.Dataset:
@@ -736,16 +779,7 @@ def _publish(task: Task, progress: Progress) -> None:
 
 
 def _draw(task: Task, row: Figures) -> None:
-    """The epoch's figures for TensorBoard, under the names that Keras gives them."""
-    try:
-        for name, writer in task.boards.items():
-            mine = {k: v for k, v in row.items() if k.startswith("val_") == (name == "validation")}
-            with writer.as_default(step=int(row["epoch"]) - 1):
-                for key, value in mine.items():
-                    tf.summary.scalar(f"epoch_{key.removeprefix('val_')}", value)
-            writer.flush()
-    except tf.errors.OpError as error:
-        raise OSError(_first_line(error)) from error
+    task.boards.epoch(row, keras.ops.convert_to_numpy(task.confusion))
 
 
 def _stop_if(asked: Agreement, task: Task, progress: Progress) -> None:

@@ -37,6 +37,7 @@ def train(
     out: FolderOption = None,
     deterministic: bool = False,
     dry_run: bool = False,
+    profile: Annotated[tuple[int, int] | None, arg(metavar="FIRST LAST")] = None,
     backend: Literal["tensorflow", "jax"] | None = None,
     coordinator: Annotated[str | None, arg(metavar="HOST:PORT|auto")] = None,
     machines: NumberOption = None,
@@ -59,6 +60,8 @@ def train(
         deterministic: Use only operations that give the same bits twice, on a GPU too.
         dry_run: Only say what would be done: the experiment, the network, memory and time.
             Nothing is written.
+        profile: The first and the last of the steps, counted from this start of the run, that
+            TensorBoard gets a profile of.
         backend: What computes; KERAS_BACKEND or TensorFlow by default.
         coordinator: Where several machines meet: a port of the first, or auto under Slurm,
             Kubernetes or Open MPI (docs/several-machines.md). JAX only.
@@ -82,7 +85,7 @@ def train(
     if dry_run:
         _dry_run(experiment, out, json)
         return
-    run = run_training(experiment, out)
+    run = run_training(experiment, out, profile)
     if not here().leads:  # the first machine has the model
         return
     evaluation = run_evaluation(*open_model(run.folder))
@@ -274,14 +277,14 @@ def compare(
     show_table(("", *(run.name for run in compared)), [(name, *cells) for name, cells in rows])
 
 
-def run_training(experiment: Any, out: Path) -> Run:
+def run_training(experiment: Any, out: Path, profile: tuple[int, int] | None = None) -> Run:
     import signal
 
     from training.machines import leave, part
     from training.train import Diverged, Interrupted, train
 
     try:
-        run = train(experiment, out, say=say)
+        run = train(experiment, out, say=say, profile=profile)
         part()
     except Diverged as error:
         raise Failed(str(error)) from None

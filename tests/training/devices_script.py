@@ -70,8 +70,8 @@ def run(folder: Path, case: dict) -> dict:
                     os.kill(os.getpid(), by)
         check(task, progress, loss)
 
-    def clipping(experiment, steps):
-        optimizer = make(experiment, steps)
+    def clipping(*arguments):
+        optimizer = make(*arguments)
         optimizer.global_clipnorm = case.get("clip")
         return optimizer
 

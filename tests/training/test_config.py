@@ -1,11 +1,19 @@
 """The experiment: recipes load, files round-trip, and mistakes are named."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 import keras_resnet
-from training.config import Experiment, from_dict, list_recipes, load_experiment, save_experiment
+from training.config import (
+    Experiment,
+    from_dict,
+    list_recipes,
+    load_experiment,
+    save_experiment,
+    to_dict,
+)
 
 
 @pytest.mark.parametrize("recipe", list_recipes())
@@ -74,3 +82,14 @@ def test_a_file_that_is_no_experiment_gives_one_line(tmp_path: Path, text: str) 
     with pytest.raises(ValueError) as error:
         load_experiment(path)
     assert "\n" not in str(error.value)
+
+
+def test_every_key_is_explained_in_the_documentation() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    rows = [line for line in (docs / "recipes.md").read_text("utf-8").splitlines() if "| `" in line]
+    keys = [row.split("|")[1] for row in rows]
+    pages = " ".join(path.read_text("utf-8") for path in docs.glob("*.md"))
+    for group, values in to_dict(Experiment()).items():
+        named = " ".join(key for key in keys if f"`{group}." in key)
+        for key in values:
+            assert re.search(rf"[`.]{key}`", named) or f"{group}.{key}" in pages, f"{group}.{key}"

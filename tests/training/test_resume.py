@@ -165,7 +165,7 @@ def test_every_part_of_the_state_is_in_the_checkpoint(stopped: Run) -> None:
     assert checkpoint is not None
     names = [name.partition("/")[2].partition("/")[2] for name in checkpoint.arrays]
     groups = {name.partition("/")[0] for name in checkpoint.arrays}
-    assert groups == {"model", "average", "optimizer", "figures"}
+    assert groups == {"model", "average", "optimizer", "figures", "confusion"}
     assert {"kernel", "moving_mean", "seed_generator_state", "iteration"} <= set(names)
     assert any("momentum" in name for name in names) and "total" in names
 

@@ -2,7 +2,7 @@
 
 ``train_step(task)`` gives a function that takes a batch, changes every variable of the task by one
 step, and returns the figures of the epoch so far. ``test_step(task, model)`` gives one that returns
-the sum of the losses of a batch and the number of its right answers, and changes nothing.
+the sum of the losses of a batch and its confusion matrix, and changes nothing.
 """
 
 from __future__ import annotations

@@ -59,14 +59,15 @@ def train_step(task: Task, spec: tuple) -> Callable[..., dict[str, tf.Tensor]]:
 def test_step(
     task: Task, model: keras.Model, spec: tuple
 ) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
-    """Sum of losses and number of right answers of a batch."""
+    """Sum of losses of a batch, and how often each class, by row, was taken for each."""
     strategy = task.runtime.distribution or tf.distribute.get_strategy()
 
     def replica(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = _share((images, labels))
         answers = model(images, training=False)
-        right = tf.argmax(answers, axis=-1) == tf.argmax(labels, axis=-1)
-        return tf.reduce_sum(task.model.loss.call(labels, answers)), tf.math.count_nonzero(right)
+        answered = tf.one_hot(tf.argmax(answers, axis=-1), labels.shape[-1])
+        confusion = tf.matmul(labels, answered, transpose_a=True)
+        return tf.reduce_sum(task.model.loss.call(labels, answers)), confusion
 
     def step(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
         sums = strategy.run(replica, args=(images, labels))
