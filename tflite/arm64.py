@@ -32,6 +32,7 @@ PLATFORMS = ("manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_
 # What a class other than an image's first answer may be apart, in quantization steps; the first
 # answer itself may be one.
 TAIL_STEPS = 2
+START_SECONDS = 60
 SECONDS_AN_IMAGE = 120
 
 # Runs over there: no package of ours, nothing newer than Python 3.11 and NumPy.
@@ -151,7 +152,7 @@ def _answers(
         code, said = _run(
             [*map(str, command), str(model.resolve()), str(given), str(answers)],
             {"PYTHONPATH": str(system / "site"), "PYTHONDONTWRITEBYTECODE": "1"},
-            60 + SECONDS_AN_IMAGE * len(images),
+            START_SECONDS + SECONDS_AN_IMAGE * len(images),
             progress,
         )
         if code is None:

@@ -1,18 +1,21 @@
 """On an emulated Arm processor: what is missing is said, what crashes is said, and what differs.
 
-``test_small_networks_answer_alike`` makes the Arm system, minutes of work, where it is not in the
-cache: `make test-arm64` runs it, `make test` does not.
+Tests that are marked ``emulated`` make the Arm system, minutes of work, where it is not in the
+cache: `make test-arm64` runs them, `make test` does not.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
+from keras_resnet.classifier import ImageClassifier
+from keras_resnet.cli import main
 from keras_resnet.contract import Contract
 from keras_resnet.models import ResNet8, ResNet20
 from keras_resnet.weights.download import cache_folder
@@ -21,6 +24,7 @@ from tflite.convert import convert
 from tflite.golden import golden, textures
 
 ANSWERS = np.array([[0.75, 0.25, 0.0], [0.125, 0.5, 0.375]], "float32")
+GOLDEN = arm64.Golden(np.zeros((1, 32, 32, 1), "uint8"), {"int8": ANSWERS[:1]})
 
 
 @pytest.fixture
@@ -47,6 +51,13 @@ def with_python(system: Path) -> Path:
     return cache
 
 
+def answering(system: Path, answers: np.ndarray) -> None:
+    """QEMU says after each image that it is done, and writes these answers to its last argument."""
+    np.save(system / "answers.npy", answers)
+    script = f'for out; do :; done; seq {len(answers)}; cp {system}/answers.npy "$out"'
+    command(system, arm64.QEMU, script)
+
+
 def test_same_answers_keep_all_promises() -> None:
     row = arm64.compare("int8", ANSWERS, ANSWERS)
     assert (row.images, row.same_top1, row.max_difference, row.broken) == (2, 2, 0.0, ())
@@ -64,6 +75,7 @@ def test_tail_may_be_two_steps_apart_and_the_first_answer_one(
     assert bool(row.broken) is not kept
     assert row.where == (0, label)
     assert row.max_difference == steps / 256
+    assert row.tail == (((0, label),) if kept and steps == 2 else ())
 
 
 def test_other_first_answer_and_nan_are_told() -> None:
@@ -116,19 +128,111 @@ def test_missing_network_is_said_and_leaves_nothing(
 def test_crash_is_a_fault_of_the_emulation(system: Path, script: str, why: str) -> None:
     cache = with_python(system)
     command(system, arm64.QEMU, script)
-    made = arm64.Golden(np.zeros((1, 32, 32, 1), "uint8"), {"int8": ANSWERS[:1]})
     with pytest.raises(ValueError, match=f"crashed.*{why}.*says nothing about the model"):
-        arm64.compare_on_arm64({"int8": system / "model_int8.tflite"}, made, cache)
+        arm64.compare_on_arm64({"int8": system / "model_int8.tflite"}, GOLDEN, cache)
 
 
-@pytest.mark.skipif(not os.environ.get("KERAS_RESNET_ARM64"), reason="minutes: make test-arm64")
-@pytest.mark.parametrize("network", (ResNet8, ResNet20))
-def test_small_networks_answer_alike(network: type, tmp_path: Path) -> None:
-    keras.utils.set_random_seed(0)
-    model = network(classes=10, contract=Contract(32, 32))
+def test_process_that_does_not_end_is_stopped(
+    system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = with_python(system)
+    command(system, arm64.QEMU, "exec sleep 60")
+    monkeypatch.setattr(arm64, "START_SECONDS", 0.1)
+    monkeypatch.setattr(arm64, "SECONDS_AN_IMAGE", 0.1)
+    with pytest.raises(ValueError, match="took too long.*says nothing about the model"):
+        arm64.compare_on_arm64({"int8": system / "model_int8.tflite"}, GOLDEN, cache)
+
+
+def test_each_image_is_told_as_it_is_done(system: Path) -> None:
+    cache = with_python(system)
+    answering(system, ANSWERS)
+    files = {kind: system / "model.tflite" for kind in ("float32", "int8")}
+    made = arm64.Golden(np.zeros((2, 32, 32, 1), "uint8"), dict.fromkeys(files, ANSWERS))
+    told: list[tuple[int, int]] = []
+    rows = arm64.compare_on_arm64(
+        files, made, cache, progress=lambda done, total: told.append((done, total))
+    )
+    assert [row.kind for row in rows if not row.broken] == ["float32", "int8"]
+    assert told == [(0, 4), (1, 4), (2, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_command_tells_a_crash_from_another_answer(
+    system: Path,
+    model: keras.Model,
+    files: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = system / "run"
+    (run / "tflite").mkdir(parents=True)
+    model.save(run / "model.keras")
+    shutil.copy(files["int8"], run / "tflite")
+    monkeypatch.setenv("KERAS_RESNET_CACHE", str(with_python(system)))
     images = textures(model.contract)
-    files = convert(model, tmp_path, calibration=images)
+    right = golden({"int8": files["int8"]}, images).answers["int8"]
+
+    def verify(*options: str) -> tuple[int, str]:
+        words = ("keras-resnet", "verify", str(run), "--arch", "arm64", *options)
+        monkeypatch.setattr("sys.argv", list(words))
+        try:
+            main()
+        except SystemExit as leave:
+            return int(leave.code or 0), capsys.readouterr().err
+        return 0, capsys.readouterr().err
+
+    answering(system, right)
+    assert verify()[0] == 0
+    answering(system, 1 - right)
+    code, said = verify()
+    assert (code, "failed: int8: another top-1 on Arm" in said) == (1, True)
+    command(system, arm64.QEMU, "kill -SEGV $$")
+    code, said = verify()
+    assert (code, "SIGSEGV" in said, "failed" in said) == (2, True, False)
+    code, said = verify("--max-drop", "1")
+    assert (code, "Leave them out with --arch" in said) == (2, True)
+
+
+emulated = pytest.mark.skipif(
+    not os.environ.get("KERAS_RESNET_ARM64"), reason="minutes: make test-arm64"
+)
+
+
+def hold_against_arm(model: ImageClassifier, images: list[np.ndarray], folder: Path) -> None:
+    files = convert(model, folder, calibration=images)
     rows = arm64.compare_on_arm64(files, golden(files, images), cache_folder(), say=print)
     print(*rows, sep="\n")
     assert [row.kind for row in rows] == list(files)
     assert not [row for row in rows if row.broken]
+
+
+@emulated
+@pytest.mark.parametrize("network", (ResNet8, ResNet20))
+def test_small_networks_answer_alike(network: type, tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    model = network(classes=10, contract=Contract(32, 32))
+    hold_against_arm(model, textures(model.contract), tmp_path)
+
+
+@emulated
+@pytest.mark.parametrize(
+    ("network", "file", "options"),
+    (
+        (ResNet8, "mlperf-tiny/pretrainedResnet.h5", {}),
+        (ResNet20, "cifar10-torch/resnet20-12fca82f.th", {"shortcut": "A"}),
+    ),
+)
+def test_trained_networks_answer_alike(
+    network: type, file: str, options: dict[str, str], test_data: Path, tmp_path: Path
+) -> None:
+    if file.endswith(".th"):
+        pytest.importorskip("torch")
+    model = network(weights=test_data / "checkpoints" / file, **options)
+    hold_against_arm(model, cifar10(test_data, 32), tmp_path)
+
+
+def cifar10(test_data: Path, count: int) -> list[np.ndarray]:
+    import tensorflow_datasets as tfds
+
+    folder = test_data / "tensorflow_datasets"
+    dataset = tfds.load("cifar10", split=f"test[:{count}]", data_dir=folder, download=False)
+    return [example["image"] for example in tfds.as_numpy(dataset)]

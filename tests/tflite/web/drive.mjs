@@ -9,16 +9,17 @@ const settings = JSON.parse(readFileSync(process.argv[2], "utf8"));
 const { chromium } = createRequire(path.join(settings.web, "package.json"))("playwright-core");
 
 const ARGUMENTS = [
-  "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+  "--no-sandbox", "--disable-quic", "--no-first-run",
   "--disable-background-networking", "--disable-component-update", "--disable-sync",
   "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
 ];
-const browser = await chromium.launch({ executablePath: settings.chromium, args: ARGUMENTS });
+const launch = (...more) => chromium.launch({ executablePath: settings.chromium, args: [...ARGUMENTS, ...more] });
+const browser = await launch("--disable-gpu");
 const foreign = [];
 const complaints = [];
 
-async function open(address, options = {}, prepare = async () => {}) {
-  const context = await browser.newContext({ viewport: { width: 1100, height: 900 }, ...options });
+async function open(address, options = {}, prepare = async () => {}, where = browser) {
+  const context = await where.newContext({ viewport: { width: 1100, height: 900 }, ...options });
   const page = await context.newPage();
   page.on("request", (request) => {
     const url = request.url();
@@ -29,19 +30,35 @@ async function open(address, options = {}, prepare = async () => {}) {
     // LiteRT writes its remarks to the console as errors.
     if (message.type() === "error" && !/^(INFO|WARNING): /.test(message.text())) complaints.push(message.text());
   });
+  await page.addInitScript(countTasks);
   await prepare(page);
   await page.goto(address);
-  await settled(page);
+  await done(page, 1);
   return page;
 }
 
-const settled = (page) =>
-  page.waitForFunction(() => /^(Ready|Not ready)\.$/.test(document.getElementById("status").textContent), null, { timeout: 60000 });
+/** In the page: how often it said that it is at an end of something. */
+function countTasks() {
+  window.tasks = 0;
+  document.addEventListener("DOMContentLoaded", () => {
+    const status = document.getElementById("status");
+    const count = () => { if (/^(Ready|Not ready)\.$/.test(status.textContent)) window.tasks++; };
+    new MutationObserver(count).observe(status, { childList: true });
+  });
+}
+
+const tasks = (page) => page.evaluate(() => window.tasks);
+const done = (page, count) => page.waitForFunction((count) => window.tasks >= count, count, { timeout: 60000 });
+
+/** Does something that sets the page to work, and waits for the end of that. */
+async function work(page, act) {
+  const before = await tasks(page);
+  await act();
+  await done(page, before + 1);
+}
 
 async function classify(page, picture) {
-  await page.setInputFiles("#file", picture);
-  await page.waitForFunction(() => document.getElementById("status").textContent !== "Ready.", null, { timeout: 2000 }).catch(() => {});
-  await settled(page);
+  await work(page, () => page.setInputFiles("#file", picture));
   return answer(page);
 }
 
@@ -55,7 +72,8 @@ const answer = (page) =>
       first: [...document.querySelectorAll(".bars .place-0 .figure")].map((n) => parseFloat(text(n))),
       second: [...document.querySelectorAll(".bars .place-1 .figure")].map((n) => parseFloat(text(n))),
       differences: [...document.querySelectorAll(".bars .difference")].map(text),
-      verdict: text(document.querySelector(".verdict")),
+      verdict: text(document.getElementById("verdict")),
+      notes: [...document.querySelectorAll("#answer .muted")].map(text),
       facts: [...document.querySelectorAll("#answer tbody tr")].map((row) => [...row.children].map(text)),
       pixels: seen.hidden ? [] : [...seen.getContext("2d").getImageData(0, 0, seen.width, seen.height).data],
       size: [seen.height, seen.width],
@@ -63,9 +81,7 @@ const answer = (page) =>
   });
 
 async function checked(page) {
-  await page.click("#check");
-  await page.waitForFunction((n) => document.querySelectorAll("#checked tbody tr").length === n, settings.kinds.length);
-  await settled(page);
+  await work(page, () => page.click("#check"));
   return page.evaluate(() => [...document.querySelectorAll("#checked tbody tr")].map((row) => [...row.children].map((n) => n.textContent)));
 }
 
@@ -80,27 +96,47 @@ async function manifestWith(page, change) {
   });
 }
 
+/** A page that loads some of the kinds only, which is faster. */
+const only = (page, ...kinds) =>
+  manifestWith(page, (demo) => { demo.models = demo.models.filter(({ kind }) => kinds.includes(kind)); });
+
 async function light() {
   const page = await open(settings.served, { colorScheme: "light" });
   await shot(page, "light-empty");
   const isolated = await page.evaluate(() => self.crossOriginIsolated);
   const title = await page.title();
   const about = await page.textContent("#about");
+  const inputs = await page.textContent("#inputs");
   const photographs = [];
   for (const picture of settings.photographs) photographs.push(await classify(page, picture));
   const golden = await checked(page);
   await shot(page, "light");
   const unreadable = await classify(page, settings.unreadable);
   await shot(page, "light-error");
-  const after = await classify(page, settings.pictures[0]);
-  return { isolated, title, about, photographs, golden, unreadable, after };
+  const dropped = await drop(page, settings.pictures[0]);
+  return { isolated, title, about, inputs, photographs, golden, unreadable, dropped };
+}
+
+async function drop(page, picture) {
+  const bytes = [...readFileSync(picture)];
+  await work(page, () =>
+    page.evaluate((bytes) => {
+      const transfer = new DataTransfer();
+      transfer.items.add(new File([new Uint8Array(bytes)], "dropped.png", { type: "image/png" }));
+      document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+    }, bytes),
+  );
+  return answer(page);
 }
 
 async function fitted() {
   const seen = {};
   for (const [name, change] of Object.entries(settings.rules)) {
     const page = await open(settings.served, {}, (page) =>
-      manifestWith(page, (demo) => demo.models.forEach((model) => Object.assign(model.contract, change))),
+      manifestWith(page, (demo) => {
+        demo.models.length = 1;
+        Object.assign(demo.models[0].contract, change);
+      }),
     );
     seen[name] = [];
     for (const picture of settings.pictures) {
@@ -122,46 +158,33 @@ async function narrow() {
 }
 
 async function keyboard() {
-  const page = await open(settings.served, { colorScheme: "dark" });
+  const page = await open(settings.served, { colorScheme: "dark" }, (page) => only(page, "float32", "int8"));
   const focused = () => page.evaluate(() => document.activeElement?.id ?? "");
+  const rings = [];
+  const tab = async () => {
+    await page.keyboard.press("Tab");
+    rings.push(await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle));
+    return focused();
+  };
   // Asked for long before: the browser is told to hand its dialog over, and takes a while.
   const chooser = page.waitForEvent("filechooser", { timeout: 10000 });
-  await page.keyboard.press("Tab");
-  const order = [await focused()];
+  const order = [await tab()];
   await page.keyboard.press("Enter");
-  await (await chooser).setFiles(settings.pictures[0]);
-  await page.waitForSelector(".bars");
-  await settled(page);
-  await page.keyboard.press("Tab");
-  order.push(await focused());
+  await work(page, async () => (await chooser).setFiles(settings.pictures[0]));
+  order.push(await tab());
   await page.keyboard.press("Enter");
   await page.waitForSelector("#camera[open]");
   const inCamera = await focused();
-  await page.waitForTimeout(300);
+  await page.waitForFunction(() => document.getElementById("video").currentTime > 0);
   await shot(page, "dark-camera");
-  await page.keyboard.press("Enter");
-  await page.waitForFunction(() => document.getElementById("seen-caption").textContent.startsWith("the photograph"));
-  await settled(page);
+  await work(page, () => page.keyboard.press("Enter"));
   const photograph = await answer(page);
-  await page.focus("#check");
-  await page.keyboard.press("Space");
-  await page.waitForSelector("#checked tbody tr");
-  await settled(page);
+  order.push(await tab());
+  await work(page, () => page.keyboard.press("Space"));
+  const golden = await page.evaluate(() => document.querySelectorAll("#checked tbody tr").length);
   await shot(page, "dark");
-  return { order, inCamera, photograph };
-}
-
-async function dropped() {
-  const page = await open(settings.served);
-  const bytes = [...readFileSync(settings.pictures[0])];
-  await page.evaluate((bytes) => {
-    const transfer = new DataTransfer();
-    transfer.items.add(new File([new Uint8Array(bytes)], "dropped.png", { type: "image/png" }));
-    document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
-  }, bytes);
-  await page.waitForSelector(".bars");
-  await settled(page);
-  return answer(page);
+  const names = await page.locator("button, canvas, video").evaluateAll((all) => all.map((n) => n.ariaLabel || n.textContent || n.title));
+  return { order, rings, inCamera, photograph, golden, names };
 }
 
 async function damaged() {
@@ -173,15 +196,48 @@ async function damaged() {
   return { status, ...(await answer(page)) };
 }
 
+/** The golden answers of a kind are not what the file answers. */
+const cheat = (page, kind) =>
+  page.route(`**/golden/${kind}.bin`, async (route) => {
+    const body = await (await route.fetch()).body();
+    body.writeFloatLE(body.readFloatLE(0) + 0.01, 0);
+    await route.fulfill({ body });
+  });
+
 async function cheating() {
-  const page = await open(settings.served, {}, (page) =>
-    page.route("**/golden/float32.bin", async (route) => {
-      const body = await (await route.fetch()).body();
-      body.writeFloatLE(body.readFloatLE(0) + 0.01, 0);
-      await route.fulfill({ body });
-    }),
-  );
-  return checked(page);
+  const page = await open(settings.served, {}, async (page) => {
+    await only(page, "float32", "dynamic");
+    await cheat(page, "float32");
+    await cheat(page, "dynamic");
+  });
+  return { rows: await checked(page), remarks: await page.locator("#checked p").allTextContents() };
+}
+
+/** On a GPU that Chromium's SwiftShader stands for. */
+async function gpu() {
+  const browser = await launch("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader");
+  const seen = {};
+  try {
+    const cases = {
+      sound: async (page) => { await only(page, "float32", "float16"); await cheat(page, "float16"); },
+      broken: async (page) => { await only(page, "float32"); await page.addInitScript(breakGpu); },
+    };
+    for (const [name, prepare] of Object.entries(cases)) {
+      const page = await open(settings.served, {}, prepare, browser);
+      const there = await page.evaluate(async () => Boolean(await navigator.gpu?.requestAdapter()));
+      seen[name] = { there, ...(await classify(page, settings.pictures[0])) };
+      await page.context().close();
+    }
+  } finally {
+    await browser.close();
+  }
+  return seen;
+}
+
+/** In the page: a GPU that fails half-way through. */
+function breakGpu() {
+  const fail = () => { throw new Error("out of order"); };
+  Object.assign(GPUDevice.prototype, { createComputePipeline: fail, createComputePipelineAsync: fail });
 }
 
 async function exported() {
@@ -190,7 +246,7 @@ async function exported() {
   return { isolated, ...(await classify(page, settings.pictures[0])), golden: await checked(page) };
 }
 
-const scenarios = { light, fitted, narrow, keyboard, dropped, exported, damaged, cheating };
+const scenarios = { light, fitted, narrow, keyboard, exported, damaged, cheating, gpu };
 const seen = {};
 for (const [name, play] of Object.entries(scenarios)) {
   const quietly = name === "damaged"; // there the runtime has something to complain about

@@ -81,7 +81,8 @@ def seen(
     unreadable = folder / "notes.jpg"
     unreadable.write_text("not a picture")
     contract = read_contract(files["float32"])
-    site = demo.site("flowers <i>&", files, golden(files, textures(contract)))
+    inputs = golden(files, textures(contract), of="textures")
+    site = demo.site("flowers <i>&", files, inputs)
     static = functools.partial(_Quiet, directory=str(demo.export(site, folder / "exported")))
     with (
         _running(demo.server(site)) as served,
@@ -143,6 +144,7 @@ def test_served_page_has_threads_and_tells_of_the_run(seen: dict[str, Any]) -> N
     assert page["isolated"]
     assert page["title"].startswith("flowers <i>&")
     assert page["about"].startswith("5 classes, 80 × 96 pixels")
+    assert page["inputs"] == "8 textures"
     assert [row[3] for row in page["photographs"][0]["facts"]] == ["CPU, threads"] * 2
 
 
@@ -166,6 +168,7 @@ def test_difference_is_that_of_the_two_kinds(seen: dict[str, Any]) -> None:
         points = float(text.removesuffix(" points").replace("−", "-"))
         assert points == pytest.approx(second - first, abs=0.11)
     assert "int8 is at most" in shown["verdict"]
+    assert shown["verdict"].startswith(f"Both say {shown['labels'][0]};")
     assert len(shown["labels"]) == 5
 
 
@@ -179,8 +182,34 @@ def test_golden_answers_are_within_one_quantization_step(seen: dict[str, Any], w
         assert verdict == "✓ same"
 
 
-def test_check_sees_another_answer(seen: dict[str, Any]) -> None:
-    assert [row[3] for row in seen["cheating"]] == ["✗ differs", *["✓ same"] * 3]
+def test_check_sees_another_answer_and_says_what_is_known_of_the_kind(seen: dict[str, Any]) -> None:
+    assert [row[3] for row in seen["cheating"]["rows"]] == ["✗ differs"] * 2
+    assert seen["cheating"]["remarks"] == [demo.REMARKS["dynamic"]]
+
+
+def test_model_runs_on_a_gpu_that_gives_its_answers(seen: dict[str, Any]) -> None:
+    page = _on_gpu(seen, "sound")
+    assert [row[3] for row in page["facts"]] == ["WebGPU", "CPU, threads"]
+    [note] = page["notes"]
+    assert note.startswith("On WebGPU float16 is ")
+    expected = seen["light"]["dropped"]
+    assert dict(zip(page["labels"], page["first"])) == pytest.approx(
+        dict(zip(expected["labels"], expected["first"])), abs=0.1
+    )
+
+
+def test_gpu_that_fails_leaves_the_cpu(seen: dict[str, Any]) -> None:
+    page = _on_gpu(seen, "broken")
+    assert [row[3] for row in page["facts"]] == ["CPU, threads"]
+    assert page["error"] == ""
+    assert page["first"] == seen["light"]["dropped"]["first"]
+
+
+def _on_gpu(seen: dict[str, Any], name: str) -> dict[str, Any]:
+    page = seen["gpu"][name]
+    if not page["there"]:
+        pytest.skip("this Chromium has no WebGPU on SwiftShader")
+    return page
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -197,7 +226,7 @@ def test_page_fits_pictures_as_python_does(
 
 def test_bad_picture_is_said_and_the_next_one_is_read(seen: dict[str, Any]) -> None:
     assert seen["light"]["unreadable"]["error"].startswith("notes.jpg is not a picture")
-    assert seen["light"]["after"]["error"] == ""
+    assert seen["light"]["dropped"]["error"] == ""
 
 
 def test_damaged_model_is_said(seen: dict[str, Any]) -> None:
@@ -213,14 +242,17 @@ def test_narrow_screen_is_not_wider_than_it_is(seen: dict[str, Any]) -> None:
 
 def test_keyboard_does_everything(seen: dict[str, Any]) -> None:
     keyboard = seen["keyboard"]
-    assert keyboard["order"] == ["choose", "photograph"]
+    assert keyboard["order"] == ["choose", "photograph", "check"]
+    assert keyboard["rings"] == ["solid"] * 3  # where the focus is can be seen
     assert keyboard["inCamera"] == "take"
     assert len(keyboard["photograph"]["labels"]) == 5
+    assert keyboard["golden"] == 2
+    assert all(keyboard["names"])  # for those who hear the page
 
 
 def test_dropped_picture_is_classified(seen: dict[str, Any], pictures: list[Path]) -> None:
-    assert seen["dropped"]["labels"] == seen["exported"]["labels"]
-    assert seen["dropped"]["first"] == pytest.approx(seen["exported"]["first"], abs=0.2)
+    assert seen["light"]["dropped"]["labels"] == seen["exported"]["labels"]
+    assert seen["light"]["dropped"]["first"] == pytest.approx(seen["exported"]["first"], abs=0.2)
 
 
 def test_exported_page_works_without_isolation(seen: dict[str, Any]) -> None:
