@@ -150,8 +150,8 @@ def _ml_kit(path: Path, graph: Graph) -> Line:
 
 def _edge_tpu(path: Path, graph: Graph) -> Line:
     name = "Edge TPU"
-    outer = (t.shape[:-3] for t in graph.tensors if not t.constant)
-    if any(t.dynamic for t in graph.tensors) or any(size != 1 for sizes in outer for size in sizes):
+    outer = (size for i in graph.inputs for size in graph.tensors[i].shape[:-3])
+    if any(t.dynamic for t in graph.tensors) or any(size != 1 for size in outer):
         because = "sizes must be constant, and images come one by one"
         return Line(name, False, because, False, EDGE_TPU_SOURCE)
     # The compiler leaves the conversions at both ends to the CPU.

@@ -87,8 +87,9 @@ def verify(
 ) -> None:
     """Prove that the TFLite files still answer as Keras does; exit code 1 where they do not.
 
-    Top-1 in percent, differences in points; p is of McNemar's test; calibration is the expected
-    calibration error, of Keras and of the file.
+    Top-1 and top-5 in percent, differences in points; p is of McNemar's test; calibration is the
+    expected calibration error, of Keras and of the file; drift is by how many points the file is
+    surer of its answers.
 
     Args:
         run: A run folder or a .keras file; the newest run by default.
@@ -118,8 +119,10 @@ def verify(
                 "95 % interval",
                 "p",
                 "top-5",
+                "Keras",
                 "agreement",
                 "calibration",
+                "drift",
                 "max Δp",
             ),
             [
@@ -131,9 +134,11 @@ def verify(
                     f"{row['difference']:+.2f}",
                     "{:+.2f} … {:+.2f}".format(*row["interval"]),
                     f"{row['mcnemar']:.2g}",
-                    f"{row['file_top5'] - row['keras_top5']:+.2f}",
+                    f"{row['file_top5']:.2f}",
+                    f"{row['keras_top5']:.2f}",
                     f"{row['agreement']:.2f} %",
                     _calibration(row),
+                    _drift(row["confidence_drift"]),
                     _probability(row["max_difference"]),
                 )
                 for row in report["kinds"]
@@ -141,8 +146,9 @@ def verify(
             title=f"{report['images']:,} test images",
         )
         for row in report["kinds"]:
-            if (needed := row["images_to_resolve"]) and needed > report["images"]:
-                print(f"{row['kind']}: to tell a drop of {max_drop:g} points, {needed:,} images")
+            _say_what_changed(row, max_drop)
+        if data is None:  # what it found is kept in the run
+            print(f"the pictures that changed most: keras-resnet report {opened[0].folder}")
     broken = [f"{row['kind']}: {why}" for row in report["kinds"] for why in row["broken"]]
     if broken:
         raise Failed("; ".join(broken))
@@ -568,6 +574,22 @@ def _show_operations(row: dict[str, Any]) -> None:
 
 def _milliseconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.{2 if value >= 1 else 3}f} ms"
+
+
+def _say_what_changed(row: dict[str, Any], max_drop: float | None) -> None:
+    if row["worst_classes"]:
+        classes = (
+            f"{c['label']} {c['file_recall'] - c['keras_recall']:+.1f} (of {c['images']:,})"
+            for c in row["worst_classes"]
+        )
+        print(f"{row['kind']} recognizes less often, in points: {', '.join(classes)}")
+    if needed := row["images_to_resolve"]:
+        enough = "were enough" if needed <= row["images"] else f"are too few: {needed:,} would do"
+        print(f"{row['kind']}: to tell a drop of {max_drop:g} points, {row['images']:,} {enough}")
+
+
+def _drift(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:+.2f}"
 
 
 def _calibration(row: dict[str, Any]) -> str:
