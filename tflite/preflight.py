@@ -1,7 +1,8 @@
 """Where a .tflite file will load, and where not, because of what.
 
-LiteRT, CompiledModel and MediaPipe are asked themselves, where they are installed. For the
-others, which cannot run here, stands the rule that their makers publish, with its source.
+LiteRT, CompiledModel, MediaPipe and TFLite Micro are asked themselves, where they are installed
+(``pip install mediapipe tflite-micro``). For the others, which cannot run here, stands the rule that
+their makers publish, with its source.
 """
 
 from __future__ import annotations
@@ -181,6 +182,18 @@ def _not_on_edge_tpu(graph: Graph, op: Operation) -> str | None:
 
 
 def _micro(path: Path, graph: Graph) -> Line:
+    rule = _micro_rule(graph)
+    try:
+        run_apart(path, "micro")
+    except ModuleNotFoundError:
+        return rule
+    except ValueError as error:
+        # The rule knows why; the runtime says only that it could not.
+        return Line(rule.runtime, False, str(error) if rule.loads else rule.because, True)
+    return Line(rule.runtime, True, "runs; " + rule.because, True)
+
+
+def _micro_rule(graph: Graph) -> Line:
     name = "TFLite Micro"
     for op in graph.operations:
         kinds = [graph.tensors[i].dtype for i in op.inputs]

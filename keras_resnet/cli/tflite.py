@@ -462,27 +462,22 @@ def _run_benchmark_program(
 
 
 def run_inspection(run: Run) -> None:
-    """Leaves what is in the files beside them, for the report; those that are known are kept."""
-    import hashlib
-
+    """Leaves what is in the files beside them, for the report; says which cannot be read."""
     from tflite.convert import KINDS
     from tflite.inspect import inspect
 
     files = run.tflite_files()
-    if not files:
-        return
-    known = run.read("tflite/inspect.json") or {}
-    found = {}
     kinds = [kind for kind in KINDS if kind in files]
+    found = {}
     with progress("inspecting") as bar:
         for done, kind in enumerate(kinds, start=1):
-            digest = hashlib.sha256(files[kind].read_bytes()).hexdigest()
-            if known.get(kind, {}).get("sha256") == digest:
-                found[kind] = known[kind]
-            else:
-                found[kind] = inspect(files[kind]).to_dict() | {"sha256": digest}
+            try:
+                found[kind] = inspect(files[kind]).to_dict()
+            except ValueError as error:
+                say(f"left out of the report: {error}")
             bar(done, len(kinds))
-    run.write("tflite/inspect.json", found)
+    if kinds:
+        run.write("tflite/inspect.json", found)
 
 
 def run_layers(run: Run, kind: str, images: int) -> list[LayerError]:

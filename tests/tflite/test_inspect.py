@@ -20,7 +20,7 @@ from tflite.preflight import (
     HYBRID_SOURCE,
     MICRO,
     _edge_tpu,
-    _micro,
+    _micro_rule,
 )
 
 
@@ -181,7 +181,7 @@ def test_the_edge_tpu_takes_what_comes_before_its_first_unknown(graph, loads, be
 
 def test_tflite_micro_has_all_operations_of_resnet8(files):
     """Those of its resolver; and no kernel there takes float activations and int8 weights."""
-    lines = {kind: _micro(path, read_graph(path)) for kind, path in files.items()}
+    lines = {kind: _micro_rule(read_graph(path)) for kind, path in files.items()}
     assert {kind: line.loads for kind, line in lines.items()} == {
         "float32": True,
         "float16": False,
@@ -191,6 +191,14 @@ def test_tflite_micro_has_all_operations_of_resnet8(files):
     assert "hybrid" in lines["dynamic"].because and lines["dynamic"].source == HYBRID_SOURCE
     assert "float16" in lines["float16"].because and lines["float16"].source == DEQUANTIZE_SOURCE
     assert {op.name for op in read_graph(files["int8"]).operations} <= MICRO
+
+
+def test_tflite_micro_itself_says_what_the_rule_says(files):
+    pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")
+    for path in files.values():
+        rule, asked = _micro_rule(read_graph(path)), lines_of(path)["TFLite Micro"]
+        assert (asked.loads, asked.measured) == (rule.loads, True), asked
+        assert rule.because in asked.because
 
 
 def test_grayscale_loads_in_no_image_api(files):
