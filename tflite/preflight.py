@@ -1,8 +1,8 @@
 """Where a .tflite file will load, and where not, because of what.
 
 LiteRT, CompiledModel, MediaPipe and TFLite Micro are asked themselves, where they are installed
-(``pip install mediapipe tflite-micro``). For the others, which cannot run here, stands the rule that
-their makers publish, with its source.
+(``pip install mediapipe tflite-micro``). For the others, which cannot run here, stands the rule
+that their makers publish, with its source.
 """
 
 from __future__ import annotations
@@ -67,10 +67,13 @@ MICRO = _names(
     """
 )
 MEDIAPIPE_SOURCE = "mediapipe/tasks/cc/components/processors/image_preprocessing_graph.cc"
-# Section "LiteRT model compatibility": one input of RGB pixels, uint8 or float32 (which needs
-# NormalizationOptions in the metadata), B×H×W×C with B = 1 and C = 3; an output of N classes of
-# 2 or 4 dimensions; only models of a single head are fully supported.
-ML_KIT_SOURCE = "developers.google.com/ml-kit/custom-models"
+# The page has the requirements in words; the checks, with the messages that ML Kit gives
+# (googlesamples/mlkit, issue 280), are those of TFLite's support library: a single input, 4
+# dimensions, uint8 or float32, 1 × height × width × 3, and NormalizationOptions for float32.
+ML_KIT_SOURCE = (
+    "developers.google.com/ml-kit/custom-models; tflite-support: "
+    "tensorflow_lite_support/cc/task/vision/utils/image_tensor_specs.cc"
+)
 # "Your model also must not have any dynamic input or output dimensions on its tensors."
 WEB_SOURCE = "developers.google.com/edge/litert/web/get_started"
 METADATA = "TFLITE_METADATA"
