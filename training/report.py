@@ -27,6 +27,7 @@ from training.charts import (
     milliseconds,
     percent,
     points,
+    significant,
     thread_word,
 )
 from training.charts import PALE as PALE  # training.tuning.report takes them from here
@@ -82,6 +83,7 @@ def _environment() -> jinja2.Environment:
         "threads": thread_word,
         "duration": duration,
         "milliseconds": milliseconds,
+        "significant": significant,
     }
     return environment
 
