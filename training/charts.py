@@ -36,7 +36,7 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def as_svg(figure: Figure, description: str) -> Markup:
+def to_svg(figure: Figure, description: str) -> Markup:
     """The figure as markup to be put into the page, in the theme's colours."""
     file = io.StringIO()
     # Text stays text: sharp at any zoom, in the page's own type, and found by a search.

@@ -31,8 +31,8 @@ from training.charts import (
     thread_word,
 )
 from training.charts import PALE as PALE  # training.tuning.report takes them from here
-from training.charts import as_svg as _svg
 from training.charts import new_figure as _figure
+from training.charts import to_svg as _svg
 from training.config import Experiment, to_dict
 from training.report_tflite import tflite
 from training.run import Run

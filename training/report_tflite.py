@@ -21,12 +21,12 @@ from training.charts import (
     MUTED,
     ORANGE,
     PALE,
-    as_svg,
     file_size,
     new_figure,
     points,
     significant,
     thread_word,
+    to_svg,
 )
 from training.run import Run
 
@@ -92,7 +92,7 @@ def _sizes(rows: Rows) -> Markup:
     for y, size in enumerate(sizes):
         _write_beside(axes, size, y, file_size(size))
     _end_panel(axes, max(sizes))
-    return as_svg(figure, "Size of each TFLite file")
+    return to_svg(figure, "Size of each TFLite file")
 
 
 def _latencies(rows: Rows) -> Markup:
@@ -118,7 +118,7 @@ def _latencies(rows: Rows) -> Markup:
                 _write_beside(axes, p90, at, text)
                 longest = max(longest, p90)
     _end_panel(axes, longest)
-    return as_svg(figure, "Latency of each TFLite file")
+    return to_svg(figure, "Latency of each TFLite file")
 
 
 def _differences(verified: Rows) -> Markup:
@@ -141,7 +141,7 @@ def _differences(verified: Rows) -> Markup:
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.tick_params(axis="x", bottom=False)
     axes.grid(axis="x", color=LINE, linewidth=0.8)
-    return as_svg(figure, "Difference of top-1 accuracy between each TFLite file and Keras")
+    return to_svg(figure, "Difference of top-1 accuracy between each TFLite file and Keras")
 
 
 def _agreements(verified: Rows) -> Markup:
@@ -151,7 +151,7 @@ def _agreements(verified: Rows) -> Markup:
         axes.barh(y, record["agreement"], height=0.5, color=BLUE)
         _write_beside(axes, 100, y, f"{record['agreement']:.2f}")
     _end_panel(axes, 100)
-    return as_svg(figure, "Agreement of each TFLite file with Keras")
+    return to_svg(figure, "Agreement of each TFLite file with Keras")
 
 
 def _trade_off(rows: Rows) -> Markup | None:
@@ -212,7 +212,7 @@ def _trade_off(rows: Rows) -> Markup | None:
     axes.set_ylabel("top-1, %", color=MUTED)
     axes.set_xlabel(f"median ms an image, {count} {thread_word(count)}", color=MUTED)
     axes.ticklabel_format(axis="y", useOffset=False)
-    return as_svg(figure, "Accuracy against latency and size of each TFLite file")
+    return to_svg(figure, "Accuracy against latency and size of each TFLite file")
 
 
 def _median(row: dict[str, Any], count: int) -> float:
@@ -325,7 +325,7 @@ def _layers(run: Run) -> dict[str, Any] | None:
         axes.legend(frameon=False, labelcolor=INK)
     images = next(iter(kinds.values()))["images"]
     worst = {kind: _noisiest(told["layers"]) for kind, told in kinds.items()}
-    chart = as_svg(figure, "Error behind each layer")
+    chart = to_svg(figure, "Error behind each layer")
     return {"chart": chart, "kinds": list(kinds), "images": images, "worst": worst}
 
 
@@ -359,4 +359,4 @@ def _choice(found: dict[str, Any], values: list[float], name: str) -> Markup:
     axes.set_ylabel("mean shift of the log-odds", color=MUTED)
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", color=LINE, linewidth=0.8)
-    return as_svg(figure, f"Mixed files: error against {name}")
+    return to_svg(figure, f"Mixed files: error against {name}")
