@@ -26,6 +26,7 @@ answer(*sys.argv[1:])
 """
 START_SECONDS = 60
 SLOWEST = 1_000_000  # bytes of model that a slow machine loads and runs in a second
+MICRO_ARENA = 1 << 28  # bytes
 
 # Digests of what this process wrote itself or has tried.
 _sound: set[str] = set()
@@ -55,7 +56,7 @@ def run_apart(path: Path, runtime: str) -> dict[str, Any]:
 
     Args:
         path: A .tflite file.
-        runtime: ``"litert"``, ``"compiled_model"`` or ``"mediapipe"``.
+        runtime: ``"litert"``, ``"compiled_model"``, ``"mediapipe"`` or ``"micro"``.
 
     Returns:
         What the runtime tells of the model.
@@ -167,8 +168,21 @@ def _mediapipe(path: str) -> dict[str, Any]:
         return {"labels": bool(head.categories[0].category_name)}
 
 
+def _micro(path: str) -> dict[str, Any]:
+    import numpy as np
+    from tflite_micro import runtime
+
+    # What is more than that is for no microcontroller.
+    interpreter = runtime.Interpreter.from_file(path, arena_size=MICRO_ARENA)
+    details = interpreter.get_input_details(0)
+    interpreter.set_input(np.zeros(details["shape"], details["dtype"]), 0)
+    interpreter.invoke()
+    return {}
+
+
 RUNTIMES: dict[str, Callable[[str], dict[str, Any]]] = {
     "litert": _litert,
     "compiled_model": _compiled_model,
     "mediapipe": _mediapipe,
+    "micro": _micro,
 }

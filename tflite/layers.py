@@ -177,7 +177,9 @@ class _Watched:
         shape = tuple(map(int, details["shape"][1:]))
         if image.shape != shape:
             raise ValueError(f"Expected images {shape}. Received: {image.shape}")
-        self.interpreter.set_tensor(details["index"], image[np.newaxis].astype(details["dtype"]))
+        # int8 pixels are those of uint8 minus 128, as their quantization says.
+        pixels = image.astype("int16") - 128 if details["dtype"] == np.int8 else image
+        self.interpreter.set_tensor(details["index"], pixels[np.newaxis].astype(details["dtype"]))
         self.interpreter.invoke()
         return {key: self._real(self.places[key]) for key in keys}
 

@@ -1,7 +1,8 @@
 """Where a .tflite file will load, and where not, because of what.
 
-LiteRT, CompiledModel and MediaPipe are asked themselves, where they are installed. For the
-others, which cannot run here, stands the rule that their makers publish, with its source.
+LiteRT, CompiledModel, MediaPipe and TFLite Micro are asked themselves, where they are installed
+(``pip install mediapipe tflite-micro``). For the others, which cannot run here, stands the rule
+that their makers publish, with its source.
 """
 
 from __future__ import annotations
@@ -66,10 +67,13 @@ MICRO = _names(
     """
 )
 MEDIAPIPE_SOURCE = "mediapipe/tasks/cc/components/processors/image_preprocessing_graph.cc"
-# Section "LiteRT model compatibility": one input of RGB pixels, uint8 or float32 (which needs
-# NormalizationOptions in the metadata), B×H×W×C with B = 1 and C = 3; an output of N classes of
-# 2 or 4 dimensions; only models of a single head are fully supported.
-ML_KIT_SOURCE = "developers.google.com/ml-kit/custom-models"
+# The page has the requirements in words; the checks, with the messages that ML Kit gives
+# (googlesamples/mlkit, issue 280), are those of TFLite's support library: a single input, 4
+# dimensions, uint8 or float32, 1 × height × width × 3, and NormalizationOptions for float32.
+ML_KIT_SOURCE = (
+    "developers.google.com/ml-kit/custom-models; tflite-support: "
+    "tensorflow_lite_support/cc/task/vision/utils/image_tensor_specs.cc"
+)
 # "Your model also must not have any dynamic input or output dimensions on its tensors."
 WEB_SOURCE = "developers.google.com/edge/litert/web/get_started"
 METADATA = "TFLITE_METADATA"
@@ -150,8 +154,8 @@ def _ml_kit(path: Path, graph: Graph) -> Line:
 
 def _edge_tpu(path: Path, graph: Graph) -> Line:
     name = "Edge TPU"
-    outer = (t.shape[:-3] for t in graph.tensors if not t.constant)
-    if any(t.dynamic for t in graph.tensors) or any(size != 1 for sizes in outer for size in sizes):
+    outer = (size for i in graph.inputs for size in graph.tensors[i].shape[:-3])
+    if any(t.dynamic for t in graph.tensors) or any(size != 1 for size in outer):
         because = "sizes must be constant, and images come one by one"
         return Line(name, False, because, False, EDGE_TPU_SOURCE)
     # The compiler leaves the conversions at both ends to the CPU.
@@ -181,6 +185,18 @@ def _not_on_edge_tpu(graph: Graph, op: Operation) -> str | None:
 
 
 def _micro(path: Path, graph: Graph) -> Line:
+    rule = _micro_rule(graph)
+    try:
+        run_apart(path, "micro")
+    except ModuleNotFoundError:
+        return rule
+    except ValueError as error:
+        # The rule knows why; the runtime says only that it could not.
+        return Line(rule.runtime, False, str(error) if rule.loads else rule.because, True)
+    return Line(rule.runtime, True, "runs; " + rule.because, True)
+
+
+def _micro_rule(graph: Graph) -> Line:
     name = "TFLite Micro"
     for op in graph.operations:
         kinds = [graph.tensors[i].dtype for i in op.inputs]

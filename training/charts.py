@@ -96,3 +96,7 @@ def duration(seconds: float) -> str:
 
 def milliseconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.{2 if value >= 1 else 3}f} ms"
+
+
+def significant(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -25,12 +25,13 @@ from training.charts import (
     duration,
     file_size,
     milliseconds,
+    new_figure,
     percent,
     points,
+    significant,
     thread_word,
+    to_svg,
 )
-from training.charts import new_figure as _figure
-from training.charts import to_svg as _svg
 from training.config import Experiment, to_dict
 from training.report_tflite import tflite
 from training.run import Run
@@ -82,6 +83,7 @@ def environment() -> jinja2.Environment:
         "threads": thread_word,
         "duration": duration,
         "milliseconds": milliseconds,
+        "significant": significant,
     }
     return environment
 
@@ -143,7 +145,7 @@ CURVES = (
 def _curves(
     history: list[dict[str, float]], title: str, train: str, test: str | None, factor: float
 ) -> Markup:
-    figure, axes = _figure(3, 2)
+    figure, axes = new_figure(3, 2)
     epochs = [row["epoch"] for row in history]
     marker = "o" if len(epochs) < 5 else ""
     for key, color in ((train, BLUE), (test, ORANGE)):
@@ -156,7 +158,7 @@ def _curves(
     if len(epochs) < 8:  # so few that each has its tick, and a single one no fractions
         axes.set_xticks(epochs)
     axes.margins(x=0.02)
-    return _svg(figure, f"{title} by epoch")
+    return to_svg(figure, f"{title} by epoch")
 
 
 # Evaluation
@@ -220,7 +222,7 @@ def _confusion_chart(confusion: np.ndarray, labels: list[str]) -> Markup:
 
     cell = 0.38 if count <= MOST_NUMBERED else 0.24
     side = max(2.4, cell * count) if count <= MOST_NAMED else 4.5
-    figure, axes = _figure(side, side)
+    figure, axes = new_figure(side, side)
     axes.imshow(cells, interpolation="none")
     axes.set_xlabel("predicted", color=MUTED)
     axes.set_ylabel("true", color=MUTED)
@@ -231,7 +233,7 @@ def _confusion_chart(confusion: np.ndarray, labels: list[str]) -> Markup:
         for i, j in zip(*np.nonzero(confusion)):
             ink = "#ffffff" if opacity[i, j] > 0.6 else INK
             axes.text(j, i, f"{confusion[i, j]}", ha="center", va="center", color=ink, fontsize=8)
-    return _svg(figure, "Confusion matrix: true classes by row, predicted classes by column")
+    return to_svg(figure, "Confusion matrix: true classes by row, predicted classes by column")
 
 
 def _name_ticks(axes: Axes, labels: list[str]) -> None:

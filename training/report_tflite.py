@@ -6,11 +6,13 @@ The evidence is read from what the commands wrote (``tflite/*.json``); nothing i
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from training.charts import (
     BLUE,
@@ -22,6 +24,7 @@ from training.charts import (
     file_size,
     new_figure,
     points,
+    significant,
     thread_word,
     to_svg,
 )
@@ -31,7 +34,8 @@ Rows = dict[str, dict[str, Any]]
 
 VISIBLE = 0.001  # of a probability: kinds that change less have no pictures
 SEVERAL = (BLUE, ORANGE, "#12917a", "#9a63d8", "#b8860b", MUTED)  # legible on either theme
-WIDEST = 2.5  # of the longest median: a p90 beyond that is cut
+WIDEST = 2.5  # of the longest median: a line to p90 beyond that is cut
+FAR_APART = 12  # times: latencies that differ by more are cut, or stand on a logarithmic axis
 SAME_LEVEL = 0.02  # of the axis: how far apart labels of one height must stand at the least
 
 
@@ -94,21 +98,24 @@ def _sizes(rows: Rows) -> Markup:
 def _latencies(rows: Rows) -> Markup:
     counts = sorted({count for row in rows.values() for count in row["latencies"]})
     timed = [record for row in rows.values() for record in row["latencies"].values()]
+    medians = [record["median_ms"] for record in timed]
     height = 0.7 / len(counts)
     colors = dict(zip(counts, itertools.cycle((PALE, BLUE))))
-    figure, axes = _panel(list(rows))
-    edge = WIDEST * max(record["median_ms"] for record in timed)
+    figure, axes = _panel(list(rows), row_height=max(0.42, 0.2 * len(counts)))
+    # One kind without fast kernels, or one run among other work, must not flatten the rest.
+    edge = min(WIDEST * max(medians), FAR_APART * min(medians))
     longest = 0.0
     for y, row in enumerate(rows.values()):
         for place, count in enumerate(counts):
             if record := row["latencies"].get(count):
                 at = y + height * (place - (len(counts) - 1) / 2)
-                median, p90 = record["median_ms"], min(record["p90_ms"], edge)
+                median, p90 = (min(record[key], edge) for key in ("median_ms", "p90_ms"))
                 axes.barh(at, median, height=0.86 * height, color=colors[count])
                 axes.plot((median, p90), (at, at), color=MUTED, linewidth=1.2)
                 if p90 == edge:  # it goes on
                     axes.plot(p90, at, ">", color=MUTED, markersize=4)
-                _write_beside(axes, p90, at, f"{median:.3g} · {count} {thread_word(count)}")
+                text = f"{significant(record['median_ms'])} · {count} {thread_word(count)}"
+                _write_beside(axes, p90, at, text)
                 longest = max(longest, p90)
     _end_panel(axes, longest)
     return to_svg(figure, "Latency of each TFLite file")
@@ -131,6 +138,7 @@ def _differences(verified: Rows) -> Markup:
     axes.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
     widest = max(max(map(abs, record["interval"])) for record in verified.values())
     axes.set_xlim(-1.15 * widest, 1.15 * widest)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.tick_params(axis="x", bottom=False)
     axes.grid(axis="x", color=LINE, linewidth=0.8)
     return to_svg(figure, "Difference of top-1 accuracy between each TFLite file and Keras")
@@ -156,7 +164,10 @@ def _trade_off(rows: Rows) -> Markup | None:
         return None
     figure, axes = new_figure(7.4, 2.6)
     largest = max(row["bytes"] for row in shown.values())
-    right = 1.3 * max(row["latencies"][count]["median_ms"] for row in shown.values())
+    medians = [_median(row, count) for row in shown.values()]
+    logarithmic = max(medians) > FAR_APART * min(medians)
+    left = 0.5 * min(medians) if logarithmic else 0.0
+    right = (2.5 if logarithmic else 1.3) * max(medians)
     ends: list[float] = []  # of the labels on each level
     for kind, row in sorted(shown.items(), key=lambda item: _median(item[1], count)):
         x, y = _median(row, count), row["verified"]["file_top1"]
@@ -165,8 +176,9 @@ def _trade_off(rows: Rows) -> Markup | None:
         axes.scatter(x, y, s=900 * row["bytes"] / largest, color=BLUE, alpha=0.45, zorder=2)
         axes.scatter(x, y, s=14, color=INK, zorder=3)
         text = f"{kind}  {file_size(row['bytes'])}"
-        level = next((i for i, end in enumerate(ends) if end < x / right), len(ends))
-        ends[level : level + 1] = [x / right + 0.0105 * len(text) + SAME_LEVEL]
+        at = math.log(x / left, right / left) if logarithmic else x / right
+        level = next((i for i, end in enumerate(ends) if end < at), len(ends))
+        ends[level : level + 1] = [at + 0.0105 * len(text) + SAME_LEVEL]
         axes.annotate(
             text,
             (x, 1),
@@ -187,7 +199,10 @@ def _trade_off(rows: Rows) -> Markup | None:
         va="center",
         color=MUTED,
     )
-    axes.set_xlim(0, right)
+    if logarithmic:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlim(left, right)
     low, high = axes.get_ylim()
     margin = 0.2 * (high - low)  # the bubbles reach beyond their centres
     axes.set_ylim(low - margin, high + margin)
@@ -196,7 +211,7 @@ def _trade_off(rows: Rows) -> Markup | None:
     axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.set_ylabel("top-1, %", color=MUTED)
     axes.set_xlabel(f"median ms an image, {count} {thread_word(count)}", color=MUTED)
-    axes.ticklabel_format(useOffset=False)
+    axes.ticklabel_format(axis="y", useOffset=False)
     return to_svg(figure, "Accuracy against latency and size of each TFLite file")
 
 
@@ -204,9 +219,9 @@ def _median(row: dict[str, Any], count: int) -> float:
     return row["latencies"][count]["median_ms"]
 
 
-def _panel(kinds: list[str]) -> tuple[Figure, Axes]:
-    """One small chart with a row for each kind."""
-    figure, axes = new_figure(3.5, 0.3 + 0.42 * len(kinds))
+def _panel(kinds: list[str], row_height: float = 0.42) -> tuple[Figure, Axes]:
+    """One small chart with a row for each kind; heights are in inches."""
+    figure, axes = new_figure(3.5, 0.3 + row_height * len(kinds))
     axes.set_yticks(range(len(kinds)), kinds, parse_math=False, color=INK)
     axes.set_ylim(len(kinds) - 0.5, -0.5)
     axes.tick_params(length=0)

@@ -20,7 +20,7 @@ from tflite.preflight import (
     HYBRID_SOURCE,
     MICRO,
     _edge_tpu,
-    _micro,
+    _micro_rule,
 )
 
 
@@ -124,9 +124,10 @@ def test_preflight_of_each_kind(test_data, tmp_path):
         assert lines["MediaPipe ImageClassifier"].loads
         assert lines["ML Kit image labeling"].loads
         assert lines["GPU delegate"].loads and lines["LiteRT.js"].loads
-        assert not lines["Edge TPU"].loads
+        assert lines["Edge TPU"].loads == (kind == "int8")
         assert lines["TFLite Micro"].loads == (kind != "dynamic")
         assert all(line.measured or line.source for line in lines.values())
+    assert "maps 12 of 15" in lines_of(paths["int8"])["Edge TPU"].because  # then comes the head
     # XNNPACK has no softmax of integers, and this one is in float.
     assert "17 of 17" in lines_of(paths["int8"])["LiteRT on CPU with XNNPACK"].because
     names = {op.name for op in read_graph(paths["int8"]).operations}
@@ -137,9 +138,9 @@ def tensor(dtype="int8", shape=(1, 8, 8, 4), constant=False, dynamic=False):
     return Tensor("t", shape, dynamic, dtype, 1, constant)
 
 
-def chain(*steps, tensors=()):
+def chain(*steps, tensors=(), shape=(1, 8, 8, 4)):
     """A graph of operations one behind the other: (name, type of its output) each."""
-    made = [tensor("float32"), *(tensor(dtype) for _, dtype in steps), *tensors]
+    made = [tensor("float32", shape), *(tensor(dtype) for _, dtype in steps), *tensors]
     extra = tuple(range(1 + len(steps), len(made)))
     operations = tuple(
         Operation(name, False, (i, *(extra if name == "CONCATENATION" else ())), (i + 1,), "")
@@ -169,7 +170,7 @@ QUANTIZED = (("QUANTIZE", "int8"), ("CONV_2D", "int8"), ("MEAN", "int8"))
             "it joins constants only if they are zero",
         ),
         (chain(("CONV_2D", "int8"), tensors=[tensor(dynamic=True)]), False, "constant"),
-        (chain(("CONV_2D", "int8"), tensors=[tensor(shape=(2, 8, 8, 4))]), False, "one by one"),
+        (chain(("CONV_2D", "int8"), shape=(2, 8, 8, 4)), False, "one by one"),
     ],
 )
 def test_the_edge_tpu_takes_what_comes_before_its_first_unknown(graph, loads, because):
@@ -180,7 +181,7 @@ def test_the_edge_tpu_takes_what_comes_before_its_first_unknown(graph, loads, be
 
 def test_tflite_micro_has_all_operations_of_resnet8(files):
     """Those of its resolver; and no kernel there takes float activations and int8 weights."""
-    lines = {kind: _micro(path, read_graph(path)) for kind, path in files.items()}
+    lines = {kind: _micro_rule(read_graph(path)) for kind, path in files.items()}
     assert {kind: line.loads for kind, line in lines.items()} == {
         "float32": True,
         "float16": False,
@@ -190,6 +191,14 @@ def test_tflite_micro_has_all_operations_of_resnet8(files):
     assert "hybrid" in lines["dynamic"].because and lines["dynamic"].source == HYBRID_SOURCE
     assert "float16" in lines["float16"].because and lines["float16"].source == DEQUANTIZE_SOURCE
     assert {op.name for op in read_graph(files["int8"]).operations} <= MICRO
+
+
+def test_tflite_micro_itself_says_what_the_rule_says(files):
+    pytest.importorskip("tflite_micro", reason="tflite-micro is not installed")
+    for path in files.values():
+        rule, asked = _micro_rule(read_graph(path)), lines_of(path)["TFLite Micro"]
+        assert (asked.loads, asked.measured) == (rule.loads, True), asked
+        assert rule.because in asked.because
 
 
 def test_grayscale_loads_in_no_image_api(files):

@@ -1,9 +1,12 @@
 """The benchmark on a phone, by an adb that is a script: what it is told, and what is read."""
 
+import json
 import stat
+import sys
 
 import pytest
 
+from keras_resnet import cli
 from tflite.phone import (
     Device,
     OperationTime,
@@ -247,3 +250,50 @@ def test_the_program_runs_on_this_machine_too(phone, models, tmp_path):
 
 def test_words_reach_the_phones_shell_whole():
     assert Device("x", ("echo",)).run("rm", "a b; c") == "rm 'a b; c'\n"
+
+
+def run(*arguments: object) -> int:
+    """Runs the command in this process; returns its exit code."""
+    before = sys.argv
+    sys.argv = ["keras-resnet", *map(str, arguments)]
+    try:
+        cli.main()
+    except SystemExit as leave:
+        return leave.code if isinstance(leave.code, int) else 0
+    finally:
+        sys.argv = before
+    return 0
+
+
+@pytest.fixture
+def run_folder(models, tmp_path):
+    folder = tmp_path / "run"
+    (folder / "tflite").mkdir(parents=True)
+    (folder / "model.keras").touch()
+    for path in models.values():
+        path.rename(folder / "tflite" / path.name)
+    return folder
+
+
+def test_the_command_shows_and_keeps_what_the_phone_tells(phone, program, run_folder, capsys):
+    options = ("--adb", "--benchmark-binary", program, "--threads", 2)
+    assert run("benchmark", run_folder, *options, "--json") == 0
+    records = json.loads(capsys.readouterr().out)
+    assert [(r["kind"], r["threads"], r["median_ms"]) for r in records] == [
+        ("float32", 2, 26.5),
+        ("int8", 2, 26.5),
+    ]
+    kept = json.loads((run_folder / "tflite/benchmark_phone.json").read_text())
+    assert kept == records
+    assert not (run_folder / "tflite/benchmark.json").exists()  # which is of this machine
+    assert run("benchmark", run_folder, *options) == 0
+    shown = capsys.readouterr().out
+    assert "Google Pixel 8, Android 16" in shown and "26.50 ms" in shown
+    assert "Convolution (NHWC, QC8) IGEMM" in shown
+
+
+def test_the_command_says_in_one_line_what_is_missing(phone, run_folder, capsys):
+    (phone / "devices").write_text("")
+    assert run("benchmark", run_folder, "--adb") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("keras-resnet: error: adb sees no phone. Connect one")
