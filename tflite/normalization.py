@@ -45,7 +45,10 @@ def fold_scale(model: bytes) -> bytes:
     )
     m, a = m.astype("float32"), a.astype("float32")
     set_constant(file, number, (kernel * m).astype(kernel.dtype))
-    add.inputs = [int(multiply.inputs[0]), add_constant(file, "shift", a / m)]
+    # A row of pixels at a time: three values at a time cost a small network 4 % of its time.
+    width = int(file.subgraphs[0].tensors[int(add.inputs[0])].shape[2])
+    shift = np.tile(a / m, (1, 1, width, 1))
+    add.inputs = [int(multiply.inputs[0]), add_constant(file, "shift", shift)]
     drop_unused(file)
     return pack(file)
 

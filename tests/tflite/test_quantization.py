@@ -23,7 +23,7 @@ from tflite.quantization.grid import (
 from tflite.quantization.int8 import head, prepared, quantize_int8
 from tflite.quantization.mixed import Point, blocks, choose, expected_changes, quantize_mixed
 from tflite.quantization.network import Network, Operation, read_network
-from tflite.quantization.operations import run
+from tflite.quantization.operations import function
 from tflite.quantization.pixels import fold_normalization
 from tflite.quantization.rounding import (
     channel_scales,
@@ -52,7 +52,8 @@ def answer(network, pixels):
     """What a network of plain data computes, operation by operation."""
     values = {network.input: pixels.astype("float32"), **network.constants}
     for op in network.operations:
-        values[op.output] = np.asarray(run(op, [values[t] for t in op.inputs]))
+        variables = [values[t] for t in network.variables(op)]
+        values[op.output] = np.asarray(function(op, network.constants)(*variables))
     return values[network.output]
 
 

@@ -17,15 +17,16 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tflite.quantization.grid import PIXELS, PROBABILITIES, RANGES, Grid, by_min_max
 from tflite.quantization.network import WEIGHTED, Network, Operation
-from tflite.quantization.operations import MOVES, run
+from tflite.quantization.operations import MOVES, function
 from tflite.quantization.rounding import (
     channel_scales,
     round_by_least_squares,
     round_to_nearest,
 )
 
-# Images computed at a time: more need more memory, and gain nothing on a CPU.
+# Images computed at a time: at least so many, and more where the numbers of one image are few.
 CHUNK = 4
+CHUNK_VALUES = 2_000_000
 # Positions of a feature map that a layer's weights are rounded on; the time is proportional.
 SAMPLES = 4_000
 # The largest number in float16.
@@ -220,11 +221,12 @@ def _compute(
     shape = (count, *network.shapes[op.output][1:])
     # Eleven bits are enough to choose eight, and take half of the memory.
     output = np.empty(shape, "int8" if grid else "float16" if len(shape) > 2 else "float32")
-    for start in range(0, count, CHUNK):
-        chunk = slice(start, start + CHUNK)
-        variables = iter([x.at(chunk) for x in inputs])
-        values = [constants[t] if t in constants else next(variables) for t in op.inputs]
-        computed = np.asarray(run(op, values))
+    compute = function(op, constants)
+    largest = max(math.prod(x.values.shape[1:]) for x in (*inputs, _Activations(output)))
+    size = max(CHUNK, CHUNK_VALUES // largest)
+    for start in range(0, count, size):
+        chunk = slice(start, start + size)
+        computed = np.asarray(compute(*[x.at(chunk) for x in inputs]))
         if output.dtype == np.float16 and max(computed.max(), -computed.min()) > HALF:
             output = output.astype("float32")
         output[chunk] = grid.quantize(computed) if grid else _cast(computed, output.dtype)

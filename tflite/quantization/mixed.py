@@ -191,33 +191,39 @@ def expected_changes(exact: np.ndarray, shifts: np.ndarray) -> float:
 
 
 def plot(mixed: Mixed) -> bytes:
-    """The choice as a picture, PNG: what it costs against size and against latency."""
+    """The choice as a picture, PNG: what it costs against size and against latency.
+
+    Above in answers that stay the same, which is what a budget is about; below in log-odds, which
+    tell files apart even where no answer is expected to change.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    shifts = [point.shift for point in mixed.points]
-    chosen = mixed.points[mixed.chosen]
-    for axes, values, label in zip(
-        figure.subplots(1, 2, sharey=True),
-        (
-            [point.bytes / 1e6 for point in mixed.points],
-            [point.latency for point in mixed.points],
-        ),
-        ("size (MB)", "latency, one thread (ms)"),
-    ):
-        axes.plot(values, shifts, "o-", color="0.6", zorder=1)
-        axes.scatter(values[mixed.chosen], chosen.shift, color="C3", s=90, zorder=2)
-        axes.annotate(
-            f"chosen: {len(chosen.blocks)} of {len(shifts) - 1} blocks in float32\n"
-            f"{chosen.drop:.2f} % of answers expected to change",
-            (values[mixed.chosen], chosen.shift),
-            xytext=(8, 8),
-            textcoords="offset points",
-        )
-        axes.set_xlabel(label)
-        axes.set_ylim(bottom=0)
-        axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("mean shift of the log-odds")
+    points, chosen = mixed.points, mixed.points[mixed.chosen]
+    figure = Figure(figsize=(9, 6.5), layout="constrained")
+    figure.suptitle(
+        f"chosen: {len(chosen.blocks)} of {len(points) - 1} blocks in float32, "
+        f"{chosen.drop:.2f} % of answers expected to change\n"
+        f"{chosen.bytes / 1e6:.3g} MB, {chosen.latency:.3g} ms on one thread"
+    )
+    rows = {
+        "answers expected to stay (%)": [100 - point.drop for point in points],
+        "mean shift of the log-odds": [point.shift for point in points],
+    }
+    columns = {
+        "size (MB)": [point.bytes / 1e6 for point in points],
+        "latency, one thread (ms)": [point.latency for point in points],
+    }
+    grid = figure.subplots(2, 2, sharex="col", sharey="row")
+    for line, (quality, y) in zip(grid, rows.items()):
+        for axes, x in zip(line, columns.values()):
+            axes.plot(x, y, "o-", color="0.6", zorder=1)
+            axes.scatter(x[mixed.chosen], y[mixed.chosen], color="C3", s=90, zorder=2)
+            axes.margins(0.08)
+            axes.ticklabel_format(useOffset=False)
+            axes.grid(alpha=0.3)
+        line[0].set_ylabel(quality)
+    for axes, cost in zip(grid[-1], columns):
+        axes.set_xlabel(cost)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=150)
     return file.getvalue()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,35 @@ Values = Any  # a tf.Tensor or a numpy array
 MOVES = ("PAD", "MAX_POOL_2D", "RESHAPE", "CONCATENATION")
 
 
-def run(op: Operation, inputs: Sequence[Values]) -> Values:
-    """The output of one operation, its fused activation included.
+def function(op: Operation, constants: Mapping[int, np.ndarray]) -> Callable[..., Values]:
+    """One operation as a function of its variables, its fused activation included.
+
+    Args:
+        op: The operation.
+        constants: Value of each of its inputs that is none of the variables, by its number.
 
     Raises:
         ValueError: The operation is not one that residual networks are made of.
     """
     if op.name not in _OPERATIONS:
         raise ValueError(f"{op.name} cannot be quantized here. Known: {', '.join(_OPERATIONS)}")
-    return _activate(_OPERATIONS[op.name](op.options, *inputs), op.activation)
+    if op.name == "CONV_2D":
+        # Once, and not for each batch: turning a kernel round takes as long as a small layer.
+        constants = {**constants, op.inputs[1]: _filters(constants[op.inputs[1]])}
+
+    def compute(*variables: Values) -> Values:
+        rest = iter(variables)
+        inputs = [constants[t] if t in constants else next(rest) for t in op.inputs]
+        return _activate(_OPERATIONS[op.name](op.options, *inputs), op.activation)
+
+    return compute
+
+
+def _filters(kernel: np.ndarray) -> Values:
+    """TFLite's kernel (out, height, width, in) as TensorFlow's (height, width, in, out)."""
+    import tensorflow as tf
+
+    return tf.constant(np.ascontiguousarray(kernel.transpose(1, 2, 3, 0)))
 
 
 def _activate(x: Values, activation: int) -> Values:
@@ -43,19 +63,19 @@ def _padding(options: Any) -> str:
     return ("SAME", "VALID")[options.padding]
 
 
-def _conv(options: Any, x: Values, kernel: np.ndarray, bias: np.ndarray) -> Values:
+def _conv(options: Any, x: Values, filters: Values, bias: np.ndarray) -> Values:
     import tensorflow as tf
 
-    groups = x.shape[-1] // kernel.shape[-1]
+    groups = x.shape[-1] // filters.shape[2]
     parts = [
         tf.nn.conv2d(
             part,
-            filters.transpose(1, 2, 3, 0),
+            some,
             strides=(options.strideH, options.strideW),
             padding=_padding(options),
             dilations=(options.dilationHFactor, options.dilationWFactor),
         )
-        for part, filters in zip(tf.split(x, groups, axis=-1), np.split(kernel, groups))
+        for part, some in zip(tf.split(x, groups, axis=-1), tf.split(filters, groups, axis=-1))
     ]
     return tf.concat(parts, axis=-1) + bias
 

@@ -34,8 +34,7 @@ def fold_normalization(network: Network) -> Network:
     kernel = network.constants[conv.inputs[1]]
     channels = kernel.shape[-1]
     scale = network.constants[multiply.inputs[1]] if multiply else np.ones(1, "float32")
-    m = np.broadcast_to(scale.ravel(), (channels,))
-    a = np.broadcast_to(network.constants[add.inputs[1]].ravel(), (channels,))
+    m, a = (_by_channel(x, channels)[0] for x in (scale, network.constants[add.inputs[1]]))
     offset = (kernel * (a / WHITE)).sum(axis=-1, keepdims=True)
 
     white, joined = add.inputs[1], add.output
@@ -71,9 +70,20 @@ def _find(network: Network) -> tuple[Operation | None, Operation, Operation] | N
     if names not in (["MUL", "ADD", "CONV_2D"], ["ADD", "CONV_2D"]):
         return None
     *multiply, add = [op for op in chain if op.name in ("MUL", "ADD")]
-    constant = all(op.inputs[1] in network.constants for op in (*multiply, add))
+    channels = network.shapes[network.input][-1]
+    constants = [network.constants.get(op.inputs[1]) for op in (*multiply, add)]
+    constant = all(
+        x is not None and not np.ptp(_by_channel(x, channels), 0).any() for x in constants
+    )
     plain = not any(op.activation for op in (*multiply, add)) and network.groups(chain[-1]) == 1
     return (multiply[0] if multiply else None, add, chain[-1]) if constant and plain else None
+
+
+def _by_channel(values: np.ndarray, channels: int) -> np.ndarray:
+    """``(positions, channels)``, whether there is one value, one a channel or one a pixel."""
+    return np.broadcast_to(values, np.broadcast_shapes(values.shape, (channels,))).reshape(
+        -1, channels
+    )
 
 
 def _concatenation_options(axis: int) -> schema.ConcatenationOptionsT:
