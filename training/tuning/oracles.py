@@ -37,6 +37,7 @@ LEASE_SECONDS = 60.0
 class Lasting(kt.Oracle):
     """What is added to each oracle."""
 
+    trials: dict[str, Trial]
     lease: float = LEASE_SECONDS
     # The recipe's own point, which is tried too, so that what is called the best is not worse.
     # Grid search has its own order, and takes it where it comes.
