@@ -295,7 +295,7 @@ def test_a_killed_search_goes_on_and_counts_every_trial_once(tuner: str, tmp_pat
 
 def test_a_killed_search_takes_up_the_trial_that_ran(tmp_path: Path) -> None:
     tiny = load_experiment("digits-resnet8", TINY)
-    wanted, out = Search(tiny, SPACE, "random", trials=2), tmp_path / "s"
+    wanted, out = Search(tiny, SPACE, "random", trials=1), tmp_path / "s"
     process = start(run_real_search, wanted, out)
     begun = out / "trial_0" / "run" / "log.csv"
     while not begun.is_file():
@@ -304,8 +304,7 @@ def test_a_killed_search_takes_up_the_trial_that_ran(tmp_path: Path) -> None:
     process.kill()
     process.join()
     found = tune(wanted, out, say=silent)
-    assert [row["status"] for row in found.rows] == ["completed"] * 2
-    assert [row["epochs"] for row in found.rows] == [3, 3]
+    assert [(row["status"], row["epochs"]) for row in found.rows] == [("completed", 3)]
     events = [json.loads(line)["event"] for line in (begun.parent / "events.jsonl").open()]
     assert events.count("begun") == 1 and "resumed" in events
 
