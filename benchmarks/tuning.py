@@ -163,11 +163,8 @@ def main() -> None:
             for row in rows
         ],
     )
-    print(
-        f"ratio, trial by trial, median of {len(rows[0].seconds)}: {clock:.2f} by the clock, ",
-        end="",
-    )
-    print(f"{cpu:.2f} in CPU time")
+    count = len(rows[0].seconds)
+    print(f"ratio, the median of {count}: {clock:.2f} by the clock, {cpu:.2f} in CPU time")
 
 
 if __name__ == "__main__":
