@@ -1,8 +1,9 @@
 """Seconds and memory of a trial of our search beside plain KerasTuner's, on the same points.
 
 Both are random searches with the same seed over the same space, images and epochs. They take
-turns, a trial each, so that what else this machine does slows both. The first trial of each starts
-TensorFlow, in this process or in the one that ours are forked from; it is told apart.
+turns, a trial each, so that what else this machine does slows both; on a busy one the CPU time says
+more than the clock. The first trial of each starts TensorFlow, in this process or in the one that
+ours are forked from; it is told apart.
 
 Ours pays for a process a trial and for checkpoints after every epoch. It is paid back in memory:
 the last column is what this process keeps of a trial, which an overnight search multiplies.
@@ -48,16 +49,16 @@ class Figures:
     Attributes:
         search: Whose.
         first: Seconds of the first trial.
-        median: Seconds of a later one.
         seconds: Of each later one.
-        kept_mb: What this process holds more after a later trial, in 10^6 bytes, on average.
+        cpu_seconds: Of each later one, whatever the clock says, its process included.
+        kept_mb: What this process holds more after each later one, in 10^6 bytes.
     """
 
     search: str
     first: float
-    median: float
     seconds: tuple[float, ...]
-    kept_mb: float
+    cpu_seconds: tuple[float, ...]
+    kept_mb: tuple[float, ...]
 
 
 def plain(experiment: Experiment, space: Space, folder: Path) -> Search:
@@ -84,18 +85,18 @@ def ours(experiment: Experiment, space: Space, folder: Path) -> Search:
     return tuner, tuner.search
 
 
-def one_more(search: Search, number: int) -> tuple[float, float]:
-    """Runs the next trial; returns its seconds and what this process holds more, in 10^6 bytes."""
+def one_more(search: Search, number: int) -> tuple[float, float, float]:
+    """Runs the next trial; returns its seconds, CPU seconds, and megabytes that it leaves."""
     tuner, go_on = search
     tuner.oracle.max_trials = number
-    before, began = resident_megabytes(), time.perf_counter()
+    held, worked, began = resident_megabytes(), cpu_seconds(), time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         go_on()
     seconds = time.perf_counter() - began
     statuses = [trial.status for trial in tuner.oracle.trials.values()]
     if statuses != ["COMPLETED"] * number:
         raise RuntimeError(f"a trial failed, so that there is nothing to compare: {statuses}")
-    return seconds, resident_megabytes() - before
+    return seconds, cpu_seconds() - worked, resident_megabytes() - held
 
 
 def resident_megabytes() -> float:
@@ -103,21 +104,32 @@ def resident_megabytes() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+def cpu_seconds() -> float:
+    """Of this process and of its children, with those that they have waited for."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            fields = stat.read_text().rpartition(")")[2].split()
+            if os.getpid() in (int(stat.parent.name), int(fields[1])):
+                ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def measure(experiment: Experiment, space: Space, trials: int) -> list[Figures]:
     kinds: dict[str, Callable[..., Search]] = {"keras-resnet tune": ours, "plain KerasTuner": plain}
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in kinds}
     with tempfile.TemporaryDirectory() as folder:
         searches = {name: make(experiment, space, Path(folder)) for name, make in kinds.items()}
         for number in range(1, trials + 1):
             for name, search in searches.items():
                 found[name].append(one_more(search, number))
                 say(f"{name}: trial {number} took {found[name][-1][0]:.1f} s")
-    return [_figures(name, trials) for name, trials in found.items()]
+    return [Figures(name, rows[0][0], *zip(*rows[1:])) for name, rows in found.items()]
 
 
-def _figures(name: str, trials: list[tuple[float, float]]) -> Figures:
-    seconds, kept = zip(*trials[1:])
-    return Figures(name, trials[0][0], statistics.median(seconds), seconds, statistics.fmean(kept))
+def ratio(ours: tuple[float, ...], theirs: tuple[float, ...]) -> float:
+    """The median of the ratios, trial by trial."""
+    return statistics.median(a / b for a, b in zip(ours, theirs))
 
 
 def main() -> None:
@@ -132,19 +144,27 @@ def main() -> None:
     changes = {"schedule.epochs": arguments.epochs} if arguments.epochs else {}
     experiment = load_experiment(arguments.recipe, changes)
     rows = measure(experiment, default_space(arguments.recipe, experiment), arguments.trials)
-    ratios = [a / b for a, b in zip(rows[0].seconds, rows[1].seconds)]
-    ratio = statistics.median(ratios)
+    clock = ratio(rows[0].seconds, rows[1].seconds)
+    cpu = ratio(rows[0].cpu_seconds, rows[1].cpu_seconds)
     if arguments.json:
-        show_json({"searches": [asdict(row) for row in rows], "ratios": ratios, "ratio": ratio})
+        searches = [asdict(row) for row in rows]
+        show_json({"searches": searches, "clock_ratio": clock, "cpu_ratio": cpu})
         return
     show_table(
-        ("search", "first trial", "a later one", "kept in memory a trial"),
+        ("search", "first trial", "a later one", "its CPU time", "kept in memory a trial"),
         [
-            (row.search, f"{row.first:.1f} s", f"{row.median:.2f} s", f"{row.kept_mb:+.1f} MB")
+            (
+                row.search,
+                f"{row.first:.1f} s",
+                f"{statistics.median(row.seconds):.1f} s",
+                f"{statistics.median(row.cpu_seconds):.1f} s",
+                f"{statistics.fmean(row.kept_mb):+.1f} MB",
+            )
             for row in rows
         ],
     )
-    print(f"ratio {ratio:.2f} (median of {len(ratios)}: {min(ratios):.2f}–{max(ratios):.2f})")
+    count = len(rows[0].seconds)
+    print(f"ratio, the median of {count}: {clock:.2f} by the clock, {cpu:.2f} in CPU time")
 
 
 if __name__ == "__main__":

@@ -40,11 +40,12 @@ class Board:
         self.began = time.monotonic()
 
     def __rich__(self) -> Group:
-        table = Table(box=box.SIMPLE_HEAD)
-        table.add_column("trial")
+        table = Table(box=box.SIMPLE_HEAD, expand=True)
+        table.add_column("trial", no_wrap=True)
         for name in ("state", "epoch", "score", "time"):
-            table.add_column(name, justify="right")
-        table.add_column("values", overflow="ellipsis", no_wrap=True)
+            table.add_column(name, justify="right", no_wrap=True)
+        # With a share of the width, it is this column that a narrow terminal cuts off.
+        table.add_column("values", overflow="ellipsis", no_wrap=True, ratio=1)
         for trial in list(self.oracle.trials.values())[-SHOWN:]:
             table.add_row(*self._row(trial))
         return Group(table, Text(self.summary()))
