@@ -19,7 +19,7 @@ import yaml
 RECIPES = Path(__file__).parent / "recipes"
 
 Part = Literal["stem", "stage1", "stage2", "stage3", "stage4"]
-PARTS: tuple[str, ...] = typing.get_args(Part)
+PARTS: tuple[Part, ...] = typing.get_args(Part)
 
 
 @dataclass(frozen=True)

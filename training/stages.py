@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Literal
 
 import keras
 
 from keras_resnet.fine_tuning import freeze
-from training.config import PARTS, Experiment
+from training.config import PARTS, Experiment, Part
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Stage:
     """
 
     size: int
-    frozen: str
+    frozen: Part | Literal[""]
 
     def __str__(self) -> str:
         trained = f"all after {self.frozen} is trained" if self.frozen else "all is trained"
@@ -42,8 +43,9 @@ def stage_at(experiment: Experiment, epoch: int) -> Stage:
     )
 
 
-def _before(part: str) -> str:
-    return ("", *PARTS)[PARTS.index(part)]
+def _before(part: Part) -> Part | Literal[""]:
+    number = PARTS.index(part)
+    return PARTS[number - 1] if number else ""
 
 
 def set_trainable(model: keras.Model, experiment: Experiment, stage: Stage) -> None:

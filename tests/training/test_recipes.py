@@ -78,8 +78,9 @@ def test_a_dry_run_counts_what_there_is_and_writes_nothing(
     # Of the classifier alone: 64 inputs, 10 classes.
     assert found.trainable == 650 and found.multiply_adds > 12_000_000
     assert (found.steps_per_epoch, found.steps) == (1437 // 64, 2 * (1437 // 64))
-    # Two copies of the weights; momentum and gradient of the classifier; and a few counters.
-    floats = 2 * found.parameters + 2 * found.trainable
+    # Two copies of the weights; momentum and gradient of the classifier; the confusion matrix of
+    # ten classes; and a few counters.
+    floats = 2 * found.parameters + 2 * found.trainable + 10 * 10
     assert floats * 4 <= found.state_bytes < floats * 4 + 100
     assert found.activation_bytes > 64 * 32 * 32 * 16 * 4 and found.step_seconds > 0
     assert found.hours == pytest.approx(found.steps * found.step_seconds / 3600)

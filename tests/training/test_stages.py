@@ -1,7 +1,10 @@
 """What changes from epoch to epoch: image size and frozen part, and resuming around a change."""
 
+import importlib.util
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +163,19 @@ def test_stopped_around_every_border_it_ends_with_the_same_bits(
     assert model.input_shape == (None, 40, 40, 1) and model.contract.height == 40
     for one, same in zip(model.get_weights(), other.get_weights()):
         np.testing.assert_array_equal(one, same)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="no JAX")
+def test_it_does_on_jax_too() -> None:
+    """The test above in a process of its own, whose backend is another."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "border", __file__],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-3000:]
 
 
 def sizes_seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
