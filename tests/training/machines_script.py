@@ -22,7 +22,7 @@ import numpy as np
 import sklearn.datasets  # noqa: F401
 from devices_script import tiny
 
-import training.evaluate  # noqa: F401
+import training.evaluate
 import training.machines
 import training.steps.on_jax
 import training.train

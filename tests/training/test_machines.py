@@ -86,8 +86,10 @@ class Machine:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     settings = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "KERAS_BACKEND": "jax",
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "",
@@ -106,9 +108,7 @@ def server() -> Iterator[Server]:
         process.stdin.close()
 
 
-def start(
-    server: Server, out: Path, *more: str, rank: int | None = None, **env: str
-) -> Machine:
+def start(server: Server, out: Path, *more: str, rank: int | None = None, **env: str) -> Machine:
     output = out.with_name(f"{out.name}.{rank or 0}.output")
     env = {"READ": f"{out}.{rank or 0}.npy"} | env
     argv = [*RECIPE, *more, "--out", str(out)]
