@@ -266,7 +266,7 @@ def compare(
 def run_training(experiment: Any, out: Path) -> Run:
     import signal
 
-    from training.machines import leave, part
+    from training.machines import leave, machines, part
     from training.train import Diverged, Interrupted, train
 
     try:
@@ -283,7 +283,8 @@ def run_training(experiment: Any, out: Path) -> Run:
             raise
         say(f"keras-resnet: {stop}")  # a machine that is taken away takes a saved run for success
         sys.exit(0)
-    say(f"model: {run.model_file}")
+    if machines().leads:
+        say(f"model: {run.model_file}")
     return run
 
 
