@@ -148,7 +148,7 @@ def test_a_recipe_has_its_own_rate_at_its_own_batch_and_scales_it(recipe: str) -
 
 def killed_and_resumed(folder: Path, backend: str) -> None:
     keys = {"checkpoint.every_steps": 2}
-    killed = start(folder, {"run": {"keys": keys, "kill": (0, 8)}}, backend)
+    killed = start(folder, {"run": {"keys": keys, "kill": 8}}, backend)
     killed.communicate(timeout=300)
     assert killed.returncode == -9
     done = results(folder, {"run": {"keys": keys}, "calm": {"keys": keys}}, backend)
