@@ -148,8 +148,9 @@ class OptimizerConfig:
         name: ``"sgd"``; ``"adamw"`` (Loshchilov & Hutter 2017, arXiv:1711.05101); or ``"lamb"``
             (You et al. 2019, arXiv:1904.00962, algorithm 2).
         learning_rate: Peak learning rate.
-        reference_batch: Images an update that it is for. For others it is scaled in proportion
-            (Goyal et al. 2017, arXiv:1706.02677, section 2.1); 0 to never scale it.
+        reference_batch: Images an update that it is for. For others SGD's is scaled in proportion
+            (Goyal et al. 2017, arXiv:1706.02677, section 2.1), AdamW's and LAMB's with the square
+            root (You et al. 2019, arXiv:1904.00962, section 4); 0 to never scale it.
         momentum: Share of the last step that is kept; AdamW's and LAMB's β₁. Their β₂ is 0.999.
         nesterov: Whether SGD takes the gradient ahead of the step.
         weight_decay: A share of each kernel lost a step, times the learning rate: decoupled from
@@ -228,6 +229,11 @@ class RuntimeConfig:
         precision: A Keras dtype policy, or ``"auto"``: bfloat16 on a GPU that has it,
             float16 on an older one, float32 on a CPU.
         jit_compile: Whether XLA compiles the step; ``"auto"`` does on a GPU.
+        threads: Threads that one operation is spread over; by default as many as this process
+            may have of the machine's cores.
+        inter_op_threads: Operations that TensorFlow runs at once; its own choice by default.
+        decoders: Training images that are read at once; what tf.data finds useful by default.
+        prefetch: Batches that are made ahead; 2 by default.
         seed: Seed of the weights, the order and the augmentation.
         deterministic: Whether only operations are used that give the same bits twice, also on a
             GPU. On a CPU they do in any case, with the same number of threads.
@@ -237,6 +243,10 @@ class RuntimeConfig:
     devices: int = 0
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     jit_compile: Literal["auto", "on", "off"] = "auto"
+    threads: int | None = None
+    inter_op_threads: int | None = None
+    decoders: int | None = None
+    prefetch: int | None = None
     seed: int = 0
     deterministic: bool = False
 
@@ -467,6 +477,11 @@ def _check(experiment: Experiment) -> None:
         ("schedule.patience", e.schedule.patience, 0, 100_000),
         ("runtime.batch_size", e.runtime.batch_size, 1, 65_536),
         ("runtime.devices", e.runtime.devices, 0, 4096),
+        *(
+            (f"runtime.{key}", 1 if value is None else value, 1, 1024)
+            for key in ("threads", "inter_op_threads", "decoders", "prefetch")
+            for value in (getattr(e.runtime, key),)
+        ),
         ("runtime.seed", e.runtime.seed, 0, 2**31 - 1),
         ("checkpoint.every_seconds", e.checkpoint.every_seconds, 0, 1e6),
         ("checkpoint.every_steps", e.checkpoint.every_steps, 0, 1e9),

@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 import keras
 import numpy as np
@@ -162,8 +162,8 @@ def _watched(coordinator: str | None) -> socket.socket:
     """
     watcher, watched = socket.socketpair()
     native = tempfile.TemporaryFile()  # noqa: SIM115  # both processes hold it to their ends
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the other threads are OpenBLAS's, which knows of forks
         child = os.fork()
@@ -173,10 +173,16 @@ def _watched(coordinator: str | None) -> socket.socket:
     watcher.close()
     os.setpgid(0, 0)  # Ctrl-C reaches the watcher alone, which passes it on, once
     # What C++ prints, an abort and its stack above all, is the watcher's to tell.
-    sys.stderr = open(os.dup(2), "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
-    os.dup2(native.fileno(), 2)
+    sys.stdout, sys.stderr = _moved(sys.stdout, 1, native), _moved(sys.stderr, 2, native)
     threading.Thread(target=_end_with, args=(watched.dup(),), daemon=True).start()
     return watched
+
+
+def _moved(stream: TextIO, descriptor: int, native: IO[bytes]) -> TextIO:
+    """Python's stream to where the descriptor leads, which then leads elsewhere."""
+    where = os.dup(descriptor)
+    os.dup2(native.fileno(), descriptor)
+    return open(where, "w", buffering=1, encoding=stream.encoding, errors=stream.errors)
 
 
 def _end_with(watcher: socket.socket) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -156,9 +157,28 @@ def _trust(variable: Any, update: Any) -> Any:
 
 
 def peak_learning_rate(experiment: Experiment) -> float:
-    """The experiment's learning rate, scaled to the images of an update."""
+    """The experiment's learning rate, scaled to the images of an update.
+
+    SGD's goes with them (Goyal et al. 2017, arXiv:1706.02677, section 2.1), AdamW's and LAMB's
+    with their square root (You et al. 2019, arXiv:1904.00962, section 4).
+    """
     config, images = experiment.optimizer, images_an_update(experiment)
-    return config.learning_rate * images / (config.reference_batch or images)
+    times = images / (config.reference_batch or images)
+    return config.learning_rate * (times if config.name == "sgd" else math.sqrt(times))
+
+
+def learning_rate_note(experiment: Experiment) -> str:
+    """The rate and why, for people."""
+    config, images = experiment.optimizer, images_an_update(experiment)
+    if not config.reference_batch:
+        return f"learning rate {config.learning_rate:g}, whatever the batch: no reference_batch"
+    if config.reference_batch == images:
+        return f"learning rate {config.learning_rate:g}, which is for {images} images an update"
+    rule = "in proportion" if config.name == "sgd" else "with the square root"
+    return (
+        f"learning rate {peak_learning_rate(experiment):g}: {config.learning_rate:g} is for "
+        f"{config.reference_batch} images an update, and an update has {images}; scaled {rule}"
+    )
 
 
 def images_an_update(experiment: Experiment) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.metadata
+import math
 import os
 import platform
 import signal
@@ -21,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from training.config import RuntimeConfig
+from training.data.pipeline import PREFETCH
 from training.machines import Machines, machines
 
 
@@ -61,9 +63,11 @@ def prepare(config: RuntimeConfig) -> Runtime:
     """Sets seeds and precision for this process, and says what was chosen and why.
 
     Raises:
-        ValueError: The devices are not there, or the batch cannot be spread over them.
+        ValueError: The devices are not there, the batch cannot be spread over them, or threads
+            are asked for where they can no longer be chosen.
     """
     on_jax = keras.backend.backend() == "jax"
+    threads_reason = _spread_over_threads(config)
     if on_jax:
         tf.config.set_visible_devices([], "GPU")  # it reads images, and would take all memory
     here = machines()
@@ -79,6 +83,8 @@ def prepare(config: RuntimeConfig) -> Runtime:
         *device_reasons,
         f"precision {precision}: {precision_reason}",
         f"XLA {_on(jit)}: {jit_reason}",
+        threads_reason,
+        _input_reason(config),
     ]
     if config.deterministic:
         reasons.append("deterministic operations only: as asked")
@@ -166,7 +172,68 @@ def versions() -> dict[str, str]:
 
 def threads() -> int:
     """Threads that one operation is spread over, which the order of its sums depends on."""
+    if keras.backend.backend() == "jax":
+        return int(os.environ.get(XLA_THREADS, 0)) or len(os.sched_getaffinity(0))
     return tf.config.threading.get_intra_op_parallelism_threads() or len(os.sched_getaffinity(0))
+
+
+# What XLA asks for the size of its pool, before its first computation.
+XLA_THREADS = "NPROC"
+
+
+def _spread_over_threads(config: RuntimeConfig) -> str:
+    """Chooses the threads; returns what is to be said of it."""
+    cores, why = _cores()
+    # Both libraries see the affinity, but not the quota of a container.
+    wanted = config.threads or (cores if cores < len(os.sched_getaffinity(0)) else None)
+    if wanted and keras.backend.backend() == "jax":
+        os.environ[XLA_THREADS] = str(wanted)
+    try:
+        if wanted:
+            tf.config.threading.set_intra_op_parallelism_threads(wanted)
+        if config.inter_op_threads:
+            tf.config.threading.set_inter_op_parallelism_threads(config.inter_op_threads)
+    except RuntimeError:  # TensorFlow has computed already, and has its threads
+        if config.threads or config.inter_op_threads:
+            raise ValueError(
+                "runtime.threads and inter_op_threads can no longer be chosen: TensorFlow has "
+                "computed in this process. Begin a new one, or leave them out"
+            ) from None
+    inter = f", {config.inter_op_threads} operations at once" if config.inter_op_threads else ""
+    return f"threads {config.threads or cores}{inter}: {'as asked' if config.threads else why}"
+
+
+def _cores() -> tuple[int, str]:
+    """Cores that this process may use, and what says so."""
+    cores = len(os.sched_getaffinity(0))
+    quota = _quota()
+    if quota and quota < cores:
+        return quota, f"the container may use so much of {cores} cores"
+    return cores, "all cores that this process may use"
+
+
+def _quota() -> int | None:
+    """Whole cores that the control group may keep busy; ``None`` where nothing limits it.
+
+    https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files, and version 1.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (CONTROL_GROUP / "cpu.max").read_text().split()
+        return math.ceil(int(quota) / int(period))
+    with contextlib.suppress(OSError, ValueError):
+        quota = (CONTROL_GROUP / "cpu/cpu.cfs_quota_us").read_text()
+        period = (CONTROL_GROUP / "cpu/cpu.cfs_period_us").read_text()
+        return math.ceil(int(quota) / int(period)) if int(quota) > 0 else None
+    return None
+
+
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+
+
+def _input_reason(config: RuntimeConfig) -> str:
+    decoders = f"{config.decoders} images" if config.decoders else "as many images as helps"
+    asked = "as asked" if config.decoders or config.prefetch else "tf.data watches what helps"
+    return f"input {decoders} at once, {config.prefetch or PREFETCH} batches ahead: {asked}"
 
 
 def _cpu_model() -> str:

@@ -52,7 +52,7 @@ from training.data.sources import Source, open_source
 from training.display import Clock, Display, display
 from training.estimate import Estimate, estimate
 from training.machines import Agreement, from_the_first, machines, together
-from training.optim import images_an_update, make_loss, make_optimizer, peak_learning_rate
+from training.optim import learning_rate_note, make_loss, make_optimizer
 from training.run import BESIDE, Run, sole_use, written_whole
 from training.runtime import (
     Runtime,
@@ -339,12 +339,7 @@ def _is_finished(run: Run, experiment: Experiment) -> bool:
 def _set_up(run: Run, experiment: Experiment, runtime: Runtime, say: Say) -> Task:
     for reason in runtime.reasons:
         say(reason)
-    if experiment.optimizer.reference_batch:
-        say(
-            f"learning rate {peak_learning_rate(experiment):g}: "
-            f"{experiment.optimizer.learning_rate:g} is for {experiment.optimizer.reference_batch} "
-            f"images an update, and an update has {images_an_update(experiment)}"
-        )
+    say(learning_rate_note(experiment))
     source = open_source(experiment.data, experiment.runtime.seed, say)
     # A run that goes on has its weights in the checkpoint, and needs no file of others.
     weights = None if run.has_checkpoints else find_weights(experiment)

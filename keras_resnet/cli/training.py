@@ -280,7 +280,7 @@ def compare(
 def run_training(experiment: Any, out: Path, profile: tuple[int, int] | None = None) -> Run:
     import signal
 
-    from training.machines import leave, part
+    from training.machines import leave, machines, part
     from training.train import Diverged, Interrupted, train
 
     try:
@@ -297,7 +297,8 @@ def run_training(experiment: Any, out: Path, profile: tuple[int, int] | None = N
             raise
         say(f"keras-resnet: {stop}")  # a machine that is taken away takes a saved run for success
         sys.exit(0)
-    say(f"model: {run.model_file}")
+    if machines().leads:
+        say(f"model: {run.model_file}")
     return run
 
 

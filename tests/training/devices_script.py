@@ -1,8 +1,8 @@
 """Trains a small network on digits as its arguments say; prints a JSON object a run.
 
-    [JOIN="HOST:PORT COUNT RANK"] python devices_script.py FOLDER CASE ...
+    python devices_script.py FOLDER CASE ...
 
-A case is JSON: {"name": ..., "keys": {...}, "clip": norm, "kill" or "stop": [rank, step]}.
+A case is JSON: {"name": ..., "keys": {...}, "clip": norm, "kill": step}.
 
 Under TensorFlow two logical CPUs are made; under JAX, XLA_FLAGS makes them.
 """
@@ -25,8 +25,7 @@ import training.train
 from keras_resnet.classifier import ImageClassifier
 from keras_resnet.layers import BatchNormalization
 from training.config import load_experiment
-from training.machines import Lost, join, leave, machines
-from training.train import Interrupted, train
+from training.train import train
 
 BASE = {
     "schedule.epochs": 2,
@@ -64,10 +63,8 @@ def run(folder: Path, case: dict) -> dict:
     def checked(task, progress, loss):
         if loss is not None:
             losses.append(float(loss))
-            for which, by in (("stop", signal.SIGTERM), ("kill", signal.SIGKILL)):
-                rank, step = case.get(which, (-1, 0))
-                if rank == machines().rank and step == len(losses):
-                    os.kill(os.getpid(), by)
+            if len(losses) == case.get("kill"):
+                os.kill(os.getpid(), signal.SIGKILL)
         check(task, progress, loss)
 
     def clipping(*arguments):
@@ -80,22 +77,14 @@ def run(folder: Path, case: dict) -> dict:
     try:
         experiment = load_experiment("digits-resnet8", BASE | case.get("keys", {}))
         train(experiment, folder / case["name"], said.append, verbose=0)
-    except Interrupted:
-        pass
     except ValueError as error:
         said.append(str(error))
-    except Lost as error:
-        print(json.dumps({"losses": losses, "said": [*said, str(error)]}))
-        leave(machines(), 2)
     finally:
         training.train._check_loss, training.train.make_optimizer = check, make
     return {"losses": losses, "said": said}
 
 
 if __name__ == "__main__":
-    if place := os.environ.get("JOIN"):  # coordinator, count and rank
-        coordinator, count, rank = place.split()
-        join(coordinator, int(count), int(rank))
     training.train.make_model = tiny
     for text in sys.argv[2:]:
         print(json.dumps(run(Path(sys.argv[1]), json.loads(text))), flush=True)

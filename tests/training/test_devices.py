@@ -5,16 +5,25 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from keras_resnet import cli
+from keras_resnet.contract import Contract
+from training import runtime
 from training.checkpoint import latest_checkpoint
-from training.config import load_experiment
+from training.config import RuntimeConfig, list_recipes, load_experiment
+from training.data.pipeline import training_batches
+from training.data.sources import Split
 from training.machines import machines
-from training.optim import peak_learning_rate
+from training.optim import learning_rate_note, peak_learning_rate
+from training.runtime import prepare, threads
 
 SCRIPT = Path(__file__).with_name("devices_script.py")
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="no JAX")
@@ -124,9 +133,22 @@ def test_the_learning_rate_is_scaled_only_where_asked() -> None:
         assert peak_learning_rate(experiment) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("recipe", list_recipes())
+def test_a_recipe_has_its_own_rate_at_its_own_batch_and_scales_it(recipe: str) -> None:
+    own = load_experiment(recipe)
+    if recipe == "digits-resnet8":  # too small to be spread
+        assert not own.optimizer.reference_batch
+        return
+    assert peak_learning_rate(own) == own.optimizer.learning_rate
+    four = load_experiment(recipe, {"runtime.batch_size": 4 * own.runtime.batch_size})
+    times = peak_learning_rate(four) / own.optimizer.learning_rate
+    assert times == pytest.approx(4 if own.optimizer.name == "sgd" else 2)
+    assert f"learning rate {peak_learning_rate(four):g}: " in learning_rate_note(four)
+
+
 def killed_and_resumed(folder: Path, backend: str) -> None:
     keys = {"checkpoint.every_steps": 2}
-    killed = start(folder, {"run": {"keys": keys, "kill": (0, 8)}}, backend)
+    killed = start(folder, {"run": {"keys": keys, "kill": 8}}, backend)
     killed.communicate(timeout=300)
     assert killed.returncode == -9
     done = results(folder, {"run": {"keys": keys}, "calm": {"keys": keys}}, backend)
@@ -156,7 +178,136 @@ def test_jax_losses_are_the_same_on_one_device_and_two(tmp_path: Path, mirrored:
     assert "over all of them" in done["two"]["said"][0]
 
 
-def test_several_workers_of_tensorflow_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["a:1", "b:1"]}}))
-    with pytest.raises(ValueError, match=r"MultiWorkerMirroredStrategy .*--backend jax"):
-        machines()
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}, "Train"),
+        ({"cluster": {"chief": ["a:1"], "worker": ["b:1"]}}, "Train with --backend jax --coord"),
+        ({"cluster": 2}, "TF_CONFIG is not the JSON of a cluster. Unset it"),
+    ],
+)
+def test_several_workers_of_tensorflow_are_refused(
+    value: dict,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.setenv("TF_CONFIG", json.dumps(value))
+    monkeypatch.setattr(sys, "argv", ["keras-resnet", "train", "--out", str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 2
+    *_, error = capsys.readouterr().err.splitlines()
+    assert error.startswith("keras-resnet: error: TF_CONFIG") and said in error
+    assert ("MultiWorkerMirroredStrategy" in error) == ("Train" in said)
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_worker_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["a:1"]}}))
+    assert machines().count == 1
+
+
+COUNT_THREADS = """
+import os, sys, keras, training.runtime as runtime
+from training.config import RuntimeConfig
+for keys in ({"threads": 3}, {"threads": 23}, {"threads": 3, "inter_op_threads": 23}):
+    if not os.fork():
+        reasons = runtime.prepare(RuntimeConfig(**keys)).reasons
+        keras.ops.matmul(keras.ops.ones((64, 64)), keras.ops.ones((64, 64)))
+        found = len(os.listdir("/proc/self/task")), runtime.threads()
+        print(*found, *(line for line in reasons if line.startswith("threads")), flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc to count threads in")
+@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=needs_jax)])
+def test_threads_are_as_many_as_asked_for(backend: str) -> None:
+    settings = {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT_THREADS],
+        env=os.environ | settings | {"PYTHONPATH": str(SCRIPT.parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    few, many, inter = done.stdout.splitlines()
+    assert few.split(maxsplit=2)[1:] == ["3", "threads 3: as asked"]
+    assert int(many.split()[1]) == 23
+    assert int(many.split()[0]) - int(few.split()[0]) >= 20
+    if backend == "tensorflow":
+        assert int(inter.split()[0]) - int(few.split()[0]) >= 20
+    assert "threads 3, 23 operations at once: as asked" in inter
+
+
+def test_threads_that_can_no_longer_be_chosen_are_refused() -> None:
+    tf.constant(1)  # TensorFlow has begun
+    with pytest.raises(ValueError, match="Begin a new one, or leave them out"):
+        prepare(RuntimeConfig(threads=threads() + 1))
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({}, None),
+    ],
+)
+def test_the_quota_of_a_container_limits_the_threads(
+    files: dict[str, str], expected: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    monkeypatch.setattr(runtime, "CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    cores, why = runtime._cores()
+    assert cores == (expected or 8)
+    assert ("the container may use" in why) == (expected is not None)
+
+
+def read_ahead(**keys: int) -> tuple[int, int]:
+    """Images read before anybody asks for the second batch, and the most of them at once."""
+    now, most, read, lock = 0, 0, 0, threading.Lock()
+
+    def load(_: int) -> np.ndarray:
+        nonlocal now, most, read
+        with lock:
+            now, read = now + 1, read + 1
+            most = max(most, now)
+        time.sleep(0.01)
+        with lock:
+            now -= 1
+        return np.zeros((32, 32, 1), "uint8")
+
+    def at(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image = tf.numpy_function(load, [index], tf.uint8, stateful=False)
+        return tf.ensure_shape(image, (32, 32, 1)), tf.constant(0, "int64")
+
+    changes: dict[str, Any] = {"runtime.batch_size": 4, "data.cache_gb": 0}
+    changes |= {f"runtime.{key}": value for key, value in keys.items()}
+    experiment = load_experiment("digits-resnet8", changes)
+    contract = Contract(32, 32, 1, labels=("a", "b"), resize="stretch", crop_fraction=1.0)
+    split = Split(1000, tf.data.Dataset.range(1000), at)
+    batches = iter(training_batches(split, contract, experiment))
+    next(batches)
+    while True:  # until nothing more is read
+        before = read
+        time.sleep(0.5)
+        if read == before:
+            return read, most
+
+
+def test_decoders_and_prefetch_are_as_many_as_asked_for() -> None:
+    alone, most = read_ahead(decoders=1, prefetch=1)
+    assert most == 1
+    further, _ = read_ahead(decoders=1, prefetch=11)
+    assert 36 <= further - alone <= 44  # ten batches more; one may be in the making
+    assert read_ahead(decoders=4, prefetch=1)[1] == 4

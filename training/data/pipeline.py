@@ -61,7 +61,8 @@ def training_batches(
         ``(batch, classes)``. The images are uint8, a quarter of the bytes to copy and to send to
         a device, which turns them into numbers faster; float32 where they are mixed.
     """
-    batch, seed = experiment.runtime.batch_size, experiment.runtime.seed
+    runtime = experiment.runtime
+    batch, seed = runtime.batch_size, runtime.seed
     config = experiment.augment
     classes = len(contract.labels)
     if _keeps_fitted(split, contract, experiment):
@@ -81,10 +82,10 @@ def training_batches(
 
     return (
         ordered_indices(split.count, batch, seed, epoch, step, share, drawn)
-        .map(example, num_parallel_calls=tf.data.AUTOTUNE)
+        .map(example, num_parallel_calls=runtime.decoders or tf.data.AUTOTUNE)
         .batch(batch // share[1], drop_remainder=True)
         .map(mixed, num_parallel_calls=2)
-        .prefetch(PREFETCH)
+        .prefetch(runtime.prefetch or PREFETCH)
     )
 
 
