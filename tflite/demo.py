@@ -42,9 +42,9 @@ TYPES = {
 }
 # Shown where the check finds a kind further apart than it may be.
 REMARKS = {
-    "dynamic": "dynamic chooses the scale of its 8-bit numbers anew for each picture, so that the last "
-    "bit of one float can move its answers by some steps, in Python as well. Where only dynamic "
-    "differs, and its top-1 is the same, no file is damaged."
+    "dynamic": "dynamic chooses the scale of its 8-bit numbers anew for each picture, so that the "
+    "last bit of one float can move its answers by a few steps, from one processor to the next "
+    "and in Python as well. A few steps with the same top-1 are this kind's own."
 }
 
 

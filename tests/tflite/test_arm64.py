@@ -139,14 +139,14 @@ def test_process_that_does_not_end_is_stopped(
     command(system, arm64.QEMU, "exec sleep 60")
     monkeypatch.setattr(arm64, "START_SECONDS", 0.1)
     monkeypatch.setattr(arm64, "SECONDS_AN_IMAGE", 0.1)
-    with pytest.raises(ValueError, match="took too long.*says nothing about the model"):
+    with pytest.raises(ValueError, match=r"took too long.*says nothing about the model"):
         arm64.compare_on_arm64({"int8": system / "model_int8.tflite"}, GOLDEN, cache)
 
 
 def test_each_image_is_told_as_it_is_done(system: Path) -> None:
     cache = with_python(system)
     answering(system, ANSWERS)
-    files = {kind: system / "model.tflite" for kind in ("float32", "int8")}
+    files = dict.fromkeys(("float32", "int8"), system / "model.tflite")
     made = arm64.Golden(np.zeros((2, 32, 32, 1), "uint8"), dict.fromkeys(files, ANSWERS))
     told: list[tuple[int, int]] = []
     rows = arm64.compare_on_arm64(
