@@ -115,10 +115,13 @@ def test_missing_network_is_said_and_leaves_nothing(
 ) -> None:
     command(system, arm64.QEMU, "exit 0")
     command(system, "dpkg-deb", "exit 0")
-    command(system, "debootstrap", "echo 'E: Failed getting release file' >&2; exit 1")
+    fetch = "echo 'I: Retrieving libc6'; echo 'E: Failed getting release file' >&2; exit 1"
+    command(system, "debootstrap", fetch)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
+    said: list[str] = []
     with pytest.raises(ValueError, match=r"network.*debootstrap.*Failed getting release file"):
-        arm64.arm_system(system / "cache")
+        arm64.arm_system(system / "cache", said.append)
+    assert said[-1] == "Retrieving libc6"
     assert os.listdir(system / "cache") == []
 
 
