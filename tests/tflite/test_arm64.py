@@ -191,8 +191,13 @@ def test_command_tells_a_crash_from_another_answer(
     command(system, arm64.QEMU, "kill -SEGV $$")
     code, said = verify()
     assert (code, "SIGSEGV" in said, "failed" in said) == (2, True, False)
-    code, said = verify("--max-drop", "1")
-    assert (code, "Leave them out with --arch" in said) == (2, True)
+    for options, message in (
+        (("--max-drop", "1"), "Leave them out with --arch"),
+        (("--images", "0"), "--images must be at least 1"),
+        (("--data", "digits"), "digits has the classes"),
+    ):
+        code, said = verify(*options)
+        assert (code, message in said) == (2, True)
 
 
 emulated = pytest.mark.skipif(
