@@ -10,20 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-# Under the name of the command, keras_resnet does not import Keras (see its __init__).
-PROGRAM = """
-import sys
-sys.argv[0] = "keras-resnet"
-from tflite.apart import answer
-answer(*sys.argv[1:])
-"""
+from keras_resnet.child import ask_child
+
 START_SECONDS = 60
 SLOWEST = 1_000_000  # bytes of model that a slow machine loads and runs in a second
 MICRO_ARENA = 1 << 28  # bytes
@@ -65,28 +57,23 @@ def run_apart(path: Path, runtime: str) -> dict[str, Any]:
         ValueError: The runtime refuses the file, or does not survive it.
         ModuleNotFoundError: The runtime is not installed.
     """
-    places = [place or os.getcwd() for place in sys.path]
-    with tempfile.TemporaryFile() as answered:
-        try:
-            status = subprocess.run(
-                [sys.executable, "-P", "-c", PROGRAM, runtime, os.fspath(path)],
-                stdin=subprocess.DEVNULL,
-                stdout=answered,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
-                timeout=START_SECONDS + path.stat().st_size / SLOWEST,
-            ).returncode
-        except subprocess.TimeoutExpired:
-            raise ValueError("the runtime does not come to an end") from None
-        if status:
-            raise ValueError(f"the runtime ends with status {status}")
-        answered.seek(0)
-        result = json.loads(answered.read().splitlines()[-1])
+    result = ask_child(
+        __name__,
+        [runtime, os.fspath(path)],
+        START_SECONDS + path.stat().st_size / SLOWEST,
+        _last_line,
+        "the runtime",
+    )
     if "missing" in result:
         raise ModuleNotFoundError(result["missing"])
     if "error" in result:
         raise ValueError(result["error"])
     return result
+
+
+def _last_line(answered: IO[bytes]) -> dict[str, Any]:
+    """The runtimes may write remarks of their own before it."""
+    return json.loads(answered.read().splitlines()[-1])
 
 
 def answer(runtime: str, path: str) -> None:

@@ -239,6 +239,7 @@ def _make_root(root: Path, say: Callable[[str], None]) -> None:
         "debootstrap",
         *("--arch=arm64", "--foreign", "--variant=minbase", "--include=python3,libstdc++6"),
         *(SUITE, str(root)),
+        tell=lambda line: say(line.removeprefix("I: ")) if "Retrieving" in line else None,
     )
     # Its second stage would run every package's scripts under emulation; files are enough.
     packages = sorted((root / "var/cache/apt/archives").glob("*.deb"))
@@ -258,11 +259,20 @@ def _make_site(site: Path, say: Callable[[str], None]) -> None:
     )
 
 
-def _do(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
+def _do(*command: str, tell: Callable[[str], None] = lambda line: None) -> None:
+    """Runs a command, and tells each line of its output as it comes."""
+    lines: list[str] = []
+    with tempfile.TemporaryFile("w+") as errors:
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process:
+            for line in process.stdout or ():
+                lines.append(line.strip())
+                tell(lines[-1])
+        errors.seek(0)
+        said = [line for line in (*lines, *errors.read().splitlines()) if line.strip()]
+    if process.returncode:
         raise ValueError(
             f"The Arm system could not be made, for want of network or room: {command[0]} "
-            f"failed with {said}"
+            f"failed with {said[-1] if said else 'nothing to say'}"
         )

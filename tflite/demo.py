@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from keras_resnet.files import folder_written_whole
 from tflite.golden import Golden
 from tflite.metadata import read_contract
 
@@ -43,8 +43,8 @@ TYPES = {
 # Shown where the check finds a kind further apart than it may be.
 REMARKS = {
     "dynamic": "dynamic chooses the scale of its 8-bit numbers anew for each picture, so that the "
-    "last bit of one float can move its answers by some steps, in Python as well. Where only "
-    "dynamic differs, and its top-1 is the same, no file is damaged."
+    "last bit of one float can move its answers by a few steps, from one processor to the next "
+    "and in Python as well. A few steps with the same top-1 are this kind's own."
 }
 
 
@@ -130,25 +130,21 @@ def export(site: Site, out: str | os.PathLike[str]) -> Path:
         ValueError: The folder holds something else.
     """
     out = Path(out)
-    old = _earlier_export(out)
+    _keep_what_is_no_export(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as beside:
-        whole = Path(beside) / "whole"
+    with folder_written_whole(out) as whole:
         for path, content in site.made.items():
             _place(whole, path).write_bytes(content)
         for path, source in site.files.items():
             shutil.copyfile(source, _place(whole, path))
-        if old:
-            out.rename(Path(beside) / "old")
-        whole.rename(out)
     return out
 
 
-def _earlier_export(out: Path) -> bool:
+def _keep_what_is_no_export(out: Path) -> None:
     if not out.exists():
-        return False
+        return
     if out.is_dir() and ((out / MANIFEST).is_file() or not any(out.iterdir())):
-        return True
+        return
     raise ValueError(f"{out} holds something else than an exported demo. Give a new folder")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_resnet.contract import Contract
+from keras_resnet.files import written_whole
 from keras_resnet.preprocessing import fit_image
 from tflite.classifier import Classifier
 from tflite.interface import UNIVERSAL
@@ -134,14 +135,8 @@ def write_golden(
             little = pixels.astype(pixels.dtype.newbyteorder("<"))
             _add(archive, f"{number:04}.input.bin", little.tobytes())
             _add(archive, f"{number:04}.output.bin", answer.astype("<f4").tobytes())
-    out = Path(out)
-    partial = out.with_name(f"{out.name}.partial")
-    try:
-        partial.write_bytes(content.getvalue())
-        os.replace(partial, out)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with written_whole(Path(out)) as beside:
+        beside.write_bytes(content.getvalue())
     return len(pictures)
 
 

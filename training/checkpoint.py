@@ -18,7 +18,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from training.run import written_whole
+from keras_resnet.files import written_whole
 
 FORMAT = 1
 KEPT = 2

@@ -11,8 +11,9 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from keras_resnet.files import written_whole
 from training.config import to_dict
-from training.run import Run, written_whole
+from training.run import Run
 
 # What is drawn, by the names in the log: training thin, validation thick.
 CURVES = (("loss", "val_loss", "loss"), ("accuracy", "val_accuracy", "accuracy"))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import keras
@@ -13,6 +11,7 @@ import tensorflow as tf
 from keras_resnet.classifier import ImageClassifier
 from keras_resnet.contract import Contract
 from keras_resnet.deployable import deployable
+from keras_resnet.files import folder_written_whole
 from training.data.decode import fit_image
 
 # TensorFlow's folder for files that come with a SavedModel and are not read by it.
@@ -83,16 +82,11 @@ def export_saved_model(model: ImageClassifier, folder: Path) -> Path:
     serving.serve.get_concrete_function(tf.TensorSpec(shape, "uint8", "images"))
     files = serving.serve_bytes.get_concrete_function(tf.TensorSpec((None,), "string", "files"))
 
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
+    with folder_written_whole(folder) as beside:
         tf.saved_model.save(
             serving, str(beside), signatures={"serve": floats, "serve_bytes": files}
         )
         _write_contract(contract.replace(normalization="inside"), beside / CONTRACT_FILE)
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return folder
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_resnet.contract import Contract
+from keras_resnet.files import written_whole
 from training.config import Experiment, load_experiment
 
 
@@ -121,24 +122,6 @@ class Run:
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A path to write to, which is renamed to ``path`` once it is whole and on the disk."""
-    # The suffix stays last: Keras goes by it.
-    beside = path.with_name(f"{BESIDE}{os.getpid()}.{path.name}")
-    try:
-        yield beside
-        _to_disk(beside)
-        beside.replace(path)
-        _to_disk(path.parent)
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-
-
-BESIDE = ".writing."
-
-
-@contextlib.contextmanager
 def sole_use(folder: Path) -> Iterator[None]:
     """Makes the folder and holds it against other processes; the system lets go if this one dies.
 
@@ -172,14 +155,6 @@ def sole_use(folder: Path) -> Iterator[None]:
                 if os.listdir(folder) == [lock.name]:
                     lock.unlink()
                     folder.rmdir()
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def open_run(path: str | Path | None = None) -> Run:

@@ -27,6 +27,7 @@ import tensorflow as tf
 from keras_resnet.architectures import find
 from keras_resnet.classifier import ImageClassifier
 from keras_resnet.contract import Contract
+from keras_resnet.files import BESIDE, written_whole
 from keras_resnet.models import create_model
 from keras_resnet.preprocessing import load_image
 from keras_resnet.weights.load import Source as Weights
@@ -53,7 +54,7 @@ from training.display import Clock, Display, display
 from training.estimate import Estimate, estimate
 from training.machines import Agreement, from_the_first, machines, together
 from training.optim import learning_rate_note, make_loss, make_optimizer
-from training.run import BESIDE, Run, sole_use, written_whole
+from training.run import Run, sole_use
 from training.runtime import (
     Runtime,
     describe,

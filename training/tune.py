@@ -22,8 +22,9 @@ from typing import Any
 import grpc
 import yaml
 
+from keras_resnet.files import written_whole
 from training.config import Experiment, from_dict, to_dict
-from training.run import sole_use, written_whole
+from training.run import sole_use
 from training.tuning.budget import NO_BUDGET, Budget, Measure
 from training.tuning.display import board
 from training.tuning.hypermodel import ResNetHyperModel

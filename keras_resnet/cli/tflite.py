@@ -275,7 +275,7 @@ def layers(
     rows = [row.to_dict() for row in errors]
     if out:
         from tflite.layers import plot
-        from training.run import written_whole
+        from keras_resnet.files import written_whole
 
         picture = plot(errors, f"{kind} against float32, {images} images", out.suffix[1:])
         with written_whole(out) as beside:

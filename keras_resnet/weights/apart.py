@@ -9,23 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-import tempfile
 from typing import IO
 
 import numpy as np
 
+from keras_resnet.child import ask_child
 from keras_resnet.weights.hdf5 import Format, read_hdf5
 from keras_resnet.weights.refusal import reason
 
-# Under the name of the command, the package does not import Keras (see its __init__).
-PROGRAM = """
-import sys
-sys.argv[0] = "keras-resnet"
-from keras_resnet.weights.apart import answer
-answer(*sys.argv[1:])
-"""
 START_SECONDS = 30
 SLOWEST_DISK = 10_000_000  # bytes a second
 
@@ -38,24 +30,13 @@ def read_hdf5_apart(
     Raises:
         ValueError: Whatever is wrong with the file.
     """
-    arguments = [os.fspath(path)] if member is None else [os.fspath(path), member]
-    places = [place or os.getcwd() for place in sys.path]
-    with tempfile.TemporaryFile() as answered:
-        try:
-            status = subprocess.run(
-                [sys.executable, "-P", "-c", PROGRAM, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=answered,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
-                timeout=START_SECONDS + os.path.getsize(path) / SLOWEST_DISK,
-            ).returncode
-        except subprocess.TimeoutExpired:
-            raise ValueError("it is damaged: the HDF5 library does not come to an end") from None
-        if status:
-            raise ValueError(f"it is damaged: the HDF5 library ends with status {status}")
-        answered.seek(0)
-        return _parse(answered)
+    return ask_child(
+        __name__,
+        [os.fspath(path)] if member is None else [os.fspath(path), member],
+        START_SECONDS + os.path.getsize(path) / SLOWEST_DISK,
+        _parse,
+        "it is damaged: the HDF5 library",
+    )
 
 
 def _parse(answered: IO[bytes]) -> tuple[Format, dict[str, np.ndarray]]:

@@ -12,6 +12,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from keras_resnet.classifier import ImageClassifier
+from keras_resnet.files import written_whole
 from keras_resnet.weights.graph import GRAPH, graph_of
 from keras_resnet.weights.mapping import EPSILON, full_name, layer_names, to_torch
 from keras_resnet.weights.readers import CONTRACT
@@ -52,12 +53,8 @@ def save_weights(model: ImageClassifier, path: str | os.PathLike[str]) -> Path:
     graph = {**graph_of(model.get_config()["layers"]), "epsilon": EPSILON["torch"]}
     metadata = {"format": "pt", CONTRACT: contract, GRAPH: json.dumps(graph)}
     content = save(arrays, metadata=metadata)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with written_whole(path) as beside:
         beside.write_bytes(content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
     return path
 
 

@@ -12,6 +12,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from PIL import Image
 
+from keras_resnet import child
 from keras_resnet.contract import Contract
 from keras_resnet.models import ResNet8
 from tflite import apart
@@ -115,10 +116,10 @@ def test_a_file_that_takes_the_process_along_is_refused(sound, tmp_path, monkeyp
     path = tmp_path / "crash.tflite"
     path.write_bytes(sound.read_bytes() + b"not seen before")
     crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
-    monkeypatch.setattr(apart, "PROGRAM", crash)
+    monkeypatch.setattr(child, "PROGRAM", crash)
     with pytest.raises(ValueError, match="the runtime ends with status -11"):
         Classifier(path)
-    monkeypatch.setattr(apart, "PROGRAM", "while True: pass")
+    monkeypatch.setattr(child, "PROGRAM", "while True: pass")
     monkeypatch.setattr(apart, "START_SECONDS", 1)
     with pytest.raises(ValueError, match="does not come to an end"):
         Classifier(path)

@@ -18,8 +18,8 @@ CHOSEN = (
     Moment("training.checkpoint:safetensors.numpy.save"),  # no checkpoint yet
     Moment("training.train:_check_loss", 4),  # in the first steps
     Moment("pathlib:Path.write_bytes", 2, half=True),  # in the write of a checkpoint
-    Moment("training.run:_to_disk", 1),  # it is whole, but not renamed
-    Moment("training.run:_to_disk", 4, after=True),  # renamed, the old one still there
+    Moment("keras_resnet.files:_to_disk", 1),  # it is whole, but not renamed
+    Moment("keras_resnet.files:_to_disk", 4, after=True),  # renamed, the old one still there
     Moment("training.train:_check_loss", 18),  # between two checkpoints
     Moment("training.train:_validate"),  # the last step of the epoch is done
     Moment("training.train:_validate", after=True),  # between raw and averaged weights

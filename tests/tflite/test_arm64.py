@@ -115,10 +115,13 @@ def test_missing_network_is_said_and_leaves_nothing(
 ) -> None:
     command(system, arm64.QEMU, "exit 0")
     command(system, "dpkg-deb", "exit 0")
-    command(system, "debootstrap", "echo 'E: Failed getting release file' >&2; exit 1")
+    fetch = "echo 'I: Retrieving libc6'; echo 'E: Failed getting release file' >&2; exit 1"
+    command(system, "debootstrap", fetch)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
+    said: list[str] = []
     with pytest.raises(ValueError, match=r"network.*debootstrap.*Failed getting release file"):
-        arm64.arm_system(system / "cache")
+        arm64.arm_system(system / "cache", said.append)
+    assert said[-1] == "Retrieving libc6"
     assert os.listdir(system / "cache") == []
 
 
@@ -188,8 +191,13 @@ def test_command_tells_a_crash_from_another_answer(
     command(system, arm64.QEMU, "kill -SEGV $$")
     code, said = verify()
     assert (code, "SIGSEGV" in said, "failed" in said) == (2, True, False)
-    code, said = verify("--max-drop", "1")
-    assert (code, "Leave them out with --arch" in said) == (2, True)
+    for options, message in (
+        (("--max-drop", "1"), "Leave them out with --arch"),
+        (("--images", "0"), "--images must be at least 1"),
+        (("--data", "digits"), "digits has the classes"),
+    ):
+        code, said = verify(*options)
+        assert (code, message in said) == (2, True)
 
 
 emulated = pytest.mark.skipif(

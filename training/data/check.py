@@ -26,10 +26,10 @@ from typing import Any
 import tensorflow as tf
 
 from keras_resnet import console
+from keras_resnet.files import written_whole
 from keras_resnet.preprocessing import MAX_PIXELS
 from keras_resnet.weights.download import cache_folder
 from training.config import DataConfig
-from training.run import written_whole
 
 Say = Callable[[str], None]
 

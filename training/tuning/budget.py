@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.classifier import ImageClassifier
+from keras_resnet.files import written_whole
 from training.config import Experiment, to_dict
 from training.data.pipeline import images
 from training.data.sources import open_source
-from training.run import written_whole
 from training.train import make_contract, make_model
 
 # Takes a model and calibration images; answers "size_mb" and "latency_ms". It is handed in by the

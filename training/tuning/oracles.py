@@ -27,7 +27,7 @@ from typing import Any
 import keras_tuner as kt
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from training.run import written_whole
+from keras_resnet.files import written_whole
 from training.tuning.space import Space
 from training.tuning.trial import read_outcome
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from keras_tuner.engine.trial import Trial, TrialStatus
 
+from keras_resnet.files import written_whole
 from training.config import save_experiment
-from training.run import Run, written_whole
+from training.run import Run
 from training.tuning.budget import COSTS, pareto_front
 from training.tuning.trial import Outcome, read_outcome
 from training.tuning.tuner import Plan

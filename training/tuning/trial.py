@@ -27,9 +27,10 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from keras_resnet.files import written_whole
 from keras_resnet.quiet import quiet
 from training.config import Experiment, first_difference
-from training.run import Run, written_whole
+from training.run import Run
 from training.tuning.budget import NO_BUDGET, Budget, Measure
 
 CONTEXT = multiprocessing.get_context("forkserver")

@@ -23,8 +23,8 @@ from keras_tuner.src import config, protos
 from keras_tuner.src.distribute import oracle_chief, oracle_client
 
 from keras_resnet.classifier import ImageClassifier, load_model
+from keras_resnet.files import written_whole
 from training.config import Experiment
-from training.run import written_whole
 from training.tuning.budget import NO_BUDGET, Budget, Measure
 from training.tuning.space import Space
 from training.tuning.trial import Job, Outcome, Runner, write_outcome

@@ -81,7 +81,7 @@ def seen(
     unreadable = folder / "notes.jpg"
     unreadable.write_text("not a picture")
     contract = read_contract(files["float32"])
-    inputs = golden(files, textures(contract), of="textures")
+    inputs = golden(files, textures(contract, 4), of="textures")
     site = demo.site("flowers <i>&", files, inputs)
     static = functools.partial(_Quiet, directory=str(demo.export(site, folder / "exported")))
     with (
@@ -144,7 +144,7 @@ def test_served_page_has_threads_and_tells_of_the_run(seen: dict[str, Any]) -> N
     assert page["isolated"]
     assert page["title"].startswith("flowers <i>&")
     assert page["about"].startswith("5 classes, 80 × 96 pixels")
-    assert page["inputs"] == "8 textures"
+    assert page["inputs"] == "4 textures"
     assert [row[3] for row in page["photographs"][0]["facts"]] == ["CPU, threads"] * 2
 
 
@@ -177,7 +177,7 @@ def test_golden_answers_are_within_one_quantization_step(seen: dict[str, Any], w
     rows = seen[where]["golden"]
     assert [row[0] for row in rows] == list(KINDS)
     for _, same, apart, verdict in rows:
-        assert same == "8 of 8"
+        assert same == "4 of 4"
         assert float(apart.removesuffix("/256")) <= 1
         assert verdict == "✓ same"
 

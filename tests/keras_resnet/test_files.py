@@ -1,0 +1,51 @@
+"""What is there before and after a file or a folder is written, and when that fails half-way."""
+
+from pathlib import Path
+
+import pytest
+
+from keras_resnet.files import folder_written_whole, written_whole
+
+
+def test_file_takes_the_place_of_the_old_one_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "model.keras"
+    path.write_text("old")
+    with written_whole(path) as beside:
+        beside.write_text("new")
+        assert path.read_text() == "old"
+        assert beside.suffix == path.suffix
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_failure_leaves_the_old_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "model.keras"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), written_whole(path) as beside:
+        beside.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folder_takes_the_place_of_the_old_one_at_the_end(tmp_path: Path) -> None:
+    folder = tmp_path / "saved_model"
+    for content in ("old", "new"):
+        with folder_written_whole(folder) as beside:
+            beside.mkdir()
+            (beside / content).touch()
+            assert folder.exists() is (content == "new")
+    assert [path.name for path in folder.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_failure_leaves_the_old_folder_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "saved_model"
+    folder.mkdir()
+    (folder / "old").touch()
+    with pytest.raises(RuntimeError), folder_written_whole(folder) as beside:
+        beside.mkdir()
+        (beside / "half").touch()
+        raise RuntimeError
+    assert [path.name for path in folder.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [folder]
