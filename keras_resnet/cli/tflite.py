@@ -274,8 +274,8 @@ def layers(
     errors = run_layers(locate(run), kind, images)
     rows = [row.to_dict() for row in errors]
     if out:
-        from tflite.layers import plot
         from keras_resnet.files import written_whole
+        from tflite.layers import plot
 
         picture = plot(errors, f"{kind} against float32, {images} images", out.suffix[1:])
         with written_whole(out) as beside:
