@@ -75,6 +75,7 @@ def test_each_recipe_has_a_space_that_fits_it(recipe: str) -> None:
         ("augment.padding", {"min": 0, "max": 8}),
         ("augment.randaugment_magnitude", {"min": 0, "max": 20.0}),
         ("augment.mixup", {"min": 0.0, "max": 1.0}),
+        ("data.crop_fraction", {"min": 0.8, "max": 1.0}),
         ("augment.min_area", {"min": 0.08, "max": 1.0}),
         ("runtime.batch_size", {"min": 16, "max": 256, "step": 2, "log": True}),
     ],
@@ -89,6 +90,13 @@ def test_whatever_is_worth_searching_can_be_a_range(key: str, entry: dict[str, A
     assert len(set(taken)) > 1
     if "values" not in entry:
         assert all(float(entry["min"]) <= value <= entry["max"] for value in taken)
+
+
+def test_a_default_that_is_no_number_lies_in_no_range() -> None:
+    base = load_experiment("folder-resnet18")
+    assert base.data.crop_fraction is None
+    space = make_space({"data.crop_fraction": {"min": 0.8, "max": 1.0}}, base)
+    assert space.point(base) is None
 
 
 def test_a_width_is_a_narrower_network() -> None:

@@ -8,6 +8,7 @@ model.architecture: {values: [ResNet8, ResNet20]}
 from __future__ import annotations
 
 import difflib
+import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,7 +53,9 @@ class Dimension:
 
     def holds(self, value: Any) -> bool:
         """Whether it is one of the choices, or within the range; steps are not looked at."""
-        return value in self.values if self.values else self.low <= value <= self.high
+        if self.values:
+            return value in self.values
+        return value is not None and self.low <= value <= self.high
 
 
 @dataclass(frozen=True)
@@ -254,6 +257,8 @@ def _kinds() -> dict[str, type | None]:
 
 
 def _single(hint: Any) -> type | None:
+    if typing.get_origin(hint) is types.UnionType:  # or None, which stands for a default
+        hint = typing.get_args(hint)[0]
     if typing.get_origin(hint) is typing.Literal:
         return type(typing.get_args(hint)[0])
     return hint if hint in (int, float, bool, str) else None
