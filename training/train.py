@@ -618,7 +618,8 @@ def _train_epoch(
         with clock.waiting():
             batch = _next(batches, task, progress)
         if task.steps_done(progress) == 0:
-            task.boards.first_batch(*batch, names=task.source.labels)
+            images, labels = batch
+            task.boards.first_batch(images, labels, task.source.labels)
         profile.before_step()
         figures = train_step(*batch)
         profile.after_step(figures["loss"])
