@@ -17,15 +17,33 @@ SIDE = 320
 RIGHT, WRONG = (37, 99, 235), (214, 93, 14)
 
 
+@contextlib.contextmanager
+def _on_disk() -> Iterator[None]:
+    """TensorFlow has errors of its own for a folder that cannot be written."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise OSError(first_line(error)) from error
+
+
+def first_line(error: tf.errors.OpError) -> str:
+    """What TensorFlow says, without the names of its nodes."""
+    return error.message.rpartition("}} ")[2].strip().splitlines()[0].partition(" [[")[0][:300]
+
+
 class Boards:
-    """TensorBoard's event files in a run folder, one for training and one for validation."""
+    """TensorBoard's event files in a run folder, one for training and one for validation.
+
+    Raises:
+        OSError: The folder cannot be written, now or later.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._writers = {
-            name: tf.summary.create_file_writer(str(folder / name))
-            for name in ("train", "validation")
-        }
+        with _on_disk():
+            self._writers = {
+                name: tf.summary.create_file_writer(str(folder / name))
+                for name in ("train", "validation")
+            }
 
     def first_batch(self, images: Any, labels: Any, names: tuple[str, ...]) -> None:
         """Shows training images as the network sees them, and what they are.
@@ -59,12 +77,10 @@ class Boards:
 
     @contextlib.contextmanager
     def _writing(self, name: str, step: int) -> Iterator[None]:
-        try:
+        with _on_disk():
             with self._writers[name].as_default(step=step):
                 yield
             self._writers[name].flush()
-        except tf.errors.OpError as error:
-            raise OSError(" ".join(error.message.split())[:300]) from error
 
 
 def confusion_picture(confusion: np.ndarray) -> np.ndarray:

@@ -72,12 +72,12 @@ def first_epochs(model: keras.Model, experiment: Experiment) -> dict[str, int]:
 
 def largest_size(experiment: Experiment) -> int:
     """Of the training images of all epochs, in pixels."""
-    return max((size for _, size in experiment.schedule.sizes), default=experiment.model.size)
+    return max(stage_at(experiment, epoch).size for epoch in range(experiment.schedule.epochs))
 
 
 def at_most(experiment: Experiment) -> Experiment:
     """The experiment as if all epochs were of the largest images, and trained all that any does."""
-    last = stage_at(experiment, experiment.schedule.epochs)
-    model = dataclasses.replace(experiment.model, size=largest_size(experiment), freeze=last.frozen)  # type: ignore[arg-type]
+    last = stage_at(experiment, experiment.schedule.epochs - 1)
+    model = dataclasses.replace(experiment.model, size=largest_size(experiment), freeze=last.frozen)
     schedule = dataclasses.replace(experiment.schedule, sizes=(), unfreeze=())
     return dataclasses.replace(experiment, model=model, schedule=schedule)

@@ -32,7 +32,7 @@ from keras_resnet.models import create_model
 from keras_resnet.preprocessing import load_image
 from keras_resnet.weights.load import Source as Weights
 from keras_resnet.weights.load import load, locate
-from training.boards import Boards, Profile
+from training.boards import Boards, Profile, first_line
 from training.checkpoint import (
     Checkpoint,
     Progress,
@@ -615,7 +615,8 @@ def _train_epoch(
         with clock.waiting():
             batch = _next(batches, task, progress)
         if task.steps_done(progress) == 0:
-            task.boards.first_batch(batch[0], batch[1], task.source.labels)
+            images, labels = batch
+            task.boards.first_batch(images, labels, task.source.labels)
         profile.before_step()
         figures = train_step(*batch)
         profile.after_step(figures["loss"])
@@ -686,7 +687,7 @@ def _next(batches: Iterator, task: Task, progress: Progress) -> Any:
     except tf.errors.OpError as error:
         _save(task, progress)
         reason = _unreadable(task.source, task.contract)
-        reason = reason or f"The images cannot be read: {_first_line(error)}. Mend that"
+        reason = reason or f"The images cannot be read: {first_line(error)}. Mend that"
         raise ValueError(f"{reason}, then run the same command again") from error
 
 
@@ -819,10 +820,6 @@ def save_model(model: ImageClassifier, path: Path) -> None:
 def _finite(row: Figures) -> Figures:
     """JSON has no NaN."""
     return {key: value for key, value in row.items() if math.isfinite(value)}
-
-
-def _first_line(error: tf.errors.OpError) -> str:
-    return error.message.rpartition("}} ")[2].strip().splitlines()[0].partition(" [[")[0][:300]
 
 
 def _short(value: Any) -> str:

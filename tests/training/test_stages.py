@@ -69,6 +69,8 @@ def test_a_stage_follows_from_the_epoch(tmp_path: Path) -> None:
     assert stage_at(plain, 7) == Stage(32, "") and at_most(plain) == plain
     most = at_most(experiment)
     assert stage_at(most, 0) == Stage(48, "")
+    short = at_most(load_experiment("digits-resnet8", STAGED | {"schedule.epochs": 2}))
+    assert stage_at(short, 0) == Stage(32, "stem")  # what no epoch reaches costs nothing
 
 
 @pytest.mark.parametrize(
