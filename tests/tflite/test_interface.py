@@ -64,7 +64,7 @@ def with_ends(plain, tmp_path_factory):
 @pytest.mark.parametrize("kind", TABLE)
 @pytest.mark.parametrize("interface", INTERFACES, ids=str)
 def test_every_kind_answers_the_same_whatever_its_ends(plain, with_ends, digits, interface, kind):
-    count = 4 if kind == "int16x8" else 7  # not a multiple of the batch; int16x8 is slow
+    count = 1 if kind == "int16x8" else 7  # no multiple of the batch; int16x8 is slow
     images = digits[0][1500 : 1500 + count]
     expected, answered = Classifier(plain[kind]), Classifier(with_ends(kind, interface))
     assert (answered.interface, answered.contract) == (interface, expected.contract)
