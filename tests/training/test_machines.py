@@ -25,7 +25,7 @@ from training.run import Run
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="no JAX")
 
 SCRIPT = Path(__file__).with_name("machines_script.py")
-TIMEOUT = 300
+TIMEOUT = 600
 # Two epochs of 5 steps, saved in the middle of epochs too. Group norm, so that no statistics are
 # of a share of the batch under any other backend either.
 RECIPE = (
@@ -247,6 +247,22 @@ def test_a_machine_that_hangs_is_taken_for_gone(server: Server, tmp_path: Path) 
     assert "stack trace" not in first.text
 
 
+def test_one_is_asked_to_stop_and_all_save_the_same_step(server: Server, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    first, second = start_two(server, out, "--epochs", "500")
+    while not Run(out).log_file.exists():
+        time.sleep(0.1)
+    os.kill(second.number, signal.SIGTERM)
+    ends([first, second])
+    said = first.text.splitlines()[-1]
+    assert said.startswith("keras-resnet: stopped after ")
+    assert said == second.text.splitlines()[-1]
+    checkpoint = latest_checkpoint(Run(out).checkpoints, pytest.fail)
+    assert checkpoint is not None
+    progress = checkpoint.progress
+    assert f"{progress.epoch} whole epochs and {progress.step} steps" in said
+
+
 def test_machines_that_do_not_meet_say_so(server: Server, tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     machine = start(
@@ -260,7 +276,7 @@ def test_machines_that_do_not_meet_say_so(server: Server, tmp_path: Path) -> Non
     assert "stack trace" not in machine.text
 
 
-def test_one_that_cannot_begin_ends_the_other(server: Server, two: Path, tmp_path: Path) -> None:
+def test_one_that_cannot_begin_ends_the_other(server: Server, tmp_path: Path) -> None:
     out = tmp_path / "a file"
     out.write_text("")
     first, second = start_two(server, out)
