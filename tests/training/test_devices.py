@@ -282,7 +282,7 @@ def read_ahead(**keys: int) -> tuple[int, int]:
         with lock:
             now, read = now + 1, read + 1
             most = max(most, now)
-        time.sleep(0.05)
+        time.sleep(0.02)
         with lock:
             now -= 1
         return np.zeros((32, 32, 1), "uint8")
