@@ -75,6 +75,7 @@ def _take_integers(file: Any, io: str) -> None:
         and _holds_pixels(file, first)
     ):
         if io == "int8":  # the network's own first tensor
+            graph.operators = [op for op in graph.operators if op is not first]
             new = int(first.outputs[0])
         else:
             first.inputs = [new]

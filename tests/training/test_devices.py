@@ -282,7 +282,7 @@ def read_ahead(**keys: int) -> tuple[int, int]:
         with lock:
             now, read = now + 1, read + 1
             most = max(most, now)
-        time.sleep(0.01)
+        time.sleep(0.02)
         with lock:
             now -= 1
         return np.zeros((32, 32, 1), "uint8")
@@ -300,7 +300,7 @@ def read_ahead(**keys: int) -> tuple[int, int]:
     next(batches)
     while True:  # until nothing more is read
         before = read
-        time.sleep(0.5)
+        time.sleep(1)
         if read == before:
             return read, most
 
@@ -310,4 +310,4 @@ def test_decoders_and_prefetch_are_as_many_as_asked_for() -> None:
     assert most == 1
     further, _ = read_ahead(decoders=1, prefetch=11)
     assert 36 <= further - alone <= 44  # ten batches more; one may be in the making
-    assert read_ahead(decoders=4, prefetch=1)[1] == 4
+    assert 5 <= read_ahead(decoders=7, prefetch=1)[1] <= 7  # however many cores there are

@@ -80,12 +80,16 @@ def training_batches(
         # The batch's seed is its first example's, out of the reach of any example's own.
         return mix(images, labels, config, seeds[0] * tf.constant((-1, 1), "int64") - 1)
 
+    options = tf.data.Options()
+    if runtime.decoders:  # TensorFlow's own pool has no more threads than cores
+        options.threading.private_threadpool_size = runtime.decoders
     return (
         ordered_indices(split.count, batch, seed, epoch, step, share, drawn)
         .map(example, num_parallel_calls=runtime.decoders or tf.data.AUTOTUNE)
         .batch(batch // share[1], drop_remainder=True)
         .map(mixed, num_parallel_calls=2)
         .prefetch(runtime.prefetch or PREFETCH)
+        .with_options(options)
     )
 
 
