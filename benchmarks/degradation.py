@@ -87,12 +87,12 @@ def learn(
     with progress(f"{'plain' if shortcut == 'none' else 'residual'}-{depth}") as bar:
         for number, batch in enumerate(batches, start=1):
             seen = model.train_on_batch(images[batch], labels[batch], return_dict=True)
-            if number % WINDOW == 0:
-                error.append(100 * (1 - float(seen["accuracy"])))
-                model.reset_metrics()
+            error.append(100 * (1 - float(seen["accuracy"])))
             bar(number, len(batches))
     seconds = time.perf_counter() - began
-    return Result(depth, shortcut, error, before, gradient_lengths(model, *sample), seconds)
+    windows = np.array(error[: len(error) // WINDOW * WINDOW]).reshape(-1, WINDOW)
+    after = gradient_lengths(model, *sample)
+    return Result(depth, shortcut, windows.mean(axis=1).tolist(), before, after, seconds)
 
 
 def one_cycle(steps: int) -> keras.optimizers.schedules.LearningRateSchedule:

@@ -157,7 +157,7 @@ def test_a_file_of_another_architecture_is_refused(tmp_path):
     path = tmp_path / "other.tflite"
     converter = tf.lite.TFLiteConverter.from_concrete_functions([rows.get_concrete_function()])
     path.write_bytes(converter.convert())
-    with pytest.raises(ValueError, match=r"other.tflite must take float32 \(1, height"):
+    with pytest.raises(ValueError, match=r"other.tflite must take images \(batch, height"):
         Classifier(path)
     assert inspect(path).graph.outputs  # there is something to look at nevertheless
 
