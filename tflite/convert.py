@@ -15,6 +15,7 @@ import numpy as np
 from keras_resnet.classifier import ImageClassifier, load_model
 from keras_resnet.contract import Contract
 from keras_resnet.deployable import deployable
+from keras_resnet.files import written_whole
 from keras_resnet.quiet import quiet
 from tflite.ends import with_interface
 from tflite.interface import UNIVERSAL, Interface
@@ -162,14 +163,5 @@ def _with_ends(kind: str, model: bytes, interface: Interface) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    # One fixed name: what a killed run left behind is overwritten by the next.
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with written_whole(path) as beside:
+        beside.write_bytes(data)
