@@ -40,6 +40,8 @@ class ImageModel(keras.Model):
 
     # The parameters of Keras's own functional models: by their names it recognizes this as one.
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
+        if isinstance(inputs, (list, tuple)) and len(inputs) == 1:
+            [inputs] = inputs  # or Keras warns wherever the model is given the bare images
         with deep_recursion():
             super().__init__(inputs, outputs, name=name, **kwargs)
 

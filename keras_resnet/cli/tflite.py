@@ -72,6 +72,8 @@ def convert(
         json: Print a JSON object of paths and sizes.
     """
     budget = {"max_drop": max_drop, "max_latency": max_latency}
+    if any(value is not None for value in budget.values()) and "mixed" not in kinds:
+        raise ValueError("--max-drop and --max-latency are of the mixed kind: add --kinds mixed")
     ends = {"io": io, "batch": batch, "logits": logits, "top_k": top_k}
     files = run_conversion(locate(run), kinds, calibration, data, data_dir, out, budget, ends)
     sizes = {kind: path.stat().st_size for kind, path in files.items()}
@@ -119,7 +121,9 @@ def verify(
         _verify_arm64(locate(run), data, data_dir, images, json)
         return
     opened = open_model(run, data, data_dir)
-    report = run_verification(*opened, images, max_drop, min_agreement, keep=data is None)
+    # The run folder keeps what all of the run's own test images say.
+    keep = data is None and images is None
+    report = run_verification(*opened, images, max_drop, min_agreement, keep=keep)
     if json:
         show_json(report)
     else:

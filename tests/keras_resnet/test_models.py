@@ -1,6 +1,7 @@
 """The constructors: arguments, shapes, dtypes and refusals."""
 
 import inspect
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +200,12 @@ def test_a_name_must_be_a_name() -> None:
 def test_options_are_keyword_only() -> None:
     with pytest.raises(TypeError):
         ResNet8(True, None, None, None, None, 10, None, "name", "v1")
+
+
+def test_a_model_from_a_file_takes_bare_images_without_a_warning(tmp_path: Path) -> None:
+    ResNet8(input_shape=(32, 32, 3)).save(tmp_path / "model.keras")
+    model = keras_resnet.load_model(tmp_path / "model.keras")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(zeros(1, 32, 32, 3))
+        keras_resnet.ImageClassifier(model.inputs, model.outputs)(zeros(1, 32, 32, 3))
