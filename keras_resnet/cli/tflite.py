@@ -66,7 +66,7 @@ def convert(
         batch: How many images the files take at a time.
         logits: Leave the softmax out.
         top_k: Answer the numbers of the K likeliest classes and their probabilities.
-        data: Other images than the run's: digits, tfds:NAME or folder:PATH.
+        data: Other images than the run's: digits, tfds:NAME, folder:PATH or tfrecord:PATTERN.
         data_dir: Where tensorflow-datasets keeps its data.
         out: Folder for the files; tflite in the run by default.
         json: Print a JSON object of paths and sizes.
@@ -107,7 +107,7 @@ def verify(
         max_drop: Points of top-1 that a file may lose.
         min_agreement: Percent of images on which a file must agree with Keras.
         images: How many test images, spread over the split; all by default, eight with --arch.
-        data: Other images than the run's: digits, tfds:NAME or folder:PATH.
+        data: Other images than the run's: digits, tfds:NAME, folder:PATH or tfrecord:PATTERN.
         data_dir: Where tensorflow-datasets keeps its data.
         arch: Instead, a few golden inputs on an emulated Arm processor against this one.
         json: Print JSON.
@@ -320,7 +320,7 @@ def golden(
         kind: Which file.
         images: How many test images.
         out: The archive.
-        data: Other images than the run's: digits, tfds:NAME or folder:PATH.
+        data: Other images than the run's: digits, tfds:NAME, folder:PATH or tfrecord:PATTERN.
         data_dir: Where tensorflow-datasets keeps its data.
     """
     from tflite.golden import write_golden
@@ -347,7 +347,8 @@ def demo(
         port: Where to listen on 127.0.0.1; any free port by default.
         no_browser: Only print the address.
         export: Write the page to this folder, for any web host, instead of serving it.
-        data: Images for the check, other than the run's: digits, tfds:NAME or folder:PATH.
+        data: Images for the check, other than the run's: digits, tfds:NAME, folder:PATH or
+            tfrecord:PATTERN.
         data_dir: Where tensorflow-datasets keeps its data.
     """
     from tflite import demo as pages

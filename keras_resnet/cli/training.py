@@ -52,7 +52,7 @@ def train(
     Args:
         recipe: A recipe's name (digits-resnet8, cifar10-resnet20, finetune-folder …: see
             docs/recipes.md), or an experiment.yaml.
-        data: Where images come from: digits, tfds:NAME or folder:PATH.
+        data: Where images come from: digits, tfds:NAME, folder:PATH or tfrecord:PATTERN.
         data_dir: Where tensorflow-datasets keeps its data.
         epochs: Passes over the training images.
         batch_size: Images a step.
@@ -126,7 +126,7 @@ def tune(
         space: A YAML file of ranges over keys of the experiment; the recipe's own by default.
         tuner: Which way of choosing what to try.
         trials: The most trials; hyperband's number follows from the epochs.
-        data: Where images come from: digits, tfds:NAME or folder:PATH.
+        data: Where images come from: digits, tfds:NAME, folder:PATH or tfrecord:PATTERN.
         data_dir: Where tensorflow-datasets keeps its data.
         epochs: Passes over the training images, of a whole training.
         max_latency_ms: What the int8 TFLite file may take for an image, on one thread of this CPU.
@@ -217,7 +217,7 @@ def evaluate(
 
     Args:
         run: A run folder or a .keras file; the newest run by default.
-        data: Other images than the run's: digits, tfds:NAME or folder:PATH.
+        data: Other images than the run's: digits, tfds:NAME, folder:PATH or tfrecord:PATTERN.
         data_dir: Where tensorflow-datasets keeps its data.
         flip: Average the answers to each image and to its mirror image. The SavedModel and the
             TFLite files do not do it, so the figures are only printed: those that the run folder
