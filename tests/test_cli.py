@@ -11,23 +11,11 @@ import pytest
 from PIL import Image
 
 from keras_resnet import cli
+from tests.command_line import run
 from training.run import Run
 
 WINGS = ("train", "evaluate", "export", "convert", "verify", "benchmark", "predict", "compare")
 COMMANDS = ("models", *WINGS, "report", "quickstart")
-
-
-def run(*arguments: str | Path) -> int:
-    """Runs the command in this process; returns its exit code."""
-    before = sys.argv
-    sys.argv = ["keras-resnet", *map(str, arguments)]
-    try:
-        cli.main()
-    except SystemExit as leave:
-        return leave.code if isinstance(leave.code, int) else 0
-    finally:
-        sys.argv = before
-    return 0
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import pytest
 from keras_resnet.classifier import ImageClassifier
 from keras_resnet.contract import Contract
 from keras_resnet.models import ResNet18, ResNet20
+from tests.tflite.interpreted import interpreted
 from tflite.convert import save_for_device
 from tflite.graph import read_graph
 from tflite.normalization import fold_scale
@@ -25,20 +26,6 @@ MODELS = {
     "a PAD between": lambda: ResNet18(**OPTIONS),
     "inside already": lambda: ResNet20(**OPTIONS, include_preprocessing=True),
 }
-
-
-def answers(model, images):
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=model)
-    interpreter.allocate_tensors()
-    (taken,), (answered,) = interpreter.get_input_details(), interpreter.get_output_details()
-    rows = []
-    for image in images:
-        interpreter.set_tensor(taken["index"], image[np.newaxis].astype("float32"))
-        interpreter.invoke()
-        rows.append(interpreter.get_tensor(answered["index"])[0])
-    return np.array(rows)
 
 
 def before_the_stem(model, path):
@@ -63,10 +50,10 @@ def test_the_scale_goes_into_the_kernel_and_no_answer_changes(graph, tmp_path):
     assert abs(len(folded) - len(plain)) < 1000
     # Bright to the very edge, where zero padding must not be taken for black pixels.
     images = np.random.default_rng(0).integers(200, 256, (8, 32, 32, 3), "uint8")
-    expected = answers(plain, images)
+    expected = interpreted(plain, images)
     spread = np.ptp(expected, axis=0).max()
     assert spread > 0.01 * np.abs(expected).max()  # the images matter
-    np.testing.assert_allclose(answers(folded, images), expected, atol=1e-4 * spread)
+    np.testing.assert_allclose(interpreted(folded, images), expected, atol=1e-4 * spread)
     assert fold_scale(folded) == folded
 
 
@@ -77,9 +64,9 @@ def test_half_precision_weights_stay_so(graph, tmp_path):
     kernels = [t for t in tensors if t.constant and len(t.shape) == 4 and t.name != "shift"]
     assert {t.dtype for t in kernels} == {"float16"}
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), "uint8")
-    expected = answers(graph.float32, images)
+    expected = interpreted(graph.float32, images)
     apart = 0.01 * np.abs(expected).max()  # eleven bits, twice for the stem's
-    np.testing.assert_allclose(answers(model, images), expected, atol=apart)
+    np.testing.assert_allclose(interpreted(model, images), expected, atol=apart)
 
 
 def test_a_network_that_does_not_begin_so_is_left_alone(test_data):
@@ -97,5 +84,5 @@ def test_a_kernel_that_two_layers_share_is_left_alone(tmp_path):
     plain = Graph(tmp_path).float32
     images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), "uint8")
     np.testing.assert_allclose(
-        answers(fold_scale(plain), images), answers(plain, images), atol=1e-5
+        interpreted(fold_scale(plain), images), interpreted(plain, images), atol=1e-5
     )

@@ -2,11 +2,10 @@
 
 import json
 import stat
-import sys
 
 import pytest
 
-from keras_resnet import cli
+from tests.command_line import run
 from tflite.phone import (
     Device,
     OperationTime,
@@ -250,19 +249,6 @@ def test_the_program_runs_on_this_machine_too(phone, models, tmp_path):
 
 def test_words_reach_the_phones_shell_whole():
     assert Device("x", ("echo",)).run("rm", "a b; c") == "rm 'a b; c'\n"
-
-
-def run(*arguments: object) -> int:
-    """Runs the command in this process; returns its exit code."""
-    before = sys.argv
-    sys.argv = ["keras-resnet", *map(str, arguments)]
-    try:
-        cli.main()
-    except SystemExit as leave:
-        return leave.code if isinstance(leave.code, int) else 0
-    finally:
-        sys.argv = before
-    return 0
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter
 
+from tests.tflite.interpreted import interpreted
 from tflite.convert import convert, save_for_device
 from tflite.quantization.budget import Budget
 from tflite.quantization.calibrate import Tuning, _Activations, _patches, channel_maxima
@@ -55,18 +55,6 @@ def answer(network, pixels):
         variables = [values[t] for t in network.variables(op)]
         values[op.output] = np.asarray(function(op, network.constants)(*variables))
     return values[network.output]
-
-
-def interpreted(model, pixels):
-    interpreter = Interpreter(model_content=model)
-    interpreter.allocate_tensors()
-    (taken,), (answered,) = interpreter.get_input_details(), interpreter.get_output_details()
-    answers = []
-    for image in pixels:
-        interpreter.set_tensor(taken["index"], image[np.newaxis].astype("float32"))
-        interpreter.invoke()
-        answers.append(interpreter.get_tensor(answered["index"])[0])
-    return np.array(answers)
 
 
 def test_raw_pixels_are_exact():

@@ -3,29 +3,15 @@
 import csv
 import json
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from keras_resnet import cli
+from tests.command_line import run
 
 SHORT = ("schedule.warmup_epochs=0", "data.test_fraction=0.85")
-
-
-def run(*arguments: str | Path) -> int:
-    """Runs the command in this process; returns its exit code."""
-    before = sys.argv
-    sys.argv = ["keras-resnet", *map(str, arguments)]
-    try:
-        cli.main()
-    except SystemExit as leave:
-        return leave.code if isinstance(leave.code, int) else 0
-    finally:
-        sys.argv = before
-    return 0
 
 
 def test_a_budget_is_measured_on_int8_files_and_the_best_can_be_trained(
