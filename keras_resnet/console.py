@@ -37,6 +37,11 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str
     Console(file=sys.stdout, width=width, highlight=False, markup=False).print(table)
 
 
+def file_size(count: float) -> str:
+    """Bytes as people read them, in powers of ten."""
+    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+
+
 @contextlib.contextmanager
 def progress(task: str) -> Iterator[Progress]:
     """A progress bar on stderr; yields a function to call with ``(done, total)``."""

@@ -78,10 +78,6 @@ def points(points: float) -> str:
     return f"{points:+.2f}".replace("-", "−") if round(points, 2) else "0.00"
 
 
-def file_size(count: float) -> str:
-    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
-
-
 def thread_word(count: int) -> str:
     return "thread" if count == 1 else "threads"
 

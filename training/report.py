@@ -15,6 +15,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from keras_resnet.console import file_size
 from keras_resnet.contract import Contract
 from training.charts import (
     BLUE,
@@ -23,7 +24,6 @@ from training.charts import (
     MUTED,
     ORANGE,
     duration,
-    file_size,
     milliseconds,
     new_figure,
     percent,

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from keras_resnet.console import file_size
 from training.charts import (
     BLUE,
     INK,
@@ -21,7 +22,6 @@ from training.charts import (
     MUTED,
     ORANGE,
     PALE,
-    file_size,
     new_figure,
     points,
     significant,

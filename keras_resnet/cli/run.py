@@ -10,7 +10,6 @@ from tyro.conf import Positional, arg
 
 from keras_resnet.cli.app import command
 from keras_resnet.cli.arguments import CALIBRATION, RunArgument
-from keras_resnet.cli.formats import size
 from keras_resnet.cli.inputs import locate, open_model
 from keras_resnet.cli.tflite import (
     LAYER_IMAGES,
@@ -21,7 +20,7 @@ from keras_resnet.cli.tflite import (
     run_verification,
 )
 from keras_resnet.cli.training import run_evaluation, run_export, run_training
-from keras_resnet.console import show_json, show_table
+from keras_resnet.console import file_size, show_json, show_table
 
 QUICKSTART_RECIPE = "digits-resnet8"
 
@@ -116,7 +115,7 @@ def quickstart(
         [
             (
                 kind,
-                size(row["bytes"]),
+                file_size(row["bytes"]),
                 f"{row['top1']:.2%}",
                 f"{row['agreement']:.2%}",
                 f"{row['latency_ms']:.2f} ms",

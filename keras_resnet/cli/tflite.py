@@ -18,9 +18,9 @@ from keras_resnet.cli.arguments import (
     PointsOption,
     RunArgument,
 )
-from keras_resnet.cli.formats import size, work
+from keras_resnet.cli.formats import work
 from keras_resnet.cli.inputs import locate, open_images, open_model, test_images, tflite_files
-from keras_resnet.console import progress, say, show_json, show_table
+from keras_resnet.console import file_size, progress, say, show_json, show_table
 
 if TYPE_CHECKING:
     from http.server import ThreadingHTTPServer
@@ -80,7 +80,7 @@ def convert(
     if json:
         show_json({kind: {"path": str(files[kind]), "bytes": sizes[kind]} for kind in files})
     else:
-        rows = [(kind, size(sizes[kind]), str(files[kind])) for kind in files]
+        rows = [(kind, file_size(sizes[kind]), str(files[kind])) for kind in files]
         show_table(("kind", "size", "file"), rows)
 
 
@@ -146,7 +146,7 @@ def verify(
             [
                 (
                     row["kind"],
-                    size(row["bytes"]),
+                    file_size(row["bytes"]),
                     f"{row['file_top1']:.2f}",
                     f"{row['keras_top1']:.2f}",
                     f"{row['difference']:+.2f}",
@@ -217,8 +217,8 @@ def benchmark(
                     _milliseconds(row[f"{name}_ms"])
                     for name in ("median", "p90", "p95", "p99", "first", "load")
                 ),
-                "–" if row["memory_bytes"] is None else size(row["memory_bytes"]),
-                size(row["bytes"]),
+                "–" if row["memory_bytes"] is None else file_size(row["memory_bytes"]),
+                file_size(row["bytes"]),
             )
             for row in records
         ],
@@ -575,8 +575,9 @@ def _show_inspection(inspection: dict[str, Any]) -> None:
     for key in ("operations", "weights"):
         counts = inspection[key].items()
         print(f"{key:10} " + ", ".join(f"{count} {name}" for name, count in counts))
-    print(f"size       {size(inspection['bytes'])}, weights {size(inspection['weight_bytes'])}")
-    print(f"arena      at least {size(inspection['arena_bytes'])}")
+    whole, weights = file_size(inspection["bytes"]), file_size(inspection["weight_bytes"])
+    print(f"size       {whole}, weights {weights}")
+    print(f"arena      at least {file_size(inspection['arena_bytes'])}")
     print(f"work       {work(inspection['multiply_adds'])} multiply-adds")
     for finding in inspection["lint"]:
         where = f"{finding['layer'] or finding['operation']}: " if finding["layer"] else ""

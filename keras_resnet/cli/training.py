@@ -13,9 +13,9 @@ from tyro.conf import Positional, arg
 
 from keras_resnet.cli.app import Failed, command
 from keras_resnet.cli.arguments import DataOption, FolderOption, NumberOption, RunArgument
-from keras_resnet.cli.formats import percent, size, work
+from keras_resnet.cli.formats import percent, work
 from keras_resnet.cli.inputs import locate, open_model
-from keras_resnet.console import progress, say, show_json, show_table
+from keras_resnet.console import file_size, progress, say, show_json, show_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -320,8 +320,8 @@ def _dry_run(experiment: Any, out: Path, json: bool) -> None:
             ("parameters", f"{found.parameters:,}", f"counted; {found.trainable:,} are trained"),
             ("multiply-adds an image", work(found.multiply_adds), "counted, forward"),
             ("steps", f"{found.steps:,}", f"{found.steps_per_epoch:,} an epoch"),
-            ("state", size(found.state_bytes), "weights, average, optimizer, gradients"),
-            ("activations", size(found.activation_bytes), "at most: outputs of all layers"),
+            ("state", file_size(found.state_bytes), "weights, average, optimizer, gradients"),
+            ("activations", file_size(found.activation_bytes), "at most: outputs of all layers"),
             ("step", f"{found.step_seconds:.3g} s", "measured on noise, on this machine"),
             ("run", f"{found.hours:.2g} h", "steps alone, no validation, no waiting for images"),
         ],
