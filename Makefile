@@ -11,7 +11,7 @@ quickstart: $(VENV)/installed
 	rm -rf quickstart
 	$(BIN)/keras-resnet quickstart --out quickstart
 
-web: tflite/web/dist/index.html
+web: tflite/devices/web/dist/index.html
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest
@@ -19,7 +19,7 @@ test: $(VENV)/installed-test
 # Every kind of two small networks on an emulated Arm processor; as root, with Debian's
 # qemu-user-static and debootstrap. The Arm system is made once, in the cache.
 test-arm64: $(VENV)/installed-test
-	KERAS_RESNET_ARM64=1 $(BIN)/python -m pytest -s tests/tflite/test_arm64.py
+	KERAS_RESNET_ARM64=1 $(BIN)/python -m pytest -s tests/tflite/devices/test_arm64.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -31,11 +31,11 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) quickstart tflite/web/dist tflite/web/node_modules
+	rm -rf $(VENV) quickstart tflite/devices/web/dist tflite/devices/web/node_modules
 
 # The page of `keras-resnet demo`. `npm ci` installs what package-lock.json names, and nothing else.
-WEB := tflite/web
-tflite/web/dist/index.html: $(WEB)/node_modules/.package-lock.json $(WEB)/index.html \
+WEB := tflite/devices/web
+tflite/devices/web/dist/index.html: $(WEB)/node_modules/.package-lock.json $(WEB)/index.html \
 		$(WEB)/vite.config.ts $(WEB)/tsconfig.json $(wildcard $(WEB)/src/*)
 	cd $(WEB) && npm run --silent build
 

@@ -21,9 +21,13 @@ setup(
     packages=find_packages(include=["keras_resnet*", "training*", "tflite*"]),
     package_data={
         "keras_resnet": ["weights/imagenet_labels.txt"],
-        "training": ["recipes/*.yaml", "spaces/*.yaml", "templates/*"],
+        "training": ["recipes/*.yaml", "tuning/spaces/*.yaml", "report/templates/*"],
         # The demo page, where `make web` has built it.
-        "tflite": ["web/dist/*.html", "web/dist/assets/*", "web/dist/wasm/*"],
+        "tflite": [
+            "devices/web/dist/*.html",
+            "devices/web/dist/assets/*",
+            "devices/web/dist/wasm/*",
+        ],
     },
     entry_points={"console_scripts": ["keras-resnet=keras_resnet.cli:main"]},
     install_requires=[

@@ -26,7 +26,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from turns import Peer, in_turn, peak_bytes
+from interleaved import Peer, interleaved, peak_bytes
 
 BASE = "limit: decode_and_crop_jpeg alone"
 
@@ -182,7 +182,7 @@ def set_up(name: str, folder: str, batch: int, size: int, images: int) -> Callab
 def measure(names: list[str], options: argparse.Namespace) -> dict[str, dict[str, float]]:
     images = max(options.images // options.batch, 1) * options.batch
     same = (options.folder, options.batch, options.size, images)
-    rounds = in_turn({name: Peer(set_up, (name, *same)) for name in names}, options.rounds)
+    rounds = interleaved({name: Peer(set_up, (name, *same)) for name in names}, options.rounds)
     return {name: figures(turns, rounds[BASE], images) for name, turns in rounds.items()}
 
 

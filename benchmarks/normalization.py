@@ -23,12 +23,12 @@ from ai_edge_litert.interpreter import Interpreter
 
 import keras_resnet
 from keras_resnet.console import progress, show_table
-from keras_resnet.quiet import quiet
+from keras_resnet.native_stderr import suppressed_native_stderr
 from tflite.convert import save_for_device
-from tflite.flatbuffer import drop_unused, operation_name, pack, unpack
-from tflite.quantize import TABLE, Graph
+from tflite.kinds import KINDS, ConversionSource
+from tflite.model.flatbuffer import drop_unused, operation_name, pack, unpack
 
-KINDS = ("float32", "dynamic")
+TIMED_KINDS = ("float32", "dynamic")
 INPUTS = {"ResNet8": ((32, 32, 3), 10), "ResNet20": ((32, 32, 3), 10)}
 
 
@@ -66,11 +66,11 @@ def measure(name: str, rounds: int) -> list[tuple[str, ...]]:
     shape, classes = INPUTS.get(name, ((224, 224, 3), 1000))
     model = getattr(keras_resnet, name)(input_shape=shape, classes=classes)
     rows = []
-    with tempfile.TemporaryDirectory() as folder, quiet():
+    with tempfile.TemporaryDirectory() as folder, suppressed_native_stderr():
         save_for_device(model, Path(folder))
-        graph = Graph(Path(folder))
-        for kind in KINDS:
-            file = TABLE[kind].make(graph, lambda *_: None).model
+        graph = ConversionSource(Path(folder))
+        for kind in TIMED_KINDS:
+            file = KINDS[kind].make(graph, lambda *_: None).model
             inside, outside = ready(file), ready(without_normalization(file))
             turns = []
             for turn in range(rounds):  # who goes first takes turns too

@@ -35,7 +35,7 @@ WARM_UP = 3
 def ours(folder: Path, images: np.ndarray, threads: int) -> Callable[[], Any]:
     import keras_resnet
     from tflite.convert import convert
-    from tflite.interpreter import open_interpreter
+    from tflite.model.interpreter import open_interpreter
 
     model = keras_resnet.ResNet50(input_shape=images.shape[1:])
     files = convert(model, folder, ["int8"], list(images))

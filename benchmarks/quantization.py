@@ -29,11 +29,11 @@ from ai_edge_litert.interpreter import Interpreter
 
 from keras_resnet.classifier import load_model
 from keras_resnet.console import progress, show_table
-from keras_resnet.quiet import quiet
+from keras_resnet.native_stderr import suppressed_native_stderr
 from tflite.convert import save_for_device
+from tflite.kinds import KINDS, ConversionSource
 from tflite.quantization.calibrate import Tuning
 from tflite.quantization.int8 import quantize_int8
-from tflite.quantize import TABLE, Graph
 from training.config import DataConfig
 from training.data.pipeline import images
 from training.data.sources import open_source
@@ -42,10 +42,10 @@ CALIBRATION = 100
 # Training images that the error is measured on, before the surest are left out.
 JUDGED = 4000
 CLOSE = 0.2
-Maker = Callable[[Graph], bytes]
+Maker = Callable[[ConversionSource], bytes]
 
 
-def tflite_converter(graph: Graph) -> bytes:
+def tflite_converter(graph: ConversionSource) -> bytes:
     """TFLiteConverter with its own calibration."""
     import tensorflow as tf
 
@@ -60,7 +60,7 @@ def tflite_converter(graph: Graph) -> bytes:
     return converter.convert()
 
 
-def ai_edge_quantizer(graph: Graph) -> bytes:
+def ai_edge_quantizer(graph: ConversionSource) -> bytes:
     """ai-edge-quantizer's static recipe with its own calibration."""
     from ai_edge_quantizer import quantizer, recipe
 
@@ -76,11 +76,11 @@ def ours(**changes: object) -> Maker:
 
 # Name, number of calibration images, maker.
 ROWS: list[tuple[str, int, Maker]] = [
-    ("float16", 0, lambda graph: TABLE["float16"].make(graph, lambda *_: None).model),
+    ("float16", 0, lambda graph: KINDS["float16"].make(graph, lambda *_: None).model),
     (
         "dynamic (ai-edge-quantizer)",
         0,
-        lambda graph: TABLE["dynamic"].make(graph, lambda *_: None).model,
+        lambda graph: KINDS["dynamic"].make(graph, lambda *_: None).model,
     ),
     *(("TFLiteConverter", n, tflite_converter) for n in (20, 100, 500)),
     *(("ai-edge-quantizer", n, ai_edge_quantizer) for n in (20, 100, 500)),
@@ -148,9 +148,9 @@ def measure(path: Path, data: str, data_dir: str, count: int, only: list[str]) -
     calibration, judged = list(pictures[:few]), pictures[few:]
     test, labels = map(np.array, zip(*images(source.test, model.contract, count)))
 
-    with tempfile.TemporaryDirectory() as folder, quiet():
+    with tempfile.TemporaryDirectory() as folder, suppressed_native_stderr():
         save_for_device(model, Path(folder))
-        graph = Graph(Path(folder))
+        graph = ConversionSource(Path(folder))
         exact, sure = (probabilities(graph.float32, x) for x in (test, judged))
         pairs = np.argsort(-sure, axis=1, kind="stable")[:, :2]
         odds = log_odds(sure, pairs)
@@ -164,7 +164,7 @@ def measure(path: Path, data: str, data_dir: str, count: int, only: list[str]) -
                 if only and name not in only and name != "float32":
                     continue
                 began = time.perf_counter()
-                file = make(Graph(Path(folder), calibration[:n]))
+                file = make(ConversionSource(Path(folder), calibration[:n]))
                 seconds = time.perf_counter() - began
                 answers, moved = probabilities(file, test), probabilities(file, judged)
                 results.append(

@@ -32,7 +32,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
-from turns import Peer, in_turn, peak_bytes
+from interleaved import Peer, interleaved, peak_bytes
 
 OURS = "keras_resnet"
 CLASSES = 1000
@@ -248,7 +248,7 @@ def figures(turns: list[tuple[float, int]], own: list[float], batch: int) -> dic
 
 
 def measure(options: argparse.Namespace, precision: str) -> dict[str, dict[str, float]]:
-    turns = in_turn(peers(options, precision), options.rounds)
+    turns = interleaved(peers(options, precision), options.rounds)
     own = [seconds for seconds, _ in turns[OURS]]
     return {name: figures(rounds, own, options.batch) for name, rounds in turns.items()}
 

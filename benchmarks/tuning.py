@@ -31,10 +31,10 @@ import keras_tuner as kt
 
 from keras_resnet.console import say, show_json, show_table
 from training.config import Experiment, load_experiment
-from training.tune import ResNetHyperModel
 from training.tuning.oracles import make_oracle
 from training.tuning.space import Space, default_space
-from training.tuning.trial import run_apart
+from training.tuning.trial import run_sandboxed
+from training.tuning.tune import ResNetHyperModel
 from training.tuning.tuner import ExperimentTuner, Plan
 
 SEED = 1
@@ -81,7 +81,7 @@ def ours(experiment: Experiment, space: Space, folder: Path) -> Search:
         seed=SEED,
     )
     oracle.verbose = 0
-    tuner = ExperimentTuner(oracle, Plan(experiment, space, folder / "ours"), run_apart, 60.0)
+    tuner = ExperimentTuner(oracle, Plan(experiment, space, folder / "ours"), run_sandboxed, 60.0)
     return tuner, tuner.search
 
 

@@ -13,9 +13,9 @@ import keras
 
 from keras_resnet.contract import Contract
 from keras_resnet.layers import PACKAGE
-from keras_resnet.weights.apart import read_hdf5_apart
-from keras_resnet.weights.archive import KERAS_WEIGHTS, check_archive
-from keras_resnet.weights.refusal import reason
+from keras_resnet.weights.formats.archive import KERAS_WEIGHTS, check_archive
+from keras_resnet.weights.formats.limits import reason
+from keras_resnet.weights.formats.sandbox import read_hdf5_sandboxed
 
 if TYPE_CHECKING:
     from keras_resnet.weights.load import LoadReport
@@ -74,7 +74,7 @@ def load_model(path: str | os.PathLike[str]) -> ImageClassifier:
     try:
         check_archive(path)
         # Keras reads the weights in this process, where the HDF5 library could hang or crash.
-        read_hdf5_apart(path, KERAS_WEIGHTS)
+        read_hdf5_sandboxed(path, KERAS_WEIGHTS)
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises a dozen types for damaged files
         raise ValueError(f"{path} is not a readable .keras file: {reason(error)}") from error

@@ -13,7 +13,7 @@ BESIDE = ".writing."
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A path to write to, which is renamed to ``path`` once it is whole and on the disk."""
     # The suffix stays last: Keras goes by it.
     beside = path.with_name(f"{BESIDE}{os.getpid()}.{path.name}")
@@ -28,7 +28,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def folder_written_whole(folder: Path) -> Iterator[Path]:
+def atomic_write_folder(folder: Path) -> Iterator[Path]:
     """The path of a folder to make and fill; it takes the place of ``folder`` once it is whole."""
     prefix = f"{BESIDE}{folder.name}."
     with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent) as beside:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from keras_resnet.preprocessing import decode_predictions, fit_image, load_image
-from tflite.interpreter import open_classifier
-from tflite.metadata import read_contract
+from tflite.model.interpreter import open_classifier
+from tflite.model.metadata import read_contract
 
 Image = str | os.PathLike[str] | np.ndarray
 
@@ -26,7 +26,7 @@ class Classifier:
 
     Attributes:
         contract: What the model expects of an image, as read from the file.
-        interface: What the file takes and answers, likewise.
+        io_spec: What the file takes and answers, likewise.
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int = 2) -> None:
@@ -36,7 +36,7 @@ class Classifier:
             ValueError: The file is missing, damaged, or holds no contract.
         """
         self._path = Path(path)
-        self._interpreter, self.interface = open_classifier(path, threads)
+        self._interpreter, self.io_spec = open_classifier(path, threads)
         self.contract = read_contract(path)
         self._input = self._interpreter.get_input_details()[0]
         self._outputs = self._interpreter.get_output_details()
@@ -63,7 +63,7 @@ class Classifier:
         if not len(several):
             return []
         fitted = np.stack([self._fitted(image) for image in several])
-        if self.interface.top_k is None:
+        if self.io_spec.top_k is None:
             return decode_predictions(self.probabilities(fitted), self.contract, top)
         if top < 1:
             raise ValueError(f"top must be at least 1. Received: top={top!r}")
@@ -88,13 +88,13 @@ class Classifier:
             ValueError: The images are of another size or type, or the file tells the likeliest
                 classes alone.
         """
-        if self.interface.top_k is not None:
+        if self.io_spec.top_k is not None:
             raise ValueError(
-                f"{self._path} answers the {self.interface.top_k} likeliest classes alone; all "
+                f"{self._path} answers the {self.io_spec.top_k} likeliest classes alone; all "
                 "probabilities need a file made without --top-k"
             )
         (answers,) = self._answers(images)
-        return _softmax(answers) if self.interface.logits else answers
+        return _softmax(answers) if self.io_spec.logits else answers
 
     def _answers(self, images: np.ndarray) -> list[np.ndarray]:
         """Each output for all images, ``(images, …)``."""
@@ -105,7 +105,7 @@ class Classifier:
                 f"Expected uint8 images of (images, {', '.join(map(str, shape))}). "
                 f"Received: {images.dtype} {images.shape}"
             )
-        batch = self.interface.batch
+        batch = self.io_spec.batch
         answers = [
             np.empty((len(images), int(output["shape"][1])), output["dtype"])
             for output in self._outputs
@@ -114,7 +114,7 @@ class Classifier:
             given = images[start : start + batch]
             # A batch is always full: the last image again where there are no more.
             whole = given[np.minimum(np.arange(batch), len(given) - 1)]
-            self._interpreter.set_tensor(self._input["index"], self.interface.as_input(whole))
+            self._interpreter.set_tensor(self._input["index"], self.io_spec.as_input(whole))
             self._interpreter.invoke()
             for output, answer in zip(self._outputs, answers):
                 computed = self._interpreter.get_tensor(output["index"])
@@ -137,7 +137,7 @@ class Classifier:
         takes = tuple(map(int, self._input["shape"][1:]))
         classes = int(self._outputs[0]["shape"][1])
         labels = len(contract.labels)
-        fits = labels >= classes if self.interface.top_k else labels == classes
+        fits = labels >= classes if self.io_spec.top_k else labels == classes
         if shape != takes or (labels and not fits):
             raise ValueError(
                 f"The contract in {self._path} is of another model: it tells of {shape} and "

@@ -15,16 +15,15 @@ import numpy as np
 from keras_resnet.classifier import ImageClassifier, load_model
 from keras_resnet.contract import Contract
 from keras_resnet.deployable import deployable
-from keras_resnet.files import written_whole
-from keras_resnet.quiet import quiet
-from tflite.ends import with_interface
-from tflite.interface import UNIVERSAL, Interface
-from tflite.metadata import attach_contract
+from keras_resnet.files import atomic_write
+from keras_resnet.native_stderr import suppressed_native_stderr
+from tflite.kinds import KINDS, Artifact, ConversionSource
+from tflite.model.io_spec import UNIVERSAL, IOSpec
+from tflite.model.metadata import attach_contract
+from tflite.model.rewrite_io import rewrite_io
 from tflite.quantization.budget import Budget
-from tflite.quantize import TABLE, Graph, Made
 
-KINDS = tuple(TABLE)
-USUAL_KINDS = tuple(kind for kind, row in TABLE.items() if row.usual)
+USUAL_KINDS = tuple(kind for kind, row in KINDS.items() if row.usual)
 
 
 def convert(
@@ -34,12 +33,12 @@ def convert(
     calibration: Iterable[np.ndarray] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     budget: Budget = Budget(),
-    interface: Interface = UNIVERSAL,
+    io_spec: IOSpec = UNIVERSAL,
 ) -> dict[str, Path]:
     """Writes ``out/model_<kind>.tflite`` for each kind.
 
     Each file takes float32 ``(1, height, width, channels)`` raw pixels 0–255 and answers
-    float32 ``(1, classes)`` probabilities unless ``interface`` says otherwise, with the
+    float32 ``(1, classes)`` probabilities unless ``io_spec`` says otherwise, with the
     contract and the labels inside. Mixed precision models are rebuilt in float32 first. A file
     is complete or not there: it is written beside its place and renamed.
 
@@ -53,7 +52,7 @@ def convert(
         progress: Called with ``(kind, steps done, steps in all)``.
         budget: What the mixed kind may cost. Beside it, ``model_mixed.png`` and ``.json`` show
             what could have been chosen.
-        interface: What the files take and answer. Accuracy does not depend on it.
+        io_spec: What the files take and answer. Accuracy does not depend on it.
 
     Returns:
         The path of each kind.
@@ -61,11 +60,11 @@ def convert(
     Raises:
         ValueError: A kind is unknown, int8 has no calibration images, images do not fit, the
             model takes any size, the model file is not readable, TFLite cannot express
-            the model, or the model cannot have that interface.
+            the model, or the model cannot have that io_spec.
     """
     _check_kinds(kinds)
     images = [] if calibration is None else list(calibration)
-    if not images and (calibrated := [kind for kind in kinds if TABLE[kind].calibrated]):
+    if not images and (calibrated := [kind for kind in kinds if KINDS[kind].calibrated]):
         raise ValueError(
             f"{', '.join(calibrated)} needs calibration images and none were given. Pass a "
             "hundred images from the training data, or leave this kind out."
@@ -78,18 +77,18 @@ def convert(
     paths = {}
     with tempfile.TemporaryDirectory() as folder:
         contract = save_for_device(model, Path(folder))
-        graph = Graph(Path(folder), images, budget)
-        if interface != UNIVERSAL:  # what cannot be is said before anything takes time
-            _with_ends("float32", _make("float32", graph, _silent).model, interface)
+        graph = ConversionSource(Path(folder), images, budget)
+        if io_spec != UNIVERSAL:  # what cannot be is said before anything takes time
+            _with_io("float32", _make("float32", graph, _silent).model, io_spec)
         for kind in kinds:
             report = partial(progress, kind) if progress else _silent
             report(0, 1)
             paths[kind] = out / f"model_{kind}.tflite"
             made = _make(kind, graph, report)
-            file = _with_ends(kind, made.model, interface)
+            file = _with_io(kind, made.model, io_spec)
             for suffix, content in made.beside.items():
                 _write(paths[kind].with_suffix(suffix), content)
-            _write(paths[kind], attach_contract(file, contract, interface))
+            _write(paths[kind], attach_contract(file, contract, io_spec))
             report(1, 1)
     return paths
 
@@ -108,7 +107,7 @@ def save_for_device(model: ImageClassifier, folder: Path) -> Contract:
         lambda image: device_model(image, training=False),
         input_signature=[tf.TensorSpec(shape, tf.float32, name="image")],
     )
-    with quiet():
+    with suppressed_native_stderr():
         archive.write_out(str(folder), verbose=False)
     return contract
 
@@ -142,26 +141,26 @@ def _silent(done: int, total: int) -> None:
     """Reports nothing to nobody."""
 
 
-def _make(kind: str, graph: Graph, report: Callable[[int, int], None]) -> Made:
-    if TABLE[kind].warning:
-        warnings.warn(TABLE[kind].warning, stacklevel=3)
+def _make(kind: str, graph: ConversionSource, report: Callable[[int, int], None]) -> Artifact:
+    if KINDS[kind].warning:
+        warnings.warn(KINDS[kind].warning, stacklevel=3)
     try:
-        with quiet():
-            return TABLE[kind].make(graph, report)
+        with suppressed_native_stderr():
+            return KINDS[kind].make(graph, report)
     except Exception as error:  # the converter raises its own types and bare Exception
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"TFLite cannot make {kind} of this model: {reason}") from error
 
 
-def _with_ends(kind: str, model: bytes, interface: Interface) -> bytes:
+def _with_io(kind: str, model: bytes, io_spec: IOSpec) -> bytes:
     try:
-        with quiet():
-            return with_interface(model, interface)
+        with suppressed_native_stderr():
+            return rewrite_io(model, io_spec)
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{kind} cannot be {interface}: {reason}") from error
+        raise ValueError(f"{kind} cannot be {io_spec}: {reason}") from error
 
 
 def _write(path: Path, data: bytes) -> None:
-    with written_whole(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_bytes(data)

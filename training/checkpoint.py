@@ -18,7 +18,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from keras_resnet.files import written_whole
+from keras_resnet.files import atomic_write
 
 FORMAT = 1
 KEPT = 2
@@ -81,7 +81,7 @@ def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
     header = _header(checkpoint)
     metadata = {"header": header, "sha256": _digest(header, checkpoint.arrays)}
     path = folder / f"step-{step:09d}{SUFFIX}"
-    with written_whole(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_bytes(safetensors.numpy.save(checkpoint.arrays, metadata))
     for old in _files(folder)[:-KEPT]:
         old.unlink()

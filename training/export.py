@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_resnet.classifier import ImageClassifier
 from keras_resnet.contract import Contract
 from keras_resnet.deployable import deployable
-from keras_resnet.files import folder_written_whole
+from keras_resnet.files import atomic_write_folder
 from training.data.decode import fit_image
 
 # TensorFlow's folder for files that come with a SavedModel and are not read by it.
@@ -82,7 +82,7 @@ def export_saved_model(model: ImageClassifier, folder: Path) -> Path:
     serving.serve.get_concrete_function(tf.TensorSpec(shape, "uint8", "images"))
     files = serving.serve_bytes.get_concrete_function(tf.TensorSpec((None,), "string", "files"))
 
-    with folder_written_whole(folder) as beside:
+    with atomic_write_folder(folder) as beside:
         tf.saved_model.save(
             serving, str(beside), signatures={"serve": floats, "serve_bytes": files}
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_resnet.contract import Contract
-from keras_resnet.files import written_whole
+from keras_resnet.files import atomic_write
 from training.config import Experiment, load_experiment
 
 
@@ -97,7 +97,7 @@ class Run:
         """Writes beside and renames, so that the file is whole or not there; returns the path."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as beside:
+        with atomic_write(path) as beside:
             beside.write_text(text, "utf-8")
         return path
 
@@ -109,7 +109,7 @@ class Run:
         writer.writerows(rows)
         return self.write_text(name, text.getvalue())
 
-    def note(self, event: str, **facts: Any) -> None:
+    def log_event(self, event: str, **facts: Any) -> None:
         """Adds a line to ``events.jsonl``: what happened to the run, and when."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
@@ -122,7 +122,7 @@ class Run:
 
 
 @contextlib.contextmanager
-def sole_use(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Makes the folder and holds it against other processes; the system lets go if this one dies.
 
     A folder that was made for nothing is removed again.

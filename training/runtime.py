@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from training.config import RuntimeConfig
 from training.data.pipeline import PREFETCH
-from training.machines import Machines, machines
+from training.multihost import Machines, machines
 
 
 @dataclass(frozen=True)

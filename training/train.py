@@ -27,12 +27,11 @@ import tensorflow as tf
 from keras_resnet.architectures import find
 from keras_resnet.classifier import ImageClassifier
 from keras_resnet.contract import Contract
-from keras_resnet.files import BESIDE, written_whole
+from keras_resnet.files import BESIDE, atomic_write
 from keras_resnet.models import create_model
 from keras_resnet.preprocessing import load_image
 from keras_resnet.weights.load import Source as Weights
 from keras_resnet.weights.load import load, locate
-from training.boards import Boards, Profile, first_line
 from training.checkpoint import (
     Checkpoint,
     Progress,
@@ -52,9 +51,18 @@ from training.data.pipeline import (
 from training.data.sources import Source, open_source
 from training.display import Clock, Display, display
 from training.estimate import Estimate, estimate
-from training.machines import Agreement, from_the_first, machines, together
+from training.multihost import Agreement, from_the_first, machines, together
 from training.optim import learning_rate_note, make_loss, make_optimizer
-from training.run import Run, sole_use
+from training.phases import (
+    Phase,
+    at_most,
+    first_epochs,
+    largest_size,
+    phase_at,
+    set_trainable,
+)
+from training.report.tensorboard import Profile, TensorBoardWriter, first_line
+from training.run import Run, lock_folder
 from training.runtime import (
     Runtime,
     describe,
@@ -62,14 +70,6 @@ from training.runtime import (
     stop_requests,
     threads,
     versions,
-)
-from training.stages import (
-    Stage,
-    at_most,
-    first_epochs,
-    largest_size,
-    set_trainable,
-    stage_at,
 )
 from training.steps import backend_steps
 
@@ -173,8 +173,8 @@ class Task:
         }
 
     @functools.cached_property
-    def boards(self) -> Boards:
-        return Boards(self.run.folder / "tensorboard")
+    def tensorboard(self) -> TensorBoardWriter:
+        return TensorBoardWriter(self.run.folder / "tensorboard")
 
     def steps_done(self, progress: Progress) -> int:
         return progress.epoch * self.steps + progress.step
@@ -236,7 +236,7 @@ def train(
 def _folder(leads: bool, out: Path) -> Iterator[Path]:
     """The run folder; on other machines than the first, one that is thrown away."""
     if leads:
-        with sole_use(out):
+        with lock_folder(out):
             yield out
     else:
         with tempfile.TemporaryDirectory(prefix="keras-resnet-") as folder:
@@ -290,7 +290,7 @@ def dry_run(experiment: Experiment, out: str | Path, say: Say = print) -> Estima
     run = Run(Path(out))
     _is_finished(run, experiment)
     if experiment != (most := at_most(experiment)):
-        say(f"all epochs are taken to be of the dearest kind: {stage_at(most, 0)}")
+        say(f"all epochs are taken to be of the dearest kind: {phase_at(most, 0)}")
         experiment = most
     model = dataclasses.replace(experiment.model, weights="")
     runtime = prepare(experiment.runtime)
@@ -371,7 +371,7 @@ def _set_up(run: Run, experiment: Experiment, runtime: Runtime, say: Say) -> Tas
         # Its slots are part of the state, and must be there before a checkpoint is read; those
         # of what is still frozen too, so that all checkpoints of a run are alike.
         model.optimizer.build(model.trainable_variables)
-        set_trainable(model, experiment, stage_at(experiment, 0))
+        set_trainable(model, experiment, phase_at(experiment, 0))
     average = make_model(experiment, contract) if experiment.optimizer.ema_momentum else None
     if average:
         average.set_weights(model.get_weights())
@@ -471,14 +471,14 @@ def _begin(task: Task) -> Progress:
             "begin again, or give another folder: --out FOLDER"
         )
     run.checkpoints.mkdir(exist_ok=True)
-    with written_whole(run.experiment_file) as beside:
+    with atomic_write(run.experiment_file) as beside:
         save_experiment(task.experiment, beside)
     run.write("contract.json", task.contract.to_dict())
     run.write(
         "run.json",
         {"seed": task.experiment.runtime.seed, "environment": describe()},
     )
-    run.note("begun", **task.facts["machine"])
+    run.log_event("begun", **task.facts["machine"])
     progress = Progress()
     _save(task, progress)
     return progress
@@ -490,7 +490,7 @@ def _resume(task: Task, say: Say) -> Progress | None:
 
     def warn(message: str) -> None:
         say(message)
-        run.note("warning", message=message)
+        run.log_event("warning", message=message)
 
     checkpoint = _shared(task, latest_checkpoint(run.checkpoints, warn))
     if checkpoint is None:
@@ -512,7 +512,7 @@ def _resume(task: Task, say: Say) -> Progress | None:
         leftover.unlink()
     progress = checkpoint.progress
     say(f"going on after {progress.epoch} epochs and {progress.step} steps")
-    run.note("resumed", epoch=progress.epoch, step=progress.step, **task.facts["machine"])
+    run.log_event("resumed", epoch=progress.epoch, step=progress.step, **task.facts["machine"])
     _publish(task, progress)
     return progress
 
@@ -546,14 +546,14 @@ def _learn(
     if task.average:
         test_steps["val_ema"] = steps.test_step(task, task.average, spec)
 
-    stage = None
+    phase = None
     while progress.epoch < epochs and not _is_stuck(task, progress):
-        now = stage_at(task.experiment, progress.epoch)
-        if now != stage:
-            if stage:
+        now = phase_at(task.experiment, progress.epoch)
+        if now != phase:
+            if phase:
                 screen.note(f"from epoch {progress.epoch + 1} on: {now}")
             batches, train_step = _enter(task, progress, now)
-            stage = now
+            phase = now
         clock = Clock(progress.seconds, progress.waited)
         progress = _train_epoch(task, progress, batches, train_step, clock, asked, screen, profile)
         trained = clock.seconds
@@ -571,22 +571,22 @@ def _learn(
 
 
 def _enter(
-    task: Task, progress: Progress, stage: Stage
+    task: Task, progress: Progress, phase: Phase
 ) -> tuple[Iterator, Callable[..., dict[str, Any]]]:
-    """The batches of a stage from where the run stands, and the step that learns from them.
+    """The batches of a phase from where the run stands, and the step that learns from them.
 
     Both are what they would be in a process that began here.
     """
     here = task.runtime.machines
     batches = training_batches(
         task.source.train,
-        task.contract.replace(height=stage.size, width=stage.size),
+        task.contract.replace(height=phase.size, width=phase.size),
         task.experiment,
         progress.epoch,
         progress.step,
         (here.rank, here.count),
     )
-    set_trainable(task.model, task.experiment, stage)
+    set_trainable(task.model, task.experiment, phase)
     return iter(batches), backend_steps().train_step(task, batches.element_spec)
 
 
@@ -616,7 +616,7 @@ def _train_epoch(
             batch = _next(batches, task, progress)
         if task.steps_done(progress) == 0:
             images, labels = batch
-            task.boards.first_batch(images, labels, task.source.labels)
+            task.tensorboard.first_batch(images, labels, task.source.labels)
         profile.before_step()
         figures = train_step(*batch)
         profile.after_step(figures["loss"])
@@ -758,7 +758,7 @@ def _diverged(task: Task, progress: Progress, what: str) -> Diverged:
         f"Lower optimizer.learning_rate, now {task.experiment.optimizer.learning_rate:g}, in "
         "another folder"
     )
-    task.run.note("diverged", message=message)
+    task.run.log_event("diverged", message=message)
     return Diverged(message)
 
 
@@ -776,7 +776,7 @@ def _publish(task: Task, progress: Progress) -> None:
 
 
 def _draw(task: Task, row: Figures) -> None:
-    task.boards.epoch(row, keras.ops.convert_to_numpy(task.confusion))
+    task.tensorboard.epoch(row, keras.ops.convert_to_numpy(task.confusion))
 
 
 def _stop_if(asked: Agreement, task: Task, progress: Progress) -> None:
@@ -786,7 +786,7 @@ def _stop_if(asked: Agreement, task: Task, progress: Progress) -> None:
         return
     if by == signal.SIGINT:  # a person wants to see what there is; a machine wants to be gone
         _write_results(task, progress, finished=False)
-    task.run.note("stopped", by=by.name, epoch=progress.epoch, step=progress.step)
+    task.run.log_event("stopped", by=by.name, epoch=progress.epoch, step=progress.step)
     raise Interrupted(task.run, progress, by)
 
 
@@ -813,7 +813,7 @@ def save_model(model: ImageClassifier, path: Path) -> None:
     """
     bare = ImageClassifier(model.inputs, model.outputs, name=model.name)
     bare.contract = model.contract
-    with written_whole(path) as beside:
+    with atomic_write(path) as beside:
         bare.save(beside)
 
 

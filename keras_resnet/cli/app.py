@@ -14,7 +14,7 @@ from typing import Any
 import tyro
 
 from keras_resnet.console import say
-from keras_resnet.quiet import quiet
+from keras_resnet.native_stderr import suppressed_native_stderr
 
 app = tyro.extras.SubcommandApp()
 _light: set[Callable[..., None]] = set()
@@ -77,7 +77,7 @@ def _start_keras(backend: str | None) -> None:
         os.environ["KERAS_BACKEND"] = backend
     say("starting TensorFlow …" if backend != "jax" else "starting JAX …")
     # It greets from C++ before any of its settings are heard.
-    with quiet():
+    with suppressed_native_stderr():
         import keras  # noqa: F401
 
 

@@ -59,7 +59,7 @@ def open_images(
 
 
 def tflite_files(run: Run) -> dict[str, Path]:
-    from tflite.convert import KINDS
+    from tflite.kinds import KINDS
 
     files = run.tflite_files()
     if not files:

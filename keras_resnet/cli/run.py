@@ -61,7 +61,7 @@ def report(run: Positional[RunArgument] = None, /) -> None:
     Args:
         run: A run folder; the newest run by default.
     """
-    from training.report import write_report
+    from training.report.run_page import write_report
 
     opened = locate(run)
     run_inspection(opened)
@@ -79,7 +79,7 @@ def quickstart(
         json: Print one JSON object: accuracy, seconds, and a record for each TFLite kind.
     """
     from training.config import load_experiment
-    from training.report import write_report
+    from training.report.run_page import write_report
 
     began = time.monotonic()
     run = run_training(load_experiment(QUICKSTART_RECIPE), out)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from http.server import ThreadingHTTPServer
 
     from keras_resnet.classifier import ImageClassifier
-    from tflite.golden import Golden
-    from tflite.layers import LayerError
+    from tflite.evidence.golden import Golden
+    from tflite.evidence.layers import LayerError
     from training.data.sources import Source
     from training.run import Run
 
@@ -244,7 +244,7 @@ def inspect(
         c_array: Also write the model as a C array for microcontrollers, into this folder.
         json: Print JSON.
     """
-    from tflite.inspect import inspect, write_c_array
+    from tflite.evidence.inspect import inspect, write_c_array
 
     inspection = inspect(file).to_dict()
     if c_array:
@@ -278,11 +278,11 @@ def layers(
     errors = run_layers(locate(run), kind, images)
     rows = [row.to_dict() for row in errors]
     if out:
-        from keras_resnet.files import written_whole
-        from tflite.layers import plot
+        from keras_resnet.files import atomic_write
+        from tflite.evidence.layers import plot
 
         picture = plot(errors, f"{kind} against float32, {images} images", out.suffix[1:])
-        with written_whole(out) as beside:
+        with atomic_write(out) as beside:
             beside.write_bytes(picture)
         say(f"plot: {out}")
     if json:
@@ -323,7 +323,7 @@ def golden(
         data: Other images than the run's: digits, tfds:NAME, folder:PATH or tfrecord:PATTERN.
         data_dir: Where tensorflow-datasets keeps its data.
     """
-    from tflite.golden import write_golden
+    from tflite.evidence.golden import write_golden
 
     pictures, files = test_images(run, images, (kind,), data, data_dir)
     write_golden(files[kind], pictures, out)
@@ -351,7 +351,7 @@ def demo(
             tfrecord:PATTERN.
         data_dir: Where tensorflow-datasets keeps its data.
     """
-    from tflite import demo as pages
+    from tflite.devices import demo as pages
 
     opened = locate(run)
     inputs = _golden(opened, data, data_dir)
@@ -374,18 +374,18 @@ def run_conversion(
 ) -> dict[str, Path]:
     from keras_resnet.classifier import load_model
     from tflite.convert import USUAL_KINDS, convert
-    from tflite.interface import Interface
+    from tflite.kinds import KINDS
+    from tflite.model.io_spec import IOSpec
     from tflite.quantization.budget import Budget
-    from tflite.quantize import TABLE
     from training.data.pipeline import images
 
     if calibration < 1:
         raise ValueError(f"--calibration must be at least 1. Received: {calibration}")
-    interface = Interface(**(ends or {}))
+    io_spec = IOSpec(**(ends or {}))
     kinds = kinds or USUAL_KINDS
     pictures = None
     model = load_model(run.model_file)
-    if any(TABLE[kind].calibrated for kind in kinds if kind in TABLE):
+    if any(KINDS[kind].calibrated for kind in kinds if kind in KINDS):
         _, source, _ = open_images(run, model, data, data_dir)
         pictures = (image for image, _ in images(source.train, model.contract, calibration))
     with progress("converting") as bar:
@@ -395,7 +395,7 @@ def run_conversion(
 
         given = {key: value for key, value in (budget or {}).items() if value is not None}
         folder = out or run.tflite
-        return convert(model, folder, kinds, pictures, report, Budget(**given), interface)
+        return convert(model, folder, kinds, pictures, report, Budget(**given), io_spec)
 
 
 def run_verification(
@@ -407,7 +407,7 @@ def run_verification(
     min_agreement: float | None = None,
     keep: bool = True,
 ) -> dict[str, Any]:
-    from tflite.verify import verify
+    from tflite.evidence.verify import verify
     from training.data.pipeline import images
 
     if count is not None and count < 1:
@@ -431,7 +431,7 @@ def _verify_arm64(
     run: Run, data: str | None, data_dir: Path | None, images: int | None, json: bool
 ) -> None:
     from keras_resnet.weights.download import cache_folder
-    from tflite.arm64 import arm_system, compare_on_arm64
+    from tflite.devices.arm64 import arm_system, compare_on_arm64
 
     arm_system(cache_folder(), say)  # what is missing is said before anything takes time
     files, inputs = tflite_files(run), _golden(run, data, data_dir, images)
@@ -467,8 +467,8 @@ def run_benchmark(
 ) -> list[dict[str, Any]]:
     import numpy as np
 
-    from tflite.benchmark import benchmark
-    from tflite.metadata import read_contract
+    from tflite.devices.benchmark import benchmark
+    from tflite.model.metadata import read_contract
 
     files = tflite_files(run)
     contract = read_contract(next(iter(files.values())))
@@ -487,7 +487,7 @@ def run_benchmark(
 def _run_benchmark_program(
     run: Run, program: Path | None, phone: bool, threads: tuple[int, ...], rounds: int
 ) -> list[dict[str, Any]]:
-    from tflite.phone import benchmark_by_program
+    from tflite.devices.adb import benchmark_by_program
 
     files = tflite_files(run)
     with progress("timing") as bar:
@@ -501,8 +501,8 @@ def _run_benchmark_program(
 
 def run_inspection(run: Run) -> None:
     """Leaves what is in the files beside them, for the report; says which cannot be read."""
-    from tflite.convert import KINDS
-    from tflite.inspect import inspect
+    from tflite.evidence.inspect import inspect
+    from tflite.kinds import KINDS
 
     files = run.tflite_files()
     kinds = [kind for kind in KINDS if kind in files]
@@ -520,7 +520,7 @@ def run_inspection(run: Run) -> None:
 
 def run_layers(run: Run, kind: str, images: int) -> list[LayerError]:
     """The errors of one kind by layer, left beside the files, for the report."""
-    from tflite.layers import layer_errors
+    from tflite.evidence.layers import layer_errors
 
     pictures, files = test_images(run.model_file, images, ("float32", kind))
     rows = layer_errors(files["float32"], files[kind], pictures)
@@ -531,8 +531,8 @@ def run_layers(run: Run, kind: str, images: int) -> list[LayerError]:
 
 def _golden(run: Run, data: str | None, data_dir: Path | None, count: int | None = None) -> Golden:
     """What the files answer here to a few test images, or to textures where the run has none."""
-    from tflite.golden import COUNT, golden, textures
-    from tflite.metadata import read_contract
+    from tflite.evidence.golden import COUNT, golden, textures
+    from tflite.model.metadata import read_contract
     from training.data.pipeline import images
 
     files = tflite_files(run)
@@ -556,7 +556,7 @@ def _golden(run: Run, data: str | None, data_dir: Path | None, count: int | None
 def _serve(server: ThreadingHTTPServer, no_browser: bool) -> None:
     import webbrowser
 
-    from tflite.demo import address
+    from tflite.devices.demo import address
 
     with server:
         print(address(server), flush=True)

@@ -71,8 +71,8 @@ def train(
         json: Print the evaluation as JSON.
     """
     from training.config import load_experiment
-    from training.machines import join
-    from training.machines import machines as here
+    from training.multihost import join
+    from training.multihost import machines as here
     from training.run import new_folder
 
     own = {"runtime.batch_size": batch_size, "runtime.deterministic": deterministic or None}
@@ -144,9 +144,9 @@ def tune(
     """
     from training.config import load_experiment
     from training.run import new_folder
-    from training.tune import Budget, Exhausted, Search, load_space, parse_address, work
-    from training.tune import tune as search_for
     from training.tuning.space import default_space
+    from training.tuning.tune import Budget, Exhausted, Search, load_space, parse_address, work
+    from training.tuning.tune import tune as search_for
 
     if worker and chief:
         raise ValueError("A process is the chief or a worker. Give one of --chief and --worker")
@@ -195,8 +195,8 @@ def measure_int8(model: ImageClassifier, calibration: Sequence[np.ndarray]) -> d
     """Size (10^6 bytes) and latency (ms an image, one thread) of a model's int8 TFLite file."""
     import tempfile
 
-    from tflite.benchmark import benchmark
     from tflite.convert import convert
+    from tflite.devices.benchmark import benchmark
 
     with tempfile.TemporaryDirectory() as folder:
         files = convert(model, folder, ("int8",), calibration)
@@ -258,7 +258,7 @@ def compare(
         out: The picture: .svg, .png or .pdf.
         json: Print JSON, with each run's log.
     """
-    from training.compare import compare, draw
+    from training.report.compare import compare, draw
 
     compared = compare(runs)
     draw(compared, out)
@@ -280,7 +280,7 @@ def compare(
 def run_training(experiment: Any, out: Path, profile: tuple[int, int] | None = None) -> Run:
     import signal
 
-    from training.machines import leave, machines, part
+    from training.multihost import leave, machines, part
     from training.train import Diverged, Interrupted, train
 
     try:

@@ -23,6 +23,7 @@ from keras_resnet.contract import Contract
 from keras_resnet.weights import catalog
 from keras_resnet.weights.catalog import Published
 from keras_resnet.weights.download import fetch
+from keras_resnet.weights.formats.readers import Tensors, read_tensors
 from keras_resnet.weights.graph import FACTS, graph_of
 from keras_resnet.weights.likely import likely
 from keras_resnet.weights.mapping import (
@@ -34,7 +35,6 @@ from keras_resnet.weights.mapping import (
     head_names,
     layer_names,
 )
-from keras_resnet.weights.readers import Tensors, read_tensors
 
 HEAD = "predictions"
 STEMS = ("stem_conv", "stem_conv1")

@@ -12,10 +12,10 @@ import numpy as np
 from safetensors.numpy import save
 
 from keras_resnet.classifier import ImageClassifier
-from keras_resnet.files import written_whole
+from keras_resnet.files import atomic_write
+from keras_resnet.weights.formats.readers import CONTRACT
 from keras_resnet.weights.graph import GRAPH, graph_of
 from keras_resnet.weights.mapping import EPSILON, full_name, layer_names, to_torch
-from keras_resnet.weights.readers import CONTRACT
 
 
 def save_weights(model: ImageClassifier, path: str | os.PathLike[str]) -> Path:
@@ -53,7 +53,7 @@ def save_weights(model: ImageClassifier, path: str | os.PathLike[str]) -> Path:
     graph = {**graph_of(model.get_config()["layers"]), "epsilon": EPSILON["torch"]}
     metadata = {"format": "pt", CONTRACT: contract, GRAPH: json.dumps(graph)}
     content = save(arrays, metadata=metadata)
-    with written_whole(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_bytes(content)
     return path
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from fuzz_weights import mutated
 
-from tflite import apart
 from tflite.classifier import Classifier
+from tflite.model import sandbox
 
 FEWEST = 8  # mutations, however slow the machine
 
@@ -45,5 +45,5 @@ def main(sound: Path, scratch: Path, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    apart.START_SECONDS = 5  # damage makes the interpreter loop or take all memory now and then
+    sandbox.START_SECONDS = 5  # damage makes the interpreter loop or take all memory now and then
     main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_resnet.weights import apart
-from keras_resnet.weights.readers import read_tensors
+from keras_resnet.weights.formats import sandbox
+from keras_resnet.weights.formats.readers import read_tensors
 
 FEWEST = 5  # mutations of each file, however slow the machine
 
@@ -62,5 +62,5 @@ def main(sound: Path, scratch: Path, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    apart.START_SECONDS = 5  # damage makes the HDF5 library hang once in some hundred times
+    sandbox.START_SECONDS = 5  # damage makes the HDF5 library hang once in some hundred times
     main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))

@@ -12,14 +12,14 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from PIL import Image
 
-from keras_resnet import child
+from keras_resnet import subprocess_call
 from keras_resnet.contract import Contract
 from keras_resnet.models import ResNet8
-from tflite import apart
 from tflite.classifier import Classifier
 from tflite.convert import convert
-from tflite.inspect import inspect, model_bytes
-from tflite.metadata import attach_contract
+from tflite.evidence.inspect import inspect, model_bytes
+from tflite.model import sandbox
+from tflite.model.metadata import attach_contract
 
 FUZZ = Path(__file__).with_name("fuzz_tflite.py")
 FUZZ_SECONDS = 12
@@ -116,11 +116,11 @@ def test_a_file_that_takes_the_process_along_is_refused(sound, tmp_path, monkeyp
     path = tmp_path / "crash.tflite"
     path.write_bytes(sound.read_bytes() + b"not seen before")
     crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
-    monkeypatch.setattr(child, "PROGRAM", crash)
+    monkeypatch.setattr(subprocess_call, "PROGRAM", crash)
     with pytest.raises(ValueError, match="the runtime ends with status -11"):
         Classifier(path)
-    monkeypatch.setattr(child, "PROGRAM", "while True: pass")
-    monkeypatch.setattr(apart, "START_SECONDS", 1)
+    monkeypatch.setattr(subprocess_call, "PROGRAM", "while True: pass")
+    monkeypatch.setattr(sandbox, "START_SECONDS", 1)
     with pytest.raises(ValueError, match="does not come to an end"):
         Classifier(path)
 
@@ -129,10 +129,10 @@ def test_a_file_is_tried_once(sound, tmp_path, monkeypatch):
     path = tmp_path / "again.tflite"
     path.write_bytes(sound.read_bytes() + b"another")
     tried = []
-    monkeypatch.setattr(apart, "run_apart", lambda *given: tried.append(given))
-    apart.ensure_sound(path)
-    apart.ensure_sound(path)
-    apart.ensure_sound(sound)  # this process wrote it
+    monkeypatch.setattr(sandbox, "run_sandboxed", lambda *given: tried.append(given))
+    sandbox.ensure_sound(path)
+    sandbox.ensure_sound(path)
+    sandbox.ensure_sound(sound)  # this process wrote it
     assert tried == [(path, "litert")]
 
 

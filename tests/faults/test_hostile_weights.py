@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from keras_resnet import child
+from keras_resnet import subprocess_call
 from keras_resnet.classifier import load_model
 from keras_resnet.models import ResNet8
-from keras_resnet.weights import apart
-from keras_resnet.weights.readers import read_tensors
+from keras_resnet.weights.formats import sandbox
+from keras_resnet.weights.formats.readers import read_tensors
 
 FUZZ = Path(__file__).with_name("fuzz_weights.py")
 FUZZ_SECONDS = 8
@@ -181,8 +181,8 @@ def test_wrong_checksum(sound: Path, tmp_path: Path) -> None:
 
 
 def test_a_library_that_hangs_is_ended(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "PROGRAM", "while True: pass")
-    monkeypatch.setattr(apart, "START_SECONDS", 1)
+    monkeypatch.setattr(subprocess_call, "PROGRAM", "while True: pass")
+    monkeypatch.setattr(sandbox, "START_SECONDS", 1)
     assert_refused(sound / "m.h5", "does not come to an end")
     assert_refused(sound / "m.keras", "does not come to an end", load_model)
 
@@ -190,13 +190,13 @@ def test_a_library_that_hangs_is_ended(sound: Path, monkeypatch: pytest.MonkeyPa
 def test_a_library_that_crashes_takes_nobody_along(
     sound: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(child, "PROGRAM", "import os; os.abort()")
+    monkeypatch.setattr(subprocess_call, "PROGRAM", "import os; os.abort()")
     assert_refused(sound / "m.h5", "ends with status -6")
 
 
 def test_hdf5_is_read_without_importing_keras(tmp_path: Path) -> None:
     """Or each file would take the seconds that Keras takes."""
-    program = child.PROGRAM.format(module=apart.__name__)
+    program = subprocess_call.PROGRAM.format(module=sandbox.__name__)
     program = program.replace("answer(*sys.argv[1:])", "print('keras' in sys.modules)")
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.stdout.strip() == "False", result.stderr

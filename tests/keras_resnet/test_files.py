@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from keras_resnet.files import folder_written_whole, written_whole
+from keras_resnet.files import atomic_write, atomic_write_folder
 
 
 def test_file_takes_the_place_of_the_old_one_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     path.write_text("old")
-    with written_whole(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_text("new")
         assert path.read_text() == "old"
         assert beside.suffix == path.suffix
@@ -21,7 +21,7 @@ def test_file_takes_the_place_of_the_old_one_at_the_end(tmp_path: Path) -> None:
 def test_failure_leaves_the_old_file_alone(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     path.write_text("old")
-    with pytest.raises(RuntimeError), written_whole(path) as beside:
+    with pytest.raises(RuntimeError), atomic_write(path) as beside:
         beside.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
@@ -31,7 +31,7 @@ def test_failure_leaves_the_old_file_alone(tmp_path: Path) -> None:
 def test_folder_takes_the_place_of_the_old_one_at_the_end(tmp_path: Path) -> None:
     folder = tmp_path / "saved_model"
     for content in ("old", "new"):
-        with folder_written_whole(folder) as beside:
+        with atomic_write_folder(folder) as beside:
             beside.mkdir()
             (beside / content).touch()
             assert folder.exists() is (content == "new")
@@ -43,7 +43,7 @@ def test_failure_leaves_the_old_folder_alone(tmp_path: Path) -> None:
     folder = tmp_path / "saved_model"
     folder.mkdir()
     (folder / "old").touch()
-    with pytest.raises(RuntimeError), folder_written_whole(folder) as beside:
+    with pytest.raises(RuntimeError), atomic_write_folder(folder) as beside:
         beside.mkdir()
         (beside / "half").touch()
         raise RuntimeError

@@ -10,7 +10,7 @@ from keras_resnet.contract import Contract
 from keras_resnet.deployable import deployable
 from tflite.classifier import Classifier
 from tflite.convert import USUAL_KINDS
-from tflite.metadata import attach_contract, read_contract
+from tflite.model.metadata import attach_contract, read_contract
 
 
 @pytest.mark.parametrize("kind", USUAL_KINDS)

@@ -16,8 +16,8 @@ from keras_resnet.models import ResNet8, ResNet20
 from keras_resnet.preprocessing import load_image
 from tflite.classifier import Classifier
 from tflite.convert import USUAL_KINDS, convert
-from tflite.interpreter import open_interpreter
-from tflite.metadata import attach_contract
+from tflite.model.interpreter import open_interpreter
+from tflite.model.metadata import attach_contract
 
 
 def opened(path):

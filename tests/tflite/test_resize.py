@@ -11,7 +11,7 @@ import pytest
 from keras_resnet.contract import Contract, crop_box
 from keras_resnet.preprocessing import fit_image
 from tflite.classifier import Classifier
-from tflite.metadata import attach_contract
+from tflite.model.metadata import attach_contract
 
 CONTRACT = Contract(32, 32, 3, mean=(0.0,), std=(1.0,), normalization="inside")
 # How many pixels of the photograph's shorter side become one: all of them, and less.

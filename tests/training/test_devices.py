@@ -21,7 +21,7 @@ from training.checkpoint import latest_checkpoint
 from training.config import RuntimeConfig, list_recipes, load_experiment
 from training.data.pipeline import training_batches
 from training.data.sources import Split
-from training.machines import machines
+from training.multihost import machines
 from training.optim import learning_rate_note, peak_learning_rate
 from training.runtime import prepare, threads
 

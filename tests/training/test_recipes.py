@@ -9,7 +9,7 @@ import pytest
 import training.train
 from training.config import list_recipes, load_experiment
 from training.data.sources import Source, array_split
-from training.stages import stage_at
+from training.phases import phase_at
 from training.train import dry_run, make_contract, make_model, train
 
 BATCH = 4
@@ -60,7 +60,7 @@ def test_the_imagenet_recipes_are_those_of_their_papers() -> None:
     a3 = load_experiment("imagenet-resnet50-a3")
     images = a3.runtime.batch_size * a3.optimizer.gradient_accumulation_steps
     assert (images, a3.optimizer.learning_rate, a3.schedule.epochs) == (2048, 8e-3, 100)
-    assert (stage_at(a3, 0).size, a3.model.size) == (160, 224)
+    assert (phase_at(a3, 0).size, a3.model.size) == (160, 224)
     goyal = load_experiment("imagenet-resnet50-90")
     coupled = goyal.optimizer.weight_decay * (1 - goyal.optimizer.momentum)
     assert (goyal.runtime.batch_size, goyal.optimizer.learning_rate) == (256, 0.1)

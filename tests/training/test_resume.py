@@ -28,7 +28,7 @@ from training.checkpoint import (
 from training.config import load_experiment
 from training.data.sources import Source, array_split
 from training.optim import move_average
-from training.run import Run, open_run, sole_use
+from training.run import Run, lock_folder, open_run
 from training.train import Interrupted, train
 
 
@@ -309,9 +309,9 @@ def test_other_data_are_refused(stopped: Run, monkeypatch: pytest.MonkeyPatch) -
 def test_a_folder_in_use_is_refused_and_one_made_for_nothing_removed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with (
-        sole_use(folder),
+        lock_folder(folder),
         pytest.raises(ValueError, match=f"in use by process {os.getpid()}"),
-        sole_use(folder),
+        lock_folder(folder),
     ):
         pass
     assert not folder.exists()

@@ -15,14 +15,14 @@ from typing import Any, Literal
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite.quantization.grid import PIXELS, PROBABILITIES, RANGES, Grid, by_min_max
-from tflite.quantization.network import WEIGHTED, Network, Operation
-from tflite.quantization.operations import MOVES, function
-from tflite.quantization.rounding import (
+from tflite.quantization.gptq import (
     channel_scales,
     round_by_least_squares,
     round_to_nearest,
 )
+from tflite.quantization.network import WEIGHTED, Network, Operation
+from tflite.quantization.operations import MOVES, function
+from tflite.quantization.quant_params import PIXELS, PROBABILITIES, RANGES, QuantParams, by_min_max
 
 # Images computed at a time: at least so many, and more where the numbers of one image are few.
 CHUNK = 4
@@ -82,11 +82,11 @@ class Quantized:
     """Everything that a file needs beyond the float network.
 
     Attributes:
-        grids: Grid of each tensor that is int8; a tensor without one is float32.
+        grids: QuantParams of each tensor that is int8; a tensor without one is float32.
         kernels: Kernel of each quantized layer, by the number of its output tensor.
     """
 
-    grids: Mapping[int, Grid]
+    grids: Mapping[int, QuantParams]
     kernels: Mapping[int, Kernel]
 
 
@@ -180,14 +180,14 @@ class _Activations:
     """
 
     values: np.ndarray
-    grid: Grid | None = None
+    grid: QuantParams | None = None
 
     def at(self, index: Any) -> np.ndarray:
         """Some of them, in float32."""
         values = self.values[index]
         return self.grid.dequantize(values) if self.grid else _cast(values, "float32")
 
-    def on(self, grid: Grid) -> _Activations:
+    def on(self, grid: QuantParams) -> _Activations:
         """The same, rounded to a grid."""
         if self.grid == grid:
             return self
@@ -214,7 +214,7 @@ def _compute(
     op: Operation,
     inputs: Sequence[_Activations],
     constants: Mapping[int, np.ndarray],
-    grid: Grid | None = None,
+    grid: QuantParams | None = None,
 ) -> _Activations:
     """The output of an operation for all images; on a grid where one is given."""
     count = len(inputs[0].values)
@@ -240,7 +240,9 @@ def _cast(values: np.ndarray, dtype: str | np.dtype) -> np.ndarray:
     return np.asarray(tf.cast(values, dtype))
 
 
-def _grid(op: Operation, exact: _Activations, grids: Mapping[int, Grid], tuning: Tuning) -> Grid:
+def _grid(
+    op: Operation, exact: _Activations, grids: Mapping[int, QuantParams], tuning: Tuning
+) -> QuantParams:
     if op.name in MOVES:
         return grids[op.inputs[0]]
     if op.name in ("LOGISTIC", "SOFTMAX"):
@@ -254,11 +256,13 @@ def _operands(network: Network, op: Operation) -> list[int]:
     return [t for t in op.inputs if t in constants and constants[t].dtype == np.float32]
 
 
-def _constant_grid(op: Operation, values: np.ndarray, grids: Mapping[int, Grid]) -> Grid:
+def _constant_grid(
+    op: Operation, values: np.ndarray, grids: Mapping[int, QuantParams]
+) -> QuantParams:
     return grids[op.inputs[0]] if op.name in MOVES else by_min_max(values)
 
 
-def _rounded(values: np.ndarray, grid: Grid) -> np.ndarray:
+def _rounded(values: np.ndarray, grid: QuantParams) -> np.ndarray:
     return grid.dequantize(grid.quantize(values))
 
 

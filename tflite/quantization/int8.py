@@ -8,8 +8,8 @@ import numpy as np
 
 from tflite.quantization.calibrate import Tuning, calibrate, channel_maxima
 from tflite.quantization.equalize import equalize
+from tflite.quantization.fold_normalization import fold_normalization
 from tflite.quantization.network import Network, read_network
-from tflite.quantization.pixels import fold_normalization
 from tflite.quantization.write import write_network
 
 HEAD = ("SOFTMAX", "FULLY_CONNECTED", "RESHAPE", "MEAN")

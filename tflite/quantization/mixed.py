@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from tflite.benchmark import benchmark
+from tflite.devices.benchmark import benchmark
 from tflite.quantization.budget import Budget
 from tflite.quantization.calibrate import Quantized, Tuning, calibrate
 from tflite.quantization.int8 import head, prepared

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite.flatbuffer import AlignedBuffer, operation_code, pack
+from tflite.model.flatbuffer import AlignedBuffer, operation_code, pack
 from tflite.quantization.calibrate import Quantized, keeps_float_weights
-from tflite.quantization.grid import Grid
 from tflite.quantization.network import WEIGHTED, Network, Operation
+from tflite.quantization.quant_params import QuantParams
 
 # The version of each operation that takes int8, and what a file may ask for at most of an
 # old runtime, are listed in TensorFlow's tensorflow/lite/tools/versioning/op_version.cc.
@@ -139,7 +139,7 @@ class _Writer:
         return self.int8s[tensor]
 
     def _constant(
-        self, tensor: int, values: np.ndarray, scales: np.ndarray | Grid | None = None
+        self, tensor: int, values: np.ndarray, scales: np.ndarray | QuantParams | None = None
     ) -> int:
         buffer = AlignedBuffer()
         buffer.data = np.ascontiguousarray(values).tobytes()
@@ -153,7 +153,7 @@ class _Writer:
         return number
 
     def _tensor(
-        self, tensor: int, dtype: str, quantization: np.ndarray | Grid | None = None
+        self, tensor: int, dtype: str, quantization: np.ndarray | QuantParams | None = None
     ) -> int:
         made = schema.TensorT()
         made.name = self.network.names[tensor]
@@ -178,9 +178,9 @@ class _Writer:
         self.graph.operators.append(made)
 
 
-def _quantization(quantization: np.ndarray | Grid) -> schema.QuantizationParametersT:
+def _quantization(quantization: np.ndarray | QuantParams) -> schema.QuantizationParametersT:
     made = schema.QuantizationParametersT()
-    if isinstance(quantization, Grid):
+    if isinstance(quantization, QuantParams):
         made.scale = np.array([quantization.scale], "float32")
         made.zeroPoint = np.array([quantization.zero_point], "int64")
     else:

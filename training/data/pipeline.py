@@ -11,7 +11,7 @@ from keras_resnet.contract import Contract
 from training.config import AugmentConfig, Experiment
 from training.data.augment import augment, mix
 from training.data.decode import decode_training_image, fit_image
-from training.data.order import example_seed, ordered_indices
+from training.data.shuffle import example_seed, ordered_indices
 from training.data.sources import Split, array_split, classes_of
 
 # Batches made ahead: enough for a hiccup, and few enough to know what memory they take.

@@ -6,7 +6,7 @@
                    with one subfolder a class, which is then split by the seed
 ``tfrecord:<pattern>``  TFRecord files; see ``training/data/tfrecord.py``
 
-Images that cannot be read are found before anything else happens; see ``training/data/check.py``.
+Unreadable images are found before training starts; see ``training/data/validate_images.py``.
 tensorflow-datasets decodes its own, which it made and checked itself.
 """
 
@@ -22,9 +22,9 @@ import tensorflow as tf
 
 from keras_resnet import console
 from training.config import DataConfig
-from training.data.check import Say, complaints, report
 from training.data.records import Part, record_reader
 from training.data.tfrecord import Records, class_names, read_records
+from training.data.validate_images import Say, complaints, report
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 CHANNELS = {"rgb": 3, "grayscale": 1}

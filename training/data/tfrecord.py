@@ -25,8 +25,8 @@ import numpy as np
 import tensorflow as tf
 
 from training.config import DataConfig
-from training.data.check import Say, complaint, in_threads, kept, report
 from training.data.records import Part, record_reader
+from training.data.validate_images import Say, complaint, in_threads, kept, report
 
 IMAGE, LABEL, TEXT = "image/encoded", "image/class/label", "image/class/text"
 HELD_OUT = ("validation", "val", "test")

@@ -1,1 +1,1 @@
-"""What a hyperparameter search is made of; ``training.tune`` puts it together."""
+"""What a hyperparameter search is made of; ``training.tuning.tune`` puts it together."""

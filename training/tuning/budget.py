@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.classifier import ImageClassifier
-from keras_resnet.files import written_whole
+from keras_resnet.files import atomic_write
 from training.config import Experiment, to_dict
 from training.data.pipeline import images
 from training.data.sources import open_source
@@ -80,7 +80,7 @@ def cost_of(experiment: Experiment, measure: Measure, cache: Path) -> dict[str, 
     calibration = [image for image, _ in images(source.train, contract, CALIBRATION)]
     cost = measure(make_model(experiment, contract), calibration)
     cache.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_text(json.dumps({"network": key, "cost": cost}), "utf-8")
     return cost
 

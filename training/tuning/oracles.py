@@ -27,7 +27,7 @@ from typing import Any
 import keras_tuner as kt
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from keras_resnet.files import written_whole
+from keras_resnet.files import atomic_write
 from training.tuning.space import Space
 from training.tuning.trial import read_outcome
 
@@ -117,7 +117,7 @@ class Lasting(kt.Oracle):
 
     def _write(self, path: Path, text: str) -> None:
         try:
-            with written_whole(path) as beside:
+            with atomic_write(path) as beside:
                 beside.write_text(text, "utf-8")
         except OSError as error:
             self.broken = error

@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from keras_resnet.files import written_whole
+from keras_resnet.files import atomic_write
 from training.config import save_experiment
 from training.run import Run
 from training.tuning.budget import COSTS, pareto_front
@@ -64,7 +64,7 @@ def write_results(oracle: Any, plan: Plan) -> list[Row]:
     folder, rows = Run(plan.folder), rows_of(oracle, plan)
     folder.write_rows("trials.csv", rows)
     if best := best_row(rows):
-        with written_whole(plan.folder / "best.yaml") as beside:
+        with atomic_write(plan.folder / "best.yaml") as beside:
             values = {key: best[key] for key in plan.space.keys}
             save_experiment(plan.space.experiment(plan.base, values), beside)
     if plan.budget:
@@ -85,12 +85,12 @@ def _write_hparams(plan: Plan, rows: list[Row]) -> None:
     import tensorflow as tf
     from tensorboard.plugins.hparams import api
 
-    boards = plan.folder / "tensorboard"
-    shutil.rmtree(boards, ignore_errors=True)
+    tensorboard = plan.folder / "tensorboard"
+    shutil.rmtree(tensorboard, ignore_errors=True)
     for row in rows:
         if row["val_accuracy"] is None:
             continue
-        with tf.summary.create_file_writer(str(boards / row["trial"])).as_default():
+        with tf.summary.create_file_writer(str(tensorboard / row["trial"])).as_default():
             api.hparams({key: row[key] for key in plan.space.keys}, trial_id=row["trial"])
             for name in (*FIGURES, *COSTS):
                 if row.get(name) is not None:

@@ -23,7 +23,7 @@ from training.config import Experiment, from_dict, to_dict
 if TYPE_CHECKING:
     import keras_tuner as kt
 
-SPACES = Path(__file__).parents[1] / "spaces"
+SPACES = Path(__file__).parent / "spaces"
 FIELDS = ("min", "max", "log", "step", "values")
 # best.yaml is for people: more digits of a learning rate than these decide nothing.
 DIGITS = 6

@@ -27,8 +27,8 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from keras_resnet.files import written_whole
-from keras_resnet.quiet import quiet
+from keras_resnet.files import atomic_write
+from keras_resnet.native_stderr import suppressed_native_stderr
 from training.config import Experiment, first_difference
 from training.run import Run
 from training.tuning.budget import NO_BUDGET, Budget, Measure
@@ -100,11 +100,11 @@ def read_outcome(folder: Path) -> Outcome | None:
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:
     """Leaves what ``read_outcome`` reads."""
-    with written_whole(folder / "outcome.json") as beside:
+    with atomic_write(folder / "outcome.json") as beside:
         beside.write_text(json.dumps(dataclasses.asdict(outcome)), "utf-8")
 
 
-def run_apart(job: Job, alive: Callable[[], None]) -> Outcome:
+def run_sandboxed(job: Job, alive: Callable[[], None]) -> Outcome:
     """Runs a trial in a child process, from where its folder stands.
 
     Args:
@@ -144,7 +144,7 @@ def run_apart(job: Job, alive: Callable[[], None]) -> Outcome:
 def _start_server() -> None:
     """Starts the process that trials are forked from, unless it runs."""
     CONTEXT.set_forkserver_preload(PRELOAD)
-    with quiet():  # TensorFlow greets
+    with suppressed_native_stderr():  # TensorFlow greets
         forkserver.ensure_running()
 
 

@@ -23,7 +23,7 @@ from keras_tuner.src import config, protos
 from keras_tuner.src.distribute import oracle_chief, oracle_client
 
 from keras_resnet.classifier import ImageClassifier, load_model
-from keras_resnet.files import written_whole
+from keras_resnet.files import atomic_write
 from training.config import Experiment
 from training.tuning.budget import NO_BUDGET, Budget, Measure
 from training.tuning.space import Space
@@ -91,7 +91,7 @@ class ExperimentTuner(BaseTuner):
     Args:
         oracle: Where trials come from; on a worker, a stand-in for the chief's.
         plan: What each of them is.
-        runner: What runs one: ``run_apart``.
+        runner: What runs one: ``run_sandboxed``.
         heartbeat: Seconds between two signs of life to a chief.
         ended: Called after each trial.
     """
@@ -170,7 +170,7 @@ class ExperimentTuner(BaseTuner):
     def save(self) -> None:
         if not self._is_worker():
             self.oracle.save()
-        with written_whole(Path(self._get_tuner_fname())) as beside:
+        with atomic_write(Path(self._get_tuner_fname())) as beside:
             beside.write_text(json.dumps(self.get_state()), "utf-8")
 
 

@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 
 from keras_resnet.models import ResNet8
-from keras_resnet.weights.readers import read_tensors
+from keras_resnet.weights.formats.readers import read_tensors
 
 STATE = {
     "conv1.weight": np.arange(24, dtype="float32").reshape(4, 1, 2, 3),
@@ -190,7 +190,7 @@ def test_safetensors_needs_neither_torch_nor_a_backend(tmp_path: Path, python: A
     safetensors.numpy.save_file(STATE, tmp_path / "m.safetensors")
     printed = python(
         "import sys; sys.argv[0] = 'keras-resnet'\n"
-        "from keras_resnet.weights.readers import read_tensors\n"
+        "from keras_resnet.weights.formats.readers import read_tensors\n"
         "read_tensors(sys.argv[1])\n"
         "print({'torch', 'keras', 'tensorflow'} & set(sys.modules))",
         tmp_path / "m.safetensors",

@@ -1,0 +1,226 @@
+"""From a weights file of any format to named arrays. Nothing in the file is ever run."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import struct
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors
+
+from keras_resnet.contract import Contract
+from keras_resnet.weights.formats.archive import KERAS_WEIGHTS, check_archive
+from keras_resnet.weights.formats.limits import check_size, reason
+from keras_resnet.weights.formats.pytorch import read_torch
+from keras_resnet.weights.formats.sandbox import read_hdf5_sandboxed
+from keras_resnet.weights.graph import GRAPH, graph_of
+
+KERAS_CONFIG = "config.json"
+CONTRACT = "contract"
+# The number with which torch.save began before it wrote archives, as pickled.
+LEGACY_TORCH = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
+CONTENT = {
+    "safetensors": "a safetensors file",
+    "torch": "a PyTorch file",
+    "hdf5": "an HDF5 file",
+    "keras": "a Keras archive",
+}
+SUFFIXES = {
+    ".safetensors": "safetensors",
+    ".pth": "torch",
+    ".th": "torch",
+    ".pt": "torch",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".keras": "keras",
+}
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """What a weights file holds: named arrays, and which convention the names follow.
+
+    Attributes:
+        format: Where the arrays come from, which decides what their names are:
+
+            - ``"safetensors"`` and ``"torch"``: as in the file, such as
+              ``layer1.0.conv1.weight``, without the ``module.`` that ``DataParallel`` puts
+              before all of them, and without the counters ``num_batches_tracked``.
+            - ``"keras-h5"`` (``model.save("x.h5")``, ``save_weights`` of Keras 2,
+              keras.applications): ``layer/variable``, such as ``conv1_conv/kernel``. Within
+              a nested model, and from Keras before 2, ``variable`` is whatever the file says.
+            - ``"keras-weights-h5"`` and ``"keras"`` (Keras 3): ``layer/variable`` as well,
+              ``model/layer/variable`` for nested models. Files of early versions do not name
+              the layers; there ``layer`` is the class and a counter, ``conv2d_12``. The
+              variables are numbers in the file; they are translated for convolutions, dense
+              layers, and normalizations with scale and offset, and stay numbers elsewhere.
+
+            Kernels keep the layout of their library. Optimizer state is left out.
+        arrays: Finite numbers. The order is that of the file: legacy Keras and PyTorch give
+            the order of the layers in the model, Keras 3 that of the layers of each class,
+            class by class, safetensors none that means anything. ``bfloat16`` is widened to
+            ``float32``; every other type is as in the file.
+        contract: That of the model which was saved, where a ``.keras`` file or safetensors
+            written by this package holds it.
+        graph: What such a file tells of the network: see ``graph.graph_of``.
+    """
+
+    format: Literal["safetensors", "torch", "keras-h5", "keras-weights-h5", "keras"]
+    arrays: dict[str, np.ndarray]
+    contract: Contract | None = None
+    graph: dict[str, Any] | None = None
+
+
+def read_tensors(path: str | os.PathLike[str]) -> Tensors:
+    """Reads a weights file, whose format its content tells.
+
+    Nothing is loaded unless all of it is sound, and no more than 8 GiB. The file is not
+    executed, and no other file is opened on its behalf.
+
+    Raises:
+        ValueError: One line: the file is missing, damaged, named after another format, or
+            holds anything but finite numbers.
+    """
+    try:
+        tensors = _read(Path(path))
+        _check_numbers(tensors.arrays)
+        return tensors
+    except Exception as error:  # the libraries raise a dozen types for damaged files
+        line = f"Cannot read weights from {path}: {reason(error)}"
+        raise ValueError(" ".join(line.splitlines())) from error
+
+
+def _read(path: Path) -> Tensors:
+    kind = _kind(path)
+    if kind == "safetensors":
+        arrays, metadata = _read_safetensors(path)
+        graph = json.loads(metadata[GRAPH]) if GRAPH in metadata else None
+        return Tensors("safetensors", _with_torch_names(arrays), _contract(metadata), graph)
+    if kind == "torch":
+        return Tensors("torch", _with_torch_names(read_torch(path)))
+    if kind == "hdf5":
+        return Tensors(*read_hdf5_sandboxed(path))
+    check_archive(path)
+    configuration = _configuration(path)
+    contract = _contract(configuration)
+    # Only a network of ours has a contract, and the names that the facts are read from.
+    graph = graph_of(configuration["layers"]) if contract else None
+    return Tensors("keras", read_hdf5_sandboxed(path, KERAS_WEIGHTS)[1], contract, graph)
+
+
+def _kind(path: Path) -> str:
+    """The format by content; the name must not contradict it."""
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise ValueError("it is a folder")
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is no ordinary file")
+    if status.st_size == 0:
+        raise ValueError("it is empty")
+    check_size(status.st_size, status.st_size)
+    kind = _content(path)
+    if kind is None:
+        raise ValueError(f"it is damaged, or none of these: {', '.join(CONTENT.values())}")
+    named = SUFFIXES.get(path.suffix.lower(), kind)
+    if kind != named:
+        raise ValueError(
+            f"it is {CONTENT[kind]}, while {path.suffix} stands for {CONTENT[named]}; rename it"
+        )
+    return kind
+
+
+def _content(path: Path) -> str | None:
+    with path.open("rb") as file:
+        start = file.read(64)
+    # The length that a safetensors file begins with may look like any other format's start.
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
+        return "safetensors"
+    if start.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "hdf5"
+    if start.startswith(b"PK\x03\x04"):
+        return _content_of_archive(path)
+    if start.startswith(b"\x80"):
+        if LEGACY_TORCH not in start:
+            raise ValueError("it is a Python pickle, which could run code; it is not opened")
+        return "torch"
+    return None
+
+
+def _content_of_archive(path: Path) -> str:
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if KERAS_WEIGHTS in names:
+        return "keras"
+    if any(name.endswith("/data.pkl") for name in names):
+        return "torch"
+    raise ValueError(f"it is a zip archive with neither {KERAS_WEIGHTS} nor PyTorch's data.pkl")
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    with safetensors.safe_open(path, framework="np") as file:
+        # The library has checked the header, but lets the last of two equal names win.
+        _check_header(path)
+        arrays = {name: _widened(file.get_tensor(name)) for name in file.offset_keys()}
+        return arrays, file.metadata() or {}
+
+
+def _check_header(path: Path) -> None:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = file.read(length)
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(dict(pairs)) < len(pairs):
+            raise ValueError("two entries of its header have the same name")
+        return dict(pairs)
+
+    json.loads(header, object_pairs_hook=unique)
+
+
+def _configuration(path: Path) -> dict[str, Any]:
+    """A model's configuration as plain data; nothing is built from it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            configuration = json.loads(archive.read(KERAS_CONFIG))["config"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        configuration = None
+    if not isinstance(configuration, dict):
+        raise ValueError(f"its {KERAS_CONFIG} is damaged, or not that of a model")
+    return configuration
+
+
+def _contract(holder: dict[str, Any]) -> Contract | None:
+    """The contract of a model's configuration, or as text in a file's metadata."""
+    data = holder.get(CONTRACT)
+    if data is None:
+        return None
+    return Contract.from_dict(json.loads(data) if isinstance(data, str) else data)
+
+
+def _widened(array: np.ndarray) -> np.ndarray:
+    return array.astype("float32") if array.dtype.name == "bfloat16" else array
+
+
+def _with_torch_names(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    prefix = "module." if all(name.startswith("module.") for name in arrays) else ""
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.rpartition(".")[2] != "num_batches_tracked"
+    }
+
+
+def _check_numbers(arrays: dict[str, np.ndarray]) -> None:
+    if not arrays:
+        raise ValueError("it holds no weights")
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiu":
+            raise ValueError(f"{name!r} holds {array.dtype}, not numbers")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name!r} holds NaN or infinite values")

@@ -1,0 +1,260 @@
+"""The demo in headless Chromium: the same answers as in Python, on any screen, by any hand."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_resnet.preprocessing import load_image
+from tflite.classifier import Classifier
+from tflite.devices import demo
+from tflite.evidence.golden import golden, textures
+from tflite.model.metadata import read_contract
+
+HERE = Path(__file__).parent
+KINDS = ("float32", "float16", "dynamic", "int8")
+# Every way that a contract can ask for; the first is the model's own.
+RULES: dict[str, dict[str, Any]] = {
+    "own": {},
+    "bicubic": {"interpolation": "bicubic", "crop_fraction": 1.0},
+    "stretched": {"resize": "stretch"},
+}
+
+
+@pytest.fixture(scope="module")
+def files(flowers_run: Path) -> dict[str, Path]:
+    return {kind: flowers_run / "tflite" / f"model_{kind}.tflite" for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def photographs(test_data: Path, files: dict[str, Path]) -> list[Path]:
+    """Three of real flowers that the model does not all take for the same."""
+    paths = sorted((test_data / "flowers/val").glob("*/*.jpg"))
+    answers = Classifier(files["float32"]).predict(paths[::5], top=1)
+    by_answer: dict[str, Path] = {}
+    for path, [(label, probability)] in zip(paths[::5], answers):
+        if probability > 0.5:
+            by_answer.setdefault(label, path)
+    assert len(by_answer) >= 2
+    return [*by_answer.values(), *paths][:3]
+
+
+@pytest.fixture(scope="module")
+def pictures(photographs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """PNG, whose pixels are the same for every decoder: two photographs, a small and a grey one."""
+    folder = tmp_path_factory.mktemp("pictures")
+    first, second = (Image.open(path).convert("RGB") for path in photographs[:2])
+    made = [first, second, first.resize((50, 37)), second.convert("L")]
+    paths = [folder / f"{i}.png" for i in range(len(made))]
+    for picture, path in zip(made, paths):
+        picture.save(path)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def seen(
+    files: dict[str, Path],
+    photographs: list[Path],
+    pictures: list[Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[str, Any]]:
+    """What a browser showed; one session for all tests, as its start is what takes time."""
+    chromium = shutil.which("chromium")
+    web = demo.PAGE.parent
+    if not chromium:
+        pytest.skip("there is no chromium (Debian: apt-get install chromium)")
+    if not (demo.PAGE / "index.html").is_file() or not (web / "node_modules").is_dir():
+        pytest.skip("the page is not built: make web (needs npm)")
+    folder = tmp_path_factory.mktemp("browser")
+    unreadable = folder / "notes.jpg"
+    unreadable.write_text("not a picture")
+    contract = read_contract(files["float32"])
+    inputs = golden(files, textures(contract, 4), of="textures")
+    site = demo.site("flowers <i>&", files, inputs)
+    static = functools.partial(_Quiet, directory=str(demo.export(site, folder / "exported")))
+    with (
+        _running(demo.server(site)) as served,
+        _running(ThreadingHTTPServer((demo.LOOPBACK, 0), static)) as exported,
+    ):
+        settings = {
+            "web": str(web),
+            "chromium": chromium,
+            "served": served,
+            "exported": exported,
+            "kinds": KINDS,
+            "photographs": list(map(str, photographs)),
+            "pictures": list(map(str, pictures)),
+            "unreadable": str(unreadable),
+            "rules": RULES,
+            "screenshots": str(folder),
+        }
+        (folder / "settings.json").write_text(json.dumps(settings))
+        done = subprocess.run(
+            ["node", str(HERE / "drive.mjs"), str(folder / "settings.json")],
+            capture_output=True,
+            text=True,
+            timeout=400,
+        )
+    assert done.returncode == 0, done.stderr
+    print(done.stderr)
+    yield json.loads(done.stdout)
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def _running(server: ThreadingHTTPServer) -> Iterator[str]:
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield demo.address(server)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_nothing_failed(seen: dict[str, Any]) -> None:
+    failures = {k: v["failure"] for k, v in seen.items() if isinstance(v, dict) and "failure" in v}
+    assert not failures
+    assert seen["complaints"] == []
+
+
+def test_nothing_comes_from_another_host(seen: dict[str, Any]) -> None:
+    assert seen["foreign"] == []
+
+
+def test_served_page_has_threads_and_tells_of_the_run(seen: dict[str, Any]) -> None:
+    page = seen["light"]
+    assert page["isolated"]
+    assert page["title"].startswith("flowers <i>&")
+    assert page["about"].startswith("5 classes, 80 × 96 pixels")
+    assert page["inputs"] == "4 textures"
+    assert [row[3] for row in page["photographs"][0]["facts"]] == ["CPU, threads"] * 2
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_photographs_are_what_python_takes_them_for(
+    seen: dict[str, Any], files: dict[str, Path], photographs: list[Path], number: int
+) -> None:
+    shown = seen["light"]["photographs"][number]
+    for kind, column in (("float32", "first"), ("int8", "second")):
+        expected = dict(Classifier(files[kind]).predict(photographs[number])[0])
+        in_page = dict(zip(shown["labels"], shown[column]))
+        assert max(in_page, key=in_page.__getitem__) == max(expected, key=expected.__getitem__)
+        # JPEG decoders differ a little; figures are shown to a tenth of a percent.
+        for label, p in expected.items():
+            assert in_page[label] == pytest.approx(100 * p, abs=1)
+
+
+def test_difference_is_that_of_the_two_kinds(seen: dict[str, Any]) -> None:
+    shown = seen["light"]["photographs"][0]
+    for first, second, text in zip(shown["first"], shown["second"], shown["differences"]):
+        points = float(text.removesuffix(" points").replace("−", "-"))
+        assert points == pytest.approx(second - first, abs=0.11)
+    assert "int8 is at most" in shown["verdict"]
+    assert shown["verdict"].startswith(f"Both say {shown['labels'][0]};")
+    assert len(shown["labels"]) == 5
+
+
+@pytest.mark.parametrize("where", ("light", "exported"))
+def test_golden_answers_are_within_one_quantization_step(seen: dict[str, Any], where: str) -> None:
+    rows = seen[where]["golden"]
+    assert [row[0] for row in rows] == list(KINDS)
+    for _, same, apart, verdict in rows:
+        assert same == "4 of 4"
+        assert float(apart.removesuffix("/256")) <= 1
+        assert verdict == "✓ same"
+
+
+def test_check_sees_another_answer_and_says_what_is_known_of_the_kind(seen: dict[str, Any]) -> None:
+    assert [row[3] for row in seen["cheating"]["rows"]] == ["✗ differs"] * 2
+    assert seen["cheating"]["remarks"] == [demo.REMARKS["dynamic"]]
+
+
+def test_model_runs_on_a_gpu_that_gives_its_answers(seen: dict[str, Any]) -> None:
+    page = _on_gpu(seen, "sound")
+    assert [row[3] for row in page["facts"]] == ["WebGPU", "CPU, threads"]
+    [note] = page["notes"]
+    assert note.startswith("On WebGPU float16 is ")
+    expected = seen["light"]["dropped"]
+    assert dict(zip(page["labels"], page["first"])) == pytest.approx(
+        dict(zip(expected["labels"], expected["first"])), abs=0.1
+    )
+
+
+def test_gpu_that_fails_leaves_the_cpu(seen: dict[str, Any]) -> None:
+    page = _on_gpu(seen, "broken")
+    assert [row[3] for row in page["facts"]] == ["CPU, threads"]
+    assert page["error"] == ""
+    assert page["first"] == seen["light"]["dropped"]["first"]
+
+
+def _on_gpu(seen: dict[str, Any], name: str) -> dict[str, Any]:
+    page = seen["gpu"][name]
+    if not page["there"]:
+        pytest.skip("this Chromium has no WebGPU on SwiftShader")
+    return page
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_page_fits_pictures_as_python_does(
+    seen: dict[str, Any], files: dict[str, Path], pictures: list[Path], rule: str
+) -> None:
+    contract = read_contract(files["float32"]).replace(**RULES[rule])
+    for picture, shown in zip(pictures, seen["fitted"][rule], strict=True):
+        in_page = np.reshape(shown["pixels"], (*shown["size"], 4))[..., :3]
+        expected = load_image(picture, contract)
+        assert in_page.shape == expected.shape
+        assert np.abs(in_page - expected.astype(int)).max() <= 1
+
+
+def test_bad_picture_is_said_and_the_next_one_is_read(seen: dict[str, Any]) -> None:
+    assert seen["light"]["unreadable"]["error"].startswith("notes.jpg is not a picture")
+    assert seen["light"]["dropped"]["error"] == ""
+
+
+def test_damaged_model_is_said(seen: dict[str, Any]) -> None:
+    assert seen["damaged"]["error"].startswith("model_float32.tflite is damaged")
+    assert seen["damaged"]["status"] == "Not ready."
+
+
+def test_narrow_screen_is_not_wider_than_it_is(seen: dict[str, Any]) -> None:
+    assert seen["narrow"]["overflow"] <= 0
+    assert seen["narrow"]["tables"] == [0, 0]
+    assert min(seen["narrow"]["buttons"]) >= 44  # a fingertip: WCAG 2.5.5
+
+
+def test_keyboard_does_everything(seen: dict[str, Any]) -> None:
+    keyboard = seen["keyboard"]
+    assert keyboard["order"] == ["choose", "photograph", "check"]
+    assert keyboard["rings"] == ["solid"] * 3  # where the focus is can be seen
+    assert keyboard["inCamera"] == "take"
+    assert len(keyboard["photograph"]["labels"]) == 5
+    assert keyboard["golden"] == 2
+    assert all(keyboard["names"])  # for those who hear the page
+
+
+def test_dropped_picture_is_classified(seen: dict[str, Any], pictures: list[Path]) -> None:
+    assert seen["light"]["dropped"]["labels"] == seen["exported"]["labels"]
+    assert seen["light"]["dropped"]["first"] == pytest.approx(seen["exported"]["first"], abs=0.2)
+
+
+def test_exported_page_works_without_isolation(seen: dict[str, Any]) -> None:
+    assert not seen["exported"]["isolated"]
+    assert [row[3] for row in seen["exported"]["facts"]] == ["CPU, one thread"] * 2

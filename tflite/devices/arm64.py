@@ -1,0 +1,278 @@
+"""The same files on an Arm processor, emulated: LiteRT's own aarch64 kernels under QEMU.
+
+An arm64 Debian's Python and the aarch64 wheels of LiteRT and NumPy lie in the cache folder; QEMU's
+user mode runs that Python as one process, with no other system started around it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tflite.evidence.golden import QUANTIZATION_STEP, Golden
+
+QEMU = "qemu-aarch64-static"
+# The Raspberry Pi 4's; it has neither dot products nor half precision in hardware.
+CPU = "cortex-a72"
+SUITE = "bookworm"
+PYTHON = "usr/bin/python3.11"
+# 2.3.0 crashes under QEMU 7.2 while it creates the interpreter.
+WHEELS = ("ai-edge-litert==2.1.0", "numpy==2.2.6")
+PLATFORMS = ("manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
+# What a class other than an image's first answer may be apart, in quantization steps; the first
+# answer itself may be one.
+TAIL_STEPS = 2
+START_SECONDS = 60
+SECONDS_AN_IMAGE = 120
+
+# Runs over there: no package of ours, nothing newer than Python 3.11 and NumPy.
+PROGRAM = """
+import sys
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+model, images, answers = sys.argv[1:]
+interpreter = Interpreter(model_path=model, num_threads=1)
+interpreter.allocate_tensors()
+taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+rows = []
+for image in np.load(images, allow_pickle=False):
+    interpreter.set_tensor(taken["index"], image[None].astype("float32"))
+    interpreter.invoke()
+    rows.append(interpreter.get_tensor(given["index"])[0])
+    print(len(rows), flush=True)
+np.save(answers, np.stack(rows))
+"""
+
+
+@dataclass(frozen=True)
+class ArmComparison:
+    """One file on Arm against the same file here.
+
+    Attributes:
+        kind: Which file.
+        images: How many images both were asked about.
+        same_top1: On how many both put the same class first.
+        max_difference: Largest absolute difference of a probability, 0–1.
+        where: Image and class of that difference, both counted from 0.
+        tail: Image and class of each probability in the tail that differs by more than one
+            quantization step, and by no more than it may.
+        broken: A sentence for each promise that is not kept.
+    """
+
+    kind: str
+    images: int
+    same_top1: int
+    max_difference: float
+    where: tuple[int, int]
+    tail: tuple[tuple[int, int], ...] = ()
+    broken: tuple[str, ...] = ()
+
+
+def compare_on_arm64(
+    files: Mapping[str, str | os.PathLike[str]],
+    golden: Golden,
+    cache: str | os.PathLike[str],
+    *,
+    say: Callable[[str], None] = lambda message: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[ArmComparison]:
+    """Asks each file about the golden images under emulation.
+
+    Args:
+        files: Path of each kind.
+        golden: Images, and the answers of the same kinds here.
+        cache: Folder where the Arm system is, or is made: about 300 MB, a minute or two.
+        say: Called with a remark on what is being done.
+        progress: Called with ``(images done, images in all)``, every kind counted.
+
+    Raises:
+        ValueError: Something that it takes is missing, or the emulated process crashed, which
+            says nothing about the model.
+    """
+    system = arm_system(cache, say)
+    count = len(golden.images)
+    comparisons = []
+    for number, (kind, path) in enumerate(files.items()):
+
+        def done(images: int, before: int = number * count) -> None:
+            progress(before + images, len(files) * count)
+
+        done(0)
+        answers = _answers(system, Path(path), golden.images, done)
+        comparisons.append(compare(kind, golden.answers[kind], answers))
+    return comparisons
+
+
+def compare(kind: str, here: np.ndarray, arm: np.ndarray) -> ArmComparison:
+    """Holds float32 ``(images, classes)`` from Arm against the same from here."""
+    apart = np.abs(here.astype("float64") - arm)
+    apart[np.isnan(apart)] = np.inf
+    image, label = (int(i) for i in np.unravel_index(apart.argmax(), apart.shape))
+    same = here.argmax(1) == arm.argmax(1)
+    broken = []
+    if not same.all():
+        broken.append(f"another top-1 on Arm for images {np.flatnonzero(~same).tolist()}")
+    allowed = np.full(apart.shape, TAIL_STEPS * QUANTIZATION_STEP)
+    allowed[np.arange(len(here)), here.argmax(1)] = QUANTIZATION_STEP
+    if (over := apart > allowed * (1 + 1e-6)).any():
+        broken.append(
+            f"{int(over.sum())} probabilities differ by more than is allowed; at most "
+            f"{apart[image, label]:.5f}, image {image}, class {label}"
+        )
+    tail = (apart > QUANTIZATION_STEP * (1 + 1e-6)) & ~over
+    return ArmComparison(
+        kind,
+        len(here),
+        int(same.sum()),
+        float(apart.max()),
+        (image, label),
+        tuple((int(i), int(j)) for i, j in np.argwhere(tail)),
+        tuple(broken),
+    )
+
+
+def _answers(
+    system: Path, model: Path, images: np.ndarray, progress: Callable[[int], None]
+) -> np.ndarray:
+    with tempfile.TemporaryDirectory() as folder:
+        given, answers = Path(folder) / "images.npy", Path(folder) / "answers.npy"
+        np.save(given, images)
+        root = system / "root"
+        command = [shutil.which(QEMU), "-cpu", CPU, "-L", root, root / PYTHON, "-c", PROGRAM]
+        code, said = _run(
+            [*map(str, command), str(model.resolve()), str(given), str(answers)],
+            {"PYTHONPATH": str(system / "site"), "PYTHONDONTWRITEBYTECODE": "1"},
+            START_SECONDS + SECONDS_AN_IMAGE * len(images),
+            progress,
+        )
+        if code is None:
+            raise ValueError(
+                f"The emulated process took too long on {model} and was stopped; that says "
+                "nothing about the model"
+            )
+        if code or not answers.is_file():
+            raise ValueError(_crash(model, code, said))
+        return np.load(answers, allow_pickle=False)
+
+
+def _run(
+    command: list[str], environment: dict[str, str], seconds: float, progress: Callable[[int], None]
+) -> tuple[int | None, str]:
+    """The exit code, or ``None`` where the time was up, and what stood on stderr."""
+    with tempfile.TemporaryFile("w+") as said:
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=said, text=True
+        ) as process:
+            clock = threading.Timer(seconds, process.kill)
+            clock.start()
+            try:
+                for done, _ in enumerate(process.stdout or (), 1):
+                    progress(done)
+                process.wait()
+            except BaseException:
+                process.kill()
+                raise
+            finally:
+                late = not clock.is_alive()
+                clock.cancel()
+        said.seek(0)
+        return None if late else process.returncode, said.read()
+
+
+def _crash(model: Path, code: int, stderr: str) -> str:
+    # QEMU passes a signal on as 128 + its number, or dies of it itself.
+    number = -code if code < 0 else code - 128
+    named = number in {s.value for s in signal.Signals}
+    why = signal.Signals(number).name if named else f"exit code {code}"
+    last = (stderr.strip().splitlines() or ["it said nothing"])[-1]
+    return (
+        f"The emulated process crashed on {model} ({why}): {last}. That is a fault of the "
+        "emulation or of LiteRT there, and says nothing about the model"
+    )
+
+
+# --- The Arm system -----------------------------------------------------------------------
+
+
+def arm_system(
+    cache: str | os.PathLike[str], say: Callable[[str], None] = lambda message: None
+) -> Path:
+    """The folder of the Arm system: ``root``, a Debian, and ``site``, the wheels; made if missing.
+
+    Raises:
+        ValueError: QEMU is missing, or what making the system takes.
+    """
+    if not shutil.which(QEMU):
+        raise ValueError(f"There is no {QEMU}. Debian: apt-get install qemu-user-static")
+    system = Path(cache) / f"arm64-{SUITE}-{'-'.join(WHEELS).replace('==', '-')}"
+    if (system / "root" / PYTHON).exists():
+        return system
+    if not shutil.which("debootstrap") or not shutil.which("dpkg-deb"):
+        raise ValueError("There is no debootstrap. Debian: apt-get install debootstrap")
+    if os.geteuid():
+        raise ValueError(
+            "debootstrap makes the Arm system, once, and has to be run as root. Run this command "
+            "as root, or set KERAS_RESNET_CACHE to a folder where the system is already"
+        )
+    system.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".arm64.", dir=system.parent) as beside:
+        whole = Path(beside) / "system"
+        _make_root(whole / "root", say)
+        _make_site(whole / "site", say)
+        whole.rename(system)
+    return system
+
+
+def _make_root(root: Path, say: Callable[[str], None]) -> None:
+    say(f"fetching Debian {SUITE} for arm64, about 80 MB, once …")
+    _do(
+        "debootstrap",
+        *("--arch=arm64", "--foreign", "--variant=minbase", "--include=python3,libstdc++6"),
+        *(SUITE, str(root)),
+        tell=lambda line: say(line.removeprefix("I: ")) if "Retrieving" in line else None,
+    )
+    # Its second stage would run every package's scripts under emulation; files are enough.
+    packages = sorted((root / "var/cache/apt/archives").glob("*.deb"))
+    say(f"unpacking {len(packages)} packages …")
+    for package in packages:
+        _do("dpkg-deb", "--extract", str(package), str(root))
+        package.unlink()
+
+
+def _make_site(site: Path, say: Callable[[str], None]) -> None:
+    say(f"fetching {' and '.join(WHEELS)} for aarch64, 22 MB, once …")
+    _do(
+        *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"),
+        *("--only-binary=:all:", "--python-version=3.11", "--implementation=cp"),
+        *(f"--platform={platform}" for platform in PLATFORMS),
+        *(f"--target={site}", *WHEELS),
+    )
+
+
+def _do(*command: str, tell: Callable[[str], None] = lambda line: None) -> None:
+    """Runs a command, and tells each line of its output as it comes."""
+    lines: list[str] = []
+    with tempfile.TemporaryFile("w+") as errors:
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process:
+            for line in process.stdout or ():
+                lines.append(line.strip())
+                tell(lines[-1])
+        errors.seek(0)
+        said = [line for line in (*lines, *errors.read().splitlines()) if line.strip()]
+    if process.returncode:
+        raise ValueError(
+            f"The Arm system could not be made, for want of network or room: {command[0]} "
+            f"failed with {said[-1] if said else 'nothing to say'}"
+        )

@@ -1,0 +1,1 @@
+"""One .tflite file: its graph, its metadata, its inputs and outputs."""

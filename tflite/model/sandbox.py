@@ -1,0 +1,175 @@
+"""Tries a .tflite file in a process of its own, because a bad one can take the process along.
+
+The runtimes are C++: they verify a file's structure, but not that its numbers make sense, so
+that a damaged or hostile file may end in a crash, an endless loop or all memory taken. The
+process starts in half a second: it imports a runtime, and neither Keras nor TensorFlow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from keras_resnet.subprocess_call import call_in_subprocess
+
+START_SECONDS = 60
+SLOWEST = 1_000_000  # bytes of model that a slow machine loads and runs in a second
+MICRO_ARENA = 1 << 28  # bytes
+
+# Digests of what this process wrote itself or has tried.
+_sound: set[str] = set()
+
+
+def trust(data: bytes) -> None:
+    """Remembers the content of a file that this process wrote itself, so that none tries it."""
+    _sound.add(hashlib.sha256(data).hexdigest())
+
+
+def ensure_sound(path: Path) -> None:
+    """Tries a file in LiteRT's interpreter, once for each content.
+
+    Raises:
+        ValueError: The interpreter refuses the file or does not survive it; the message is the
+            reason.
+    """
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest not in _sound:
+        run_sandboxed(path, "litert")
+        _sound.add(digest)
+
+
+def run_sandboxed(path: Path, runtime: str) -> dict[str, Any]:
+    """Loads a file in a runtime and lets it answer to a black image.
+
+    Args:
+        path: A .tflite file.
+        runtime: ``"litert"``, ``"compiled_model"``, ``"mediapipe"`` or ``"micro"``.
+
+    Returns:
+        What the runtime tells of the model.
+
+    Raises:
+        ValueError: The runtime refuses the file, or does not survive it.
+        ModuleNotFoundError: The runtime is not installed.
+    """
+    result = call_in_subprocess(
+        __name__,
+        [runtime, os.fspath(path)],
+        START_SECONDS + path.stat().st_size / SLOWEST,
+        _last_line,
+        "the runtime",
+    )
+    if "missing" in result:
+        raise ModuleNotFoundError(result["missing"])
+    if "error" in result:
+        raise ValueError(result["error"])
+    return result
+
+
+def _last_line(answered: IO[bytes]) -> dict[str, Any]:
+    """The runtimes may write remarks of their own before it."""
+    return json.loads(answered.read().splitlines()[-1])
+
+
+def answer(runtime: str, path: str) -> None:
+    """What the process does: prints a line of JSON."""
+    _limit_memory()
+    try:
+        result = RUNTIMES[runtime](path)
+    except ModuleNotFoundError as error:
+        result = {"missing": str(error)}
+    except Exception as error:  # each runtime raises types of its own
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        result = {"error": lines[0] if lines else type(error).__name__}
+    print(json.dumps(result), flush=True)
+    os._exit(0)  # what a runtime does at its end does not matter, and might crash
+
+
+def _limit_memory() -> None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+
+
+def _litert(path: str) -> dict[str, Any]:
+    import numpy as np
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(path, num_threads=1)
+    interpreter.allocate_tensors()
+    for details in interpreter.get_input_details():
+        interpreter.set_tensor(details["index"], np.zeros(details["shape"], details["dtype"]))
+    interpreter.invoke()
+    return _delegated(interpreter._get_ops_details())
+
+
+def _delegated(operations: list[dict[str, Any]]) -> dict[str, Any]:
+    """How many nodes XNNPACK took over: those between what its own nodes take and answer."""
+    plain = [op for op in operations if op["op_name"] != "DELEGATE"]
+    makers = {int(out): i for i, op in enumerate(plain) for out in op["outputs"]}
+    taken: set[int] = set()
+    parts = [op for op in operations if op["op_name"] == "DELEGATE"]
+    for part in parts:
+        given = {int(i) for i in part["inputs"]}
+        waiting = [int(out) for out in part["outputs"]]
+        while waiting:
+            maker = makers.get(waiting.pop())
+            if maker is None or maker in taken:
+                continue
+            taken.add(maker)
+            waiting += [int(i) for i in plain[maker]["inputs"] if int(i) not in given]
+    left = sorted({plain[i]["op_name"] for i in range(len(plain)) if i not in taken})
+    return {"nodes": len(plain), "delegated": len(taken), "parts": len(parts), "left": left}
+
+
+def _compiled_model(path: str) -> dict[str, Any]:
+    import numpy as np
+    from ai_edge_litert.compiled_model import CompiledModel
+
+    model = CompiledModel.from_file(path)
+    signature = next(iter(model.get_signature_list()))
+    inputs, outputs = model.create_input_buffers(0), model.create_output_buffers(0)
+    for buffer, details in zip(inputs, model.get_input_tensor_details(signature).values()):
+        buffer.write(np.zeros(details["shape"], details["dtype"]))
+    model.run_by_index(0, inputs, outputs)
+    return {"accelerated": bool(model.is_fully_accelerated())}
+
+
+def _mediapipe(path: str) -> dict[str, Any]:
+    import mediapipe
+    import numpy as np
+    from mediapipe.tasks.python import BaseOptions, vision
+
+    options = vision.ImageClassifierOptions(BaseOptions(model_asset_path=path))
+    black = mediapipe.Image(mediapipe.ImageFormat.SRGB, np.zeros((32, 32, 3), "uint8"))
+    with vision.ImageClassifier.create_from_options(options) as classifier:
+        (head,) = classifier.classify(black).classifications
+        return {"labels": bool(head.categories[0].category_name)}
+
+
+def _micro(path: str) -> dict[str, Any]:
+    import numpy as np
+    from tflite_micro import runtime
+
+    # What is more than that is for no microcontroller.
+    interpreter = runtime.Interpreter.from_file(path, arena_size=MICRO_ARENA)
+    details = interpreter.get_input_details(0)
+    interpreter.set_input(np.zeros(details["shape"], details["dtype"]), 0)
+    interpreter.invoke()
+    return {}
+
+
+RUNTIMES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "litert": _litert,
+    "compiled_model": _compiled_model,
+    "mediapipe": _mediapipe,
+    "micro": _micro,
+}

@@ -1,0 +1,1 @@
+"""HTML pages, charts and TensorBoard summaries of runs and searches."""
