@@ -27,9 +27,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from keras_resnet.classifier import load_model
 from keras_resnet.console import progress, show_table
 from keras_resnet.native_stderr import suppressed_native_stderr
+from keras_resnet.saving import load_model
 from tflite.convert import save_for_device
 from tflite.kinds import KINDS, ConversionSource
 from tflite.quantization.calibrate import Tuning

@@ -24,7 +24,7 @@ from keras_resnet.blocks import (
     stem_pool_conv,
 )
 from keras_resnet.classifier import ImageClassifier
-from keras_resnet.contract import Contract, one_of
+from keras_resnet.contract import Contract, default_contract, one_of
 
 MIN_SIZE = 32
 
@@ -211,13 +211,6 @@ def _contract(
             "Pass one label a class, or none."
         )
     return contract
-
-
-def default_contract(architecture: Architecture) -> Contract:
-    """What is expected of an image where nobody says otherwise."""
-    if architecture.family == "imagenet":
-        return Contract(None, None)
-    return Contract(None, None, resize="stretch", crop_fraction=1.0)  # the image is the object
 
 
 def _check(pooling: str | None, classes: int, options: Options) -> None:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import keras
 
 from keras_resnet.contract import Contract
 from keras_resnet.layers import PACKAGE
-from keras_resnet.weights.formats.archive import KERAS_WEIGHTS, check_archive
-from keras_resnet.weights.formats.limits import reason
-from keras_resnet.weights.formats.sandbox import read_hdf5_sandboxed
-
-if TYPE_CHECKING:
-    from keras_resnet.weights.load import LoadReport
+from keras_resnet.weights.report import LoadReport
 
 # Keras walks a graph by recursion, a few calls a layer: ResNet1202 needs about 5,000 of
 # them where Python allows 1,000. Frames of Python functions take no C stack.
@@ -60,30 +53,6 @@ class ImageModel(keras.Model):
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class ImageClassifier(ImageModel):
     """An ``ImageModel`` that tells classes apart: output ``(batch, classes)``."""
-
-
-def load_model(path: str | os.PathLike[str]) -> ImageClassifier:
-    """Reads a ``.keras`` file that holds a model with a contract. No code in it is run.
-
-    Raises:
-        ValueError: The file is missing, damaged, hostile, or holds a model without a contract.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"There is no model file {path}")
-    try:
-        check_archive(path)
-        # Keras reads the weights in this process, where the HDF5 library could hang or crash.
-        read_hdf5_sandboxed(path, KERAS_WEIGHTS)
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises a dozen types for damaged files
-        raise ValueError(f"{path} is not a readable .keras file: {reason(error)}") from error
-    if not isinstance(model, ImageClassifier):
-        raise ValueError(
-            f"{path} holds a {type(model).__name__} without a contract. Build the model with "
-            "keras_resnet, or wrap it: ImageClassifier(model.inputs, model.outputs)."
-        )
-    return model
 
 
 @contextmanager

@@ -10,6 +10,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from keras_resnet.architectures import Architecture
+
 NORMALIZATIONS = ("inside", "outside")
 RESIZES = ("crop", "stretch")
 INTERPOLATIONS = ("bilinear", "bicubic")
@@ -129,6 +131,13 @@ class Contract:
             k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
         }
         return cls(**values)
+
+
+def default_contract(architecture: Architecture) -> Contract:
+    """What is expected of an image where nobody says otherwise."""
+    if architecture.family == "imagenet":
+        return Contract(None, None)
+    return Contract(None, None, resize="stretch", crop_fraction=1.0)  # the image is the object
 
 
 def one_of(argument: str, value: Any, allowed: tuple[Any, ...]) -> None:

@@ -11,10 +11,8 @@ from typing import IO, TypeVar
 
 Answer = TypeVar("Answer")
 
-# Under the name of the command, this package does not import Keras (see its __init__).
 PROGRAM = """
 import sys
-sys.argv[0] = "keras-resnet"
 from {module} import answer
 answer(*sys.argv[1:])
 """

@@ -12,11 +12,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_resnet.classifier import ImageClassifier, load_model
+from keras_resnet.classifier import ImageClassifier
 from keras_resnet.contract import Contract
-from keras_resnet.deployable import deployable
+from keras_resnet.deployment import deployable
 from keras_resnet.files import atomic_write
 from keras_resnet.native_stderr import suppressed_native_stderr
+from keras_resnet.saving import load_model
 from tflite.kinds import KINDS, Artifact, ConversionSource
 from tflite.model.io_spec import UNIVERSAL, IOSpec
 from tflite.model.metadata import attach_contract

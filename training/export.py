@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_resnet.classifier import ImageClassifier
 from keras_resnet.contract import Contract
-from keras_resnet.deployable import deployable
+from keras_resnet.deployment import deployable
 from keras_resnet.files import atomic_write_folder
 from training.data.decode import fit_image
 

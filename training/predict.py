@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_resnet.classifier import load_model
 from keras_resnet.contract import Contract
-from keras_resnet.deployable import deployable
+from keras_resnet.deployment import deployable
+from keras_resnet.saving import load_model
 
 Predictor = Callable[[np.ndarray], np.ndarray]
 

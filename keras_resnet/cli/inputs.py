@@ -23,7 +23,7 @@ def locate(path: Path | None) -> Run:
 def open_model(
     path: Path | None, data: str | None = None, data_dir: Path | None = None
 ) -> tuple[Run, Source, ImageClassifier]:
-    from keras_resnet.classifier import load_model
+    from keras_resnet.saving import load_model
 
     run = locate(path)
     return open_images(run, load_model(run.model_file), data, data_dir)

@@ -372,7 +372,7 @@ def run_conversion(
     budget: dict[str, float | None] | None = None,
     ends: dict[str, Any] | None = None,
 ) -> dict[str, Path]:
-    from keras_resnet.classifier import load_model
+    from keras_resnet.saving import load_model
     from tflite.convert import USUAL_KINDS, convert
     from tflite.kinds import KINDS
     from tflite.model.io_spec import IOSpec

@@ -331,7 +331,7 @@ def _dry_run(experiment: Any, out: Path, json: bool) -> None:
 def run_evaluation(
     run: Run, source: Source, model: ImageClassifier, keep: bool = True, flip: bool = False
 ) -> Evaluation:
-    from keras_resnet.deployable import deployable
+    from keras_resnet.deployment import deployable
     from training.data.pipeline import evaluation_batches
     from training.evaluate import BATCH, evaluate
 
@@ -347,7 +347,7 @@ def run_evaluation(
 
 
 def run_export(run: Run, out: Path | None = None) -> Path:
-    from keras_resnet.classifier import load_model
+    from keras_resnet.saving import load_model
     from training.export import export_saved_model
 
     say("exporting a SavedModel …")

@@ -8,7 +8,7 @@ it was.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,8 @@ import keras
 import numpy as np
 
 from keras_resnet.architectures import Architecture
-from keras_resnet.build import default_contract
 from keras_resnet.classifier import ImageClassifier
-from keras_resnet.contract import Contract
+from keras_resnet.contract import Contract, default_contract
 from keras_resnet.weights import catalog
 from keras_resnet.weights.catalog import Published
 from keras_resnet.weights.download import fetch
@@ -35,55 +34,13 @@ from keras_resnet.weights.mapping import (
     head_names,
     layer_names,
 )
+from keras_resnet.weights.report import LoadReport
 
 HEAD = "predictions"
 STEMS = ("stem_conv", "stem_conv1")
 # What a file can tell of how its images were prepared.
 PREPROCESSING = ("mean", "std", "order", "labels", "resize", "crop_fraction", "interpolation")
 SUFFIXES = (".keras", ".h5", ".safetensors", ".pth", ".pt", ".th")
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What became of every weight, by names such as ``stem_conv/kernel``.
-
-    Attributes:
-        source: The file.
-        loaded: Weights that have the file's values, adapted ones included.
-        adapted: What was changed on the way in, and how.
-        reinitialised: Weights of the classifier that stay random, because the file's is for
-            another number of classes.
-        unused: Weights of the file that this network has no place for: those of the
-            classifier, where it has none.
-        missing: Weights of the classifier that stay random, because the file has none.
-    """
-
-    source: str
-    loaded: tuple[str, ...]
-    adapted: Mapping[str, str]
-    reinitialised: tuple[str, ...]
-    unused: tuple[str, ...]
-    missing: tuple[str, ...]
-
-    def __str__(self) -> str:
-        lines = [f"{'weights':14} {self.source}", f"{'loaded':14} {len(self.loaded)}"]
-        changes = [f"{_some(names)}: {how}" for how, names in self._by_change().items()]
-        for title, names in (
-            ("adapted", changes),
-            ("reinitialised", self.reinitialised),
-            ("unused", self.unused),
-            ("missing", self.missing),
-        ):
-            count = len(self.adapted) if title == "adapted" else len(names)
-            lines.append(f"{title:14} {count}")
-            lines += [f"{'':14} {name}" for name in names]
-        return "\n".join(lines)
-
-    def _by_change(self) -> dict[str, list[str]]:
-        changes: dict[str, list[str]] = {}
-        for name, how in self.adapted.items():
-            changes.setdefault(how, []).append(name)
-        return changes
 
 
 @dataclass(frozen=True)
@@ -338,10 +295,6 @@ class _Fitting:
         guess = likely(self.source.tensors.arrays, self.convention)
         hint = f" They look like the weights of {guess}." if guess else ""
         return ValueError(f"{self.source.name} does not fit this network: {what}.{hint}")
-
-
-def _some(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _by_address_or_path(weights: str | os.PathLike[str]) -> Source | None:

@@ -20,8 +20,8 @@ import pytest
 import safetensors.numpy
 
 from keras_resnet import subprocess_call
-from keras_resnet.classifier import load_model
 from keras_resnet.models import ResNet8
+from keras_resnet.saving import load_model
 from keras_resnet.weights.formats import sandbox
 from keras_resnet.weights.formats.readers import read_tensors
 

@@ -158,7 +158,7 @@ first = keras_resnet.create_model(
     sys.argv[1], input_shape=(3, 64, 72), data_format="channels_first", classes=7,
     include_preprocessing=True, antialias=True, **eval(sys.argv[2]),
 )
-last = keras_resnet.deployable(first)
+last = keras_resnet.deployment(first)
 assert last.input_shape == (None, 64, 72, 3), last.input_shape
 assert first.contract == last.contract, (first.contract, last.contract)
 x = np.random.default_rng(0).uniform(0, 255, (2, 64, 72, 3)).astype("float32")

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from keras_resnet import classifier
-from keras_resnet.classifier import ImageClassifier, load_model
+from keras_resnet.classifier import ImageClassifier
 from keras_resnet.contract import Contract
 from keras_resnet.models import ResNet8, ResNet20, ResNet110, create_model
+from keras_resnet.saving import load_model
 
 CONTRACT = Contract(
     None,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_resnet.contract import Contract
-from keras_resnet.deployable import deployable
+from keras_resnet.deployment import deployable
 from tflite.classifier import Classifier
 from tflite.convert import USUAL_KINDS
 from tflite.model.metadata import attach_contract, read_contract

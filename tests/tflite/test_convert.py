@@ -11,7 +11,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from keras_resnet.contract import Contract
-from keras_resnet.deployable import deployable
+from keras_resnet.deployment import deployable
 from keras_resnet.models import ResNet8, ResNet20
 from keras_resnet.preprocessing import load_image
 from tflite.classifier import Classifier

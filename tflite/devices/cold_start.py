@@ -20,10 +20,8 @@ SECONDS = 300
 RUNS = 3  # after which no more memory is taken
 STATUS = Path("/proc/self/status")
 
-# Under the name of the command, keras_resnet does not import Keras (see its __init__).
 PROGRAM = """
 import sys
-sys.argv[0] = "keras-resnet"
 from tflite.devices.cold_start import measure
 measure(*sys.argv[1:])
 """

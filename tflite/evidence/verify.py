@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet.classifier import ImageClassifier, load_model
-from keras_resnet.deployable import deployable
+from keras_resnet.classifier import ImageClassifier
+from keras_resnet.deployment import deployable
+from keras_resnet.saving import load_model
 from tflite.classifier import Classifier
 from tflite.evidence.statistics import (
     calibration_error,

@@ -22,8 +22,9 @@ from keras_tuner.errors import FailedTrialError
 from keras_tuner.src import config, protos
 from keras_tuner.src.distribute import oracle_chief, oracle_client
 
-from keras_resnet.classifier import ImageClassifier, load_model
+from keras_resnet.classifier import ImageClassifier
 from keras_resnet.files import atomic_write
+from keras_resnet.saving import load_model
 from training.config import Experiment
 from training.tuning.budget import NO_BUDGET, Budget, Measure
 from training.tuning.space import Space

@@ -63,7 +63,7 @@ def test_answers_as_keras_applications(tmp_path: Path, rng: np.random.Generator,
             weights=path, input_shape=SHAPE, classifier_activation=None, include_preprocessing=True
         )
         assert_alike(raw(pixels), expected)
-        assert_alike(keras_resnet.deployable(ours)(pixels), expected)
+        assert_alike(keras_resnet.deployment(ours)(pixels), expected)
 
 
 def test_keras_applications_weights_are_v1_and_say_so(tmp_path: Path) -> None:
@@ -380,7 +380,7 @@ def test_only_networks_of_ours_take_and_give_weights(saved: Path, tmp_path: Path
     with pytest.raises(ValueError, match="goes to the constructor"):
         keras_resnet.load_weights(ResNet8(), "imagenet")
     with pytest.raises(ValueError, match="no layer that the constructors"):
-        keras_resnet.save_weights(keras_resnet.deployable(ResNet8()), tmp_path / "w.safetensors")
+        keras_resnet.save_weights(keras_resnet.deployment(ResNet8()), tmp_path / "w.safetensors")
 
 
 def test_names_of_nobody_are_refused(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_the_most_changed_images_are_kept_as_pictures(model, files, held_out):
 
     from PIL import Image
 
-    from keras_resnet.deployable import deployable
+    from keras_resnet.deployment import deployable
     from tflite.classifier import Classifier
 
     (comparison,) = verify(model, {"int8": files["int8"]}, held_out).kinds

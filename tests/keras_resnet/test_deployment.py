@@ -6,11 +6,12 @@ import keras
 import numpy as np
 import pytest
 
-from keras_resnet.classifier import ImageClassifier, load_model
+from keras_resnet.classifier import ImageClassifier
 from keras_resnet.contract import Contract
-from keras_resnet.deployable import deployable
+from keras_resnet.deployment import deployable
 from keras_resnet.models import ResNet8
 from keras_resnet.preprocessing import preprocess_input
+from keras_resnet.saving import load_model
 
 CONTRACT = Contract(None, None, mean=(120, 110, 100), std=(50, 60, 70), labels=tuple("abcdefghij"))
 
