@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 HE_2015 = "He et al. 2015, Deep Residual Learning for Image Recognition, arXiv:1512.03385"
 HE_2016 = "He et al. 2016, Identity Mappings in Deep Residual Networks, arXiv:1603.05027"
@@ -46,7 +46,7 @@ class Variant:
 
 VARIANTS: dict[str, Variant] = {
     "v1": Variant("as in the paper: the first 1×1 convolution strides", stride_on="1x1"),
-    "v1.5": Variant("the 3×3 convolution strides, and no activation is thrown away"),
+    "v1.5": Variant("the 3×3 convolution strides, which discards no activation"),
     "v2": Variant("norm and ReLU before each convolution", preactivation=True),
     "c": Variant("three 3×3 convolutions for the stem", deep_stem=32),
     "s": Variant("the same, twice as wide", deep_stem=64),
@@ -86,6 +86,7 @@ class Architecture:
         padding: How strided convolutions are padded: ``"symmetric"`` as in PyTorch, or
             ``"same"`` as in TensorFlow, which at stride 2 pads one side only.
         batch_norm_epsilon: Default epsilon of every batch norm.
+        width: Times the filters of the row of that name; see ``of_width``.
     """
 
     name: str
@@ -108,6 +109,25 @@ class Architecture:
     shortcut_norm: bool = True
     padding: Literal["symmetric", "same"] = "symmetric"
     batch_norm_epsilon: float = 1e-5
+    width: float = 1.0
+
+    @property
+    def stem_stride(self) -> int:
+        """By how much the stem shrinks the input."""
+        return 4 if self.family == "imagenet" else 1
+
+    @property
+    def output_strides(self) -> tuple[int, ...]:
+        """By how much the stem and each stage shrink the input."""
+        return tuple(self.stem_stride * 2**stage for stage in range(len(self.depths)))
+
+    @property
+    def strides_last(self) -> bool:
+        """Whether the last block of a stage strides, and not the first of the next.
+
+        So do the v2 networks of keras.applications, as TensorFlow's before them.
+        """
+        return VARIANTS[self.variant].preactivation and self.family == "imagenet"
 
     def with_variant(self, variant: str | None) -> Architecture:
         """The same network in another variant; ``None`` for its own.
@@ -135,12 +155,16 @@ class Architecture:
         return dataclasses.replace(self, variant=variant)  # type: ignore[arg-type]
 
     def of_width(self, factor: float) -> Architecture:
-        """The same network with so many times the filters, in multiples of 8 as kernels like them.
+        """The same network with ``factor`` times the filters, in multiples of 8.
 
         Raises:
             ValueError: The factor is out of range.
         """
-        if not isinstance(factor, (int, float)) or not LEAST_WIDTH <= factor <= MOST_WIDTH:
+        if (
+            isinstance(factor, bool)
+            or not isinstance(factor, (int, float))
+            or not LEAST_WIDTH <= factor <= MOST_WIDTH
+        ):
             raise ValueError(
                 f"width must be between {LEAST_WIDTH:g} and {MOST_WIDTH:g}, times the network's "
                 f"own filters. Received: width={factor!r}"
@@ -150,7 +174,8 @@ class Architecture:
         stem, *widths = (
             max(8, 8 * round(n * factor / 8)) for n in (self.stem_filters, *self.widths)
         )
-        return dataclasses.replace(self, stem_filters=stem, widths=tuple(widths))
+        width = float(factor)
+        return dataclasses.replace(self, stem_filters=stem, widths=tuple(widths), width=width)
 
 
 DEPTHS: dict[int, tuple[BlockName, tuple[int, ...]]] = {
@@ -173,7 +198,7 @@ def _imagenet(
     multiply_adds: int,
     paper: str,
     size: int = 224,
-    **differences: object,
+    **differences: Any,
 ) -> Architecture:
     block, depths = DEPTHS[depth]
     return Architecture(
@@ -187,59 +212,56 @@ def _imagenet(
         paper=paper,
         input_shape=(size, size, 3),
         classes=1000,
-        **differences,  # type: ignore[arg-type]
+        **differences,
     )
+
+
+def _grouped(
+    name: str,
+    depth: int,
+    parameters: int,
+    multiply_adds: int,
+    paper: str,
+    groups: int,
+    width_per_group: int,
+) -> Architecture:
+    options = {"groups": groups, "width_per_group": width_per_group}
+    return _imagenet(name, depth, parameters, multiply_adds, paper, **options)
 
 
 def _rs(depth: int, size: int, parameters: int, multiply_adds: int) -> Architecture:
-    return _imagenet(
-        f"ResNetRS{depth}",
-        depth,
-        parameters,
-        multiply_adds,
-        BELLO_2021,
-        size,
-        variant="d",
-        se_ratio=1 / 4,
-        convolved_pool=True,
-    )
+    name = f"ResNetRS{depth}"
+    options = {"variant": "d", "se_ratio": 1 / 4, "convolved_pool": True}
+    return _imagenet(name, depth, parameters, multiply_adds, BELLO_2021, size, **options)
 
 
 def _cifar(
-    depth: int, parameters: int, multiply_adds: int, variant: VariantName = "v1.5"
+    name: str,
+    blocks: int,
+    parameters: int,
+    multiply_adds: int,
+    paper: str = HE_2015 + ", section 4.2",
+    widths: tuple[int, ...] = (16, 32, 64),
+    **differences: Any,
 ) -> Architecture:
-    preactivation = VARIANTS[variant].preactivation
+    values: dict[str, Any] = {"family": "cifar", "stem_filters": 16, **differences}
     return Architecture(
-        name=f"ResNet{depth}V2" if preactivation else f"ResNet{depth}",
-        family="cifar",
+        name=name,
         block="basic",
-        depths=((depth - 2) // 6,) * 3,
-        widths=(16, 32, 64),
+        depths=(blocks,) * len(widths),
+        widths=widths,
         parameters=parameters,
         multiply_adds=multiply_adds,
-        paper=HE_2016 if preactivation else HE_2015 + ", section 4.2",
+        paper=paper,
         input_shape=(32, 32, 3),
         classes=10,
-        variant=variant,
-        stem_filters=16,
+        **values,
     )
 
 
-def _wide_cifar(depth: int, factor: int, parameters: int, multiply_adds: int) -> Architecture:
-    return Architecture(
-        name=f"WideResNet{depth}_{factor}",
-        family="cifar",
-        block="basic",
-        depths=((depth - 4) // 6,) * 3,
-        widths=(16 * factor, 32 * factor, 64 * factor),
-        parameters=parameters,
-        multiply_adds=multiply_adds,
-        paper=ZAGORUYKO_2016,
-        input_shape=(32, 32, 3),
-        classes=10,
-        variant="v2",
-        stem_filters=16,
-    )
+def _wide(name: str, blocks: int, factor: int, parameters: int, work: int) -> Architecture:
+    widths = (16 * factor, 32 * factor, 64 * factor)
+    return _cifar(name, blocks, parameters, work, ZAGORUYKO_2016, widths, variant="v2")
 
 
 def _rows() -> Iterator[Architecture]:
@@ -263,22 +285,11 @@ def _rows() -> Iterator[Architecture]:
     yield _imagenet("SEResNet101", 101, 49_326_872, 7_806_148_608, HU_2017, se_ratio=1 / 16)
     yield _imagenet("SEResNet152", 152, 66_821_848, 11_520_204_800, HU_2017, se_ratio=1 / 16)
 
-    yield _imagenet(
-        "ResNeXt50_32x4d", 50, 25_028_904, 4_230_479_872, XIE_2016, groups=32, width_per_group=4
-    )
-    yield _imagenet(
-        "ResNeXt101_32x8d", 101, 88_791_336, 16_414_015_488, XIE_2016, groups=32, width_per_group=8
-    )
-    yield _imagenet(
-        "ResNeXt101_64x4d", 101, 83_455_272, 15_460_270_080, XIE_2016, groups=64, width_per_group=4
-    )
-
-    yield _imagenet(
-        "WideResNet50_2", 50, 68_883_240, 11_398_021_120, ZAGORUYKO_2016, width_per_group=128
-    )
-    yield _imagenet(
-        "WideResNet101_2", 101, 126_886_696, 22_753_050_624, ZAGORUYKO_2016, width_per_group=128
-    )
+    yield _grouped("ResNeXt50_32x4d", 50, 25_028_904, 4_230_479_872, XIE_2016, 32, 4)
+    yield _grouped("ResNeXt101_32x8d", 101, 88_791_336, 16_414_015_488, XIE_2016, 32, 8)
+    yield _grouped("ResNeXt101_64x4d", 101, 83_455_272, 15_460_270_080, XIE_2016, 64, 4)
+    yield _grouped("WideResNet50_2", 50, 68_883_240, 11_398_021_120, ZAGORUYKO_2016, 1, 128)
+    yield _grouped("WideResNet101_2", 101, 126_886_696, 22_753_050_624, ZAGORUYKO_2016, 1, 128)
 
     # The sizes at which the paper's table of models evaluates each depth.
     yield _rs(50, 160, 35_691_912, 2_278_629_376)
@@ -289,56 +300,31 @@ def _rows() -> Iterator[Architecture]:
     yield _rs(350, 288, 163_956_168, 43_493_793_792)
     yield _rs(420, 320, 191_891_656, 63_942_344_704)
 
-    yield _cifar(20, 272_474, 40_813_184)
-    yield _cifar(32, 466_906, 69_124_736)
-    yield _cifar(44, 661_338, 97_436_288)
-    yield _cifar(56, 855_770, 125_747_840)
-    yield _cifar(110, 1_730_714, 253_149_824)
-    yield _cifar(1202, 19_424_026, 2_829_501_056)
+    yield _cifar("ResNet20", 3, 272_474, 40_813_184)
+    yield _cifar("ResNet32", 5, 466_906, 69_124_736)
+    yield _cifar("ResNet44", 7, 661_338, 97_436_288)
+    yield _cifar("ResNet56", 9, 855_770, 125_747_840)
+    yield _cifar("ResNet110", 18, 1_730_714, 253_149_824)
+    yield _cifar("ResNet1202", 200, 19_424_026, 2_829_501_056)
 
-    yield _cifar(20, 272_282, 40_813_184, "v2")
-    yield _cifar(32, 466_714, 69_124_736, "v2")
-    yield _cifar(44, 661_146, 97_436_288, "v2")
-    yield _cifar(56, 855_578, 125_747_840, "v2")
-    yield _cifar(110, 1_730_522, 253_149_824, "v2")
-    yield _cifar(1202, 19_423_834, 2_829_501_056, "v2")
+    yield _cifar("ResNet20V2", 3, 272_282, 40_813_184, HE_2016, variant="v2")
+    yield _cifar("ResNet32V2", 5, 466_714, 69_124_736, HE_2016, variant="v2")
+    yield _cifar("ResNet44V2", 7, 661_146, 97_436_288, HE_2016, variant="v2")
+    yield _cifar("ResNet56V2", 9, 855_578, 125_747_840, HE_2016, variant="v2")
+    yield _cifar("ResNet110V2", 18, 1_730_522, 253_149_824, HE_2016, variant="v2")
+    yield _cifar("ResNet1202V2", 200, 19_423_834, 2_829_501_056, HE_2016, variant="v2")
 
-    # A ResNet-18 for small pictures: four stages as on ImageNet, and the stem of CIFAR.
-    yield Architecture(
-        name="CifarResNet18",
-        family="cifar",
-        block="basic",
-        depths=(2, 2, 2, 2),
-        widths=(64, 128, 256, 512),
-        parameters=11_173_962,
-        multiply_adds=555_422_720,
-        paper=HE_2015,
-        input_shape=(32, 32, 3),
-        classes=10,
-        stem_filters=64,
-    )
+    # A ResNet-18 for small images: four stages as on ImageNet, and the stem of CIFAR.
+    widths = (64, 128, 256, 512)
+    yield _cifar("CifarResNet18", 2, 11_173_962, 555_422_720, HE_2015, widths, stem_filters=64)
 
-    yield _wide_cifar(28, 10, 36_479_194, 5_243_328_768)
-    yield _wide_cifar(40, 2, 2_243_546, 327_599_360)
-    yield _wide_cifar(16, 8, 10_961_370, 1_548_145_664)
+    yield _wide("WideResNet28_10", 4, 10, 36_479_194, 5_243_328_768)
+    yield _wide("WideResNet40_2", 6, 2, 2_243_546, 327_599_360)
+    yield _wide("WideResNet16_8", 2, 8, 10_961_370, 1_548_145_664)
 
-    yield Architecture(
-        name="ResNet8",
-        family="tiny",
-        block="basic",
-        depths=(1, 1, 1),
-        widths=(16, 32, 64),
-        parameters=78_186,
-        multiply_adds=12_501_632,
-        paper=MLPERF_TINY,
-        input_shape=(32, 32, 3),
-        classes=10,
-        stem_filters=16,
-        conv_bias=True,
-        shortcut_norm=False,
-        padding="same",
-        batch_norm_epsilon=1e-3,
-    )
+    options: dict[str, Any] = {"conv_bias": True, "shortcut_norm": False, "padding": "same"}
+    options |= {"family": "tiny", "batch_norm_epsilon": 1e-3}
+    yield _cifar("ResNet8", 1, 78_186, 12_501_632, MLPERF_TINY, **options)
 
 
 ARCHITECTURES: dict[str, Architecture] = {row.name: row for row in _rows()}

@@ -9,9 +9,12 @@ from typing import Any, Self
 
 import keras
 
+from keras_resnet.block_config import BlockConfig
 from keras_resnet.contract import Contract
 from keras_resnet.layers import PACKAGE
 from keras_resnet.weights.report import LoadReport
+
+HEAD = "predictions"  # the name of the classifier in our networks
 
 # Keras walks a graph by recursion, a few calls a layer: ResNet1202 needs about 5,000 of
 # them where Python allows 1,000. Frames of Python functions take no C stack.
@@ -21,14 +24,19 @@ RECURSION_LIMIT = 20_000
 class ImageModel(keras.Model):
     """A functional model with a ``contract`` that is saved and loaded with it.
 
-    ``load_report`` tells what ``weights=`` put into it; it is not saved.
-
     Everything else is ``keras.Model``: it is built as ``ImageModel(inputs, outputs)``,
-    and ``save`` and ``load_model`` work as ever. ``keras.models.clone_model`` knows nothing of
-    the contract: use ``copy.deepcopy(model)``, or set the clone's.
+    and ``save`` and ``load_model`` work as ever. ``keras.models.clone_model`` copies none of the
+    attributes below: use ``copy.deepcopy(model)``, or set the clone's.
+
+    Attributes:
+        contract: How an image becomes input, and what the outputs mean.
+        block_config: What was chosen for a network of this package, saved with the model;
+            ``None`` for any other graph.
+        load_report: What ``weights=`` loaded; not saved.
     """
 
     contract: Contract = Contract(None, None)
+    block_config: BlockConfig | None = None
     load_report: LoadReport | None = None
 
     # The parameters of Keras's own functional models: by their names it recognizes this as one.
@@ -39,20 +47,42 @@ class ImageModel(keras.Model):
             super().__init__(inputs, outputs, name=name, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "contract": self.contract.to_dict()}
+        own: dict[str, Any] = {"contract": self.contract.to_dict()}
+        if self.block_config:
+            own["block_config"] = self.block_config.to_dict()
+        return {**super().get_config(), **own}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
         config = dict(config)
-        contract = config.pop("contract")
+        contract = Contract.from_dict(config.pop("contract"))
+        chosen = config.pop("block_config", None)
+        block_config = None if chosen is None else BlockConfig.from_dict(chosen)
         model = super().from_config(config, custom_objects=custom_objects)
-        model.contract = Contract.from_dict(contract)
+        model.contract, model.block_config = contract, block_config
+        model.check_contract()
         return model
+
+    def check_contract(self) -> None:
+        """Raises ValueError where the contract is not about this graph."""
+        contract, first = self.contract, self.block_config and self.block_config.data_format
+        size = (contract.height, contract.width, contract.channels)
+        shape = (size[2], *size[:2]) if first == "channels_first" else size
+        graph = tuple(self.inputs[0].shape[1:]) if len(self.inputs) == 1 else shape
+        if graph != shape and size != (None, None, contract.channels):
+            raise ValueError(f"the contract is about images {shape}, and the graph takes {graph}")
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class ImageClassifier(ImageModel):
     """An ``ImageModel`` that tells classes apart: output ``(batch, classes)``."""
+
+    def check_contract(self) -> None:
+        super().check_contract()
+        labels, outputs = len(self.contract.labels), self.output_shape[-1]
+        headless = self.block_config and all(layer.name != HEAD for layer in self.layers)
+        if labels and len(self.output_shape) == 2 and labels != outputs and not headless:
+            raise ValueError(f"the contract names {labels} labels for {outputs} outputs")
 
 
 @contextmanager

@@ -7,6 +7,8 @@ The contract is the only place that knows this. It travels inside the model (see
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +18,8 @@ NORMALIZATIONS = ("inside", "outside")
 RESIZES = ("crop", "stretch")
 INTERPOLATIONS = ("bilinear", "bicubic")
 ORDERS = ("rgb", "bgr")
+MAX_SIZE = 16_384  # pixels of height and width
+MAX_CHANNELS = 1_024
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -77,11 +81,7 @@ class Contract:
                 average = sum(values) / len(values)
                 values = (*known, *(average,) * (self.channels - len(known)))
             object.__setattr__(self, field, values)
-        if isinstance(self.labels, str):
-            raise ValueError(
-                f"labels must be a sequence of names. Received: labels={self.labels!r}"
-            )
-        object.__setattr__(self, "labels", tuple(str(name) for name in self.labels))
+        object.__setattr__(self, "labels", _names(self.labels))
         if self.order == "bgr" and (self.channels != 3 or self.normalization == "inside"):
             raise ValueError(
                 "order='bgr' is for graphs of three channels that normalize outside. Received: "
@@ -89,19 +89,19 @@ class Contract:
             )
         if not all(value > 0 for value in self.std):
             raise ValueError(f"std must be above 0 in every channel. Received: std={self.std}")
-        if not 0 < self.crop_fraction <= 1:
-            raise ValueError(
-                f"crop_fraction must be above 0 and at most 1. Received: {self.crop_fraction}"
-            )
+        fraction = self.crop_fraction
+        if not _is_number(fraction) or not 0 < fraction <= 1:
+            raise ValueError(f"crop_fraction must be above 0 and at most 1. Received: {fraction!r}")
 
     def _check_size(self) -> None:
-        for field in ("height", "width", "channels"):
+        limits = {"height": MAX_SIZE, "width": MAX_SIZE, "channels": MAX_CHANNELS}
+        for field, limit in limits.items():
             value = getattr(self, field)
             if value is None and field != "channels":
                 continue
-            if not isinstance(value, int) or value < 1:
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= limit:
                 raise ValueError(
-                    f"{field} must be an integer of at least 1. Received: {field}={value!r}"
+                    f"{field} must be an integer from 1 to {limit}. Received: {field}={value!r}"
                 )
 
     @property
@@ -113,24 +113,56 @@ class Contract:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
+    def of_network(
+        self, size: tuple[int | None, int | None, int], classes: int | None, inside: bool
+    ) -> Contract:
+        """A copy for a network of that input size.
+
+        Args:
+            size: Height, width and channels.
+            classes: Number of outputs, or ``None`` for a network without a classifier.
+            inside: Whether the graph normalizes.
+
+        Raises:
+            ValueError: The contract names another number of classes.
+        """
+        if classes is not None and self.labels and len(self.labels) != classes:
+            raise ValueError(
+                f"The contract names {len(self.labels)} labels for {classes} classes. "
+                "Pass one label a class, or none."
+            )
+        height, width, channels = size
+        return self.replace(
+            height=height,
+            width=width,
+            channels=channels,
+            normalization="inside" if inside else "outside",
+            order="rgb" if inside or channels != 3 else self.order,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Contract:
+    def from_dict(cls, data: Any) -> Contract:
         """The reverse of ``to_dict``.
 
         Raises:
-            ValueError: A key is not one of the contract's.
+            ValueError: A key is missing or not one of the contract's, or a value has the wrong
+                type or is out of range.
         """
+        if not isinstance(data, dict):
+            raise ValueError(f"A contract is a set of keys and values. Received: {data!r:.200}")
         known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(data) - known):
+        if unknown := sorted(map(str, set(data) - known)):
             raise ValueError(f"Unknown contract keys: {unknown}. Known: {sorted(known)}")
-        values: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
-        }
-        return cls(**values)
+        if missing := sorted({"height", "width"} - set(data)):
+            raise ValueError(f"The contract lacks {missing}")
+        labels = data.get("labels", ())
+        if not isinstance(labels, (list, tuple)) or not all(isinstance(n, str) for n in labels):
+            raise ValueError(f"labels must be names. Received: labels={labels!r:.200}")
+        return cls(**data)
 
 
 def default_contract(architecture: Architecture) -> Contract:
@@ -149,16 +181,29 @@ def one_of(argument: str, value: Any, allowed: tuple[Any, ...]) -> None:
         )
 
 
+def _is_number(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value)
+
+
 def _floats(field: str, values: Any) -> tuple[float, ...]:
     try:
         floats = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         floats = ()
-    if not floats:
+    if not floats or isinstance(values, (str, bytes)) or not all(map(math.isfinite, floats)):
         raise ValueError(
-            f"{field} must be one number a channel, such as (127.5,). Received: {field}={values!r}"
+            f"{field} must be one finite number a channel, such as (127.5,). "
+            f"Received: {field}={values!r:.200}"
         )
     return floats
+
+
+def _names(labels: Any) -> tuple[str, ...]:
+    unordered = isinstance(labels, (str, bytes, Mapping, Set))
+    if unordered or not isinstance(labels, Iterable):
+        raise ValueError(f"labels must be a sequence of names. Received: labels={labels!r:.200}")
+    return tuple(str(name) for name in labels)
 
 
 def crop_box(height: Any, width: Any, contract: Contract) -> tuple[Any, Any, Any, Any]:

@@ -59,7 +59,9 @@ def _channels_last(model: dict[str, Any]) -> dict[str, Any]:
         return model
     # What "build_config" tells are shapes of the old format.
     changed = [{**layer, "config": _with_channels_last(layer["config"])} for layer in layers]
-    return {**model, "layers": [{**layer, "build_config": None} for layer in changed]}
+    changed = [{**layer, "build_config": None} for layer in changed]
+    chosen = {**model["block_config"], "data_format": "channels_last"}
+    return {**model, "layers": changed, "block_config": chosen}
 
 
 def _with_channels_last(layer: dict[str, Any]) -> dict[str, Any]:

@@ -6,11 +6,14 @@ import os
 from collections.abc import Callable
 from typing import Any, Literal
 
+import keras
+
 from keras_resnet.architectures import ARCHITECTURES, Architecture, VariantName, find
-from keras_resnet.blocks import BATCH_NORM_MOMENTUM
-from keras_resnet.build import Options, build, checked_data_format, input_size, make_input
+from keras_resnet.block_config import BATCH_NORM_MOMENTUM, BlockConfig, share
+from keras_resnet.build import build
 from keras_resnet.classifier import ImageClassifier
-from keras_resnet.contract import Contract
+from keras_resnet.contract import Contract, default_contract, one_of
+from keras_resnet.inputs import checked_data_format, input_size, make_input
 from keras_resnet.weights.load import load, locate
 
 __all__ = [*ARCHITECTURES, "create_model", "list_models"]
@@ -53,38 +56,62 @@ class Constructor:
         include_preprocessing: bool = False,
         contract: Contract | None = None,
     ) -> ImageClassifier:
-        architecture = self.architecture.with_variant(variant).of_width(width)
         layout = checked_data_format(data_format)
+        config = BlockConfig(
+            self.architecture.with_variant(variant).of_width(width),
+            shortcut=shortcut,
+            output_stride=output_stride,
+            antialias=antialias,
+            stochastic_depth=stochastic_depth,
+            zero_init_residual=zero_init_residual,
+            norm=norm,
+            batch_norm_momentum=batch_norm_momentum,
+            batch_norm_epsilon=batch_norm_epsilon,
+            data_format=layout,
+        )
+        architecture = config.architecture
+        classes = architecture.classes if classes is None else classes
+        _check(pooling, classes, classifier_activation, dropout_rate, contract)
         inputs = make_input(architecture, input_tensor, input_shape, layout)
-        source = None if weights is None else locate(weights, architecture)
-        if source is not None and contract is None:
-            contract = source.contract(architecture, input_size(inputs, layout), classes)
+        size = input_size(inputs, layout)
+
+        outputs = classes if include_top else None
+        if contract is not None:
+            contract = contract.of_network(size, outputs, include_preprocessing)
+        # All arguments are checked by now, and only then is a file downloaded.
+        source = None if weights is None else locate(weights, architecture, size[0])
+        if contract is None:
+            found = source and source.contract(architecture, size, classes)
+            found = found or default_contract(architecture)
+            contract = found.of_network(size, outputs, include_preprocessing)
         model = build(
-            architecture,
+            config,
             inputs,
             include_top=include_top,
             pooling=pooling,
             classes=classes,
             classifier_activation=classifier_activation,
+            dropout_rate=dropout_rate,
             name=name or architecture.name.lower(),
-            options=Options(
-                shortcut=shortcut,
-                output_stride=output_stride,
-                antialias=antialias,
-                stochastic_depth=stochastic_depth,
-                dropout_rate=dropout_rate,
-                zero_init_residual=zero_init_residual,
-                norm=norm,
-                batch_norm_momentum=batch_norm_momentum,
-                batch_norm_epsilon=batch_norm_epsilon,
-                data_format=layout,
-                include_preprocessing=include_preprocessing,
-                contract=contract,
-            ),
+            contract=contract,
         )
         if source is not None:
-            model.load_report = load(model, source, model.contract)
+            model.load_report = load(model, source, contract)
         return model
+
+
+def _check(
+    pooling: Any, classes: Any, classifier_activation: Any, dropout_rate: Any, contract: Any
+) -> None:
+    one_of("pooling", pooling, (None, "avg", "max"))
+    share("dropout_rate", dropout_rate)
+    keras.activations.get(classifier_activation)  # raises ValueError
+    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
+        raise ValueError(f"classes must be an integer of at least 1. Received: classes={classes!r}")
+    if contract is not None and not isinstance(contract, Contract):
+        raise ValueError(
+            f"contract must be a keras_resnet.Contract or None. Received: contract={contract!r}"
+        )
 
 
 _ARGUMENTS = """\

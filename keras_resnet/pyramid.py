@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 
+from keras_resnet.architectures import VARIANTS, Architecture
 from keras_resnet.classifier import ImageClassifier, ImageModel
 from keras_resnet.layers import PACKAGE
 from keras_resnet.models import create_model
@@ -69,37 +69,30 @@ def features(
     chosen = {f"P{level}": outputs[level] for level in sorted(levels)}
     pyramid = FeaturePyramid(model.inputs, chosen, name=f"{model.name}_features")
     pyramid.contract, pyramid.load_report = model.contract, model.load_report
+    pyramid.block_config = model.block_config
     return pyramid
 
 
-def _stage_outputs(model: keras.Model) -> dict[int, Any]:
+def _stage_outputs(model: ImageClassifier) -> dict[int, Any]:
     """The deepest output of each stage, by level."""
-    blocks = [re.match(r"stage(\d+)_block(\d+)_", layer.name) for layer in model.layers]
-    depths: dict[int, int] = {}
-    for block in filter(None, blocks):
-        stage, number = map(int, block.groups())
-        depths[stage] = max(number, depths.get(stage, 0))
-    if not depths:
+    if not isinstance(model, ImageModel) or model.block_config is None:
         raise ValueError(f"{model.name} has no stages: it is not a network of keras_resnet")
-    names = {layer.name for layer in model.layers}
+    row = model.block_config.architecture
+    levels = range(FIRST_LEVEL, FIRST_LEVEL + len(row.depths))
     return {
-        FIRST_LEVEL + stage - 1: model.get_layer(_output_name(stage, depths, names)).output
-        for stage in sorted(depths)
+        level: model.get_layer(_output_name(row, stage)).output
+        for stage, level in enumerate(levels, start=1)
     }
 
 
-def _output_name(stage: int, depths: dict[int, int], names: set[str]) -> str:
-    out = f"stage{stage}_block{depths[stage]}_out"
-    if out in names:
-        return out
-    # Of a pre-activation network: the activation before the block that shrinks next.
-    if stage == max(depths):
+def _output_name(row: Architecture, stage: int) -> str:
+    last = f"stage{stage}_block{row.depths[stage - 1]}"
+    if not VARIANTS[row.variant].preactivation:
+        return f"{last}_out"
+    # Of a pre-activation network: the activation before the block that strides next.
+    if stage == len(row.depths):
         return "post_relu"
-    early = any(
-        name.startswith("stem_pool") for name in names
-    )  # as in build.py, ImageNet's shrink in a stage's last block
-    block = f"stage{stage}_block{depths[stage]}" if early else f"stage{stage + 1}_block1"
-    return f"{block}_relu1"
+    return f"{last}_relu1" if row.strides_last else f"stage{stage + 1}_block1_relu1"
 
 
 def _stride(output: Any) -> int:

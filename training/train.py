@@ -812,7 +812,7 @@ def save_model(model: ImageClassifier, path: Path) -> None:
     The optimizer stays out: it is in the checkpoints, and a model that is used needs none.
     """
     bare = ImageClassifier(model.inputs, model.outputs, name=model.name)
-    bare.contract = model.contract
+    bare.contract, bare.block_config = model.contract, model.block_config
     with atomic_write(path) as beside:
         bare.save(beside)
 

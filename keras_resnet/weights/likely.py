@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_resnet.architectures import ARCHITECTURES, VARIANTS, Architecture
-from keras_resnet.blocks import Style
+from keras_resnet.block_config import BlockConfig
 from keras_resnet.weights.mapping import Convention
 
 
@@ -71,9 +71,8 @@ def _shortcut(arrays: Mapping[str, np.ndarray]) -> str:
 def _of_row(row: Architecture, told_by: Traits) -> Traits:
     """The traits of a network, as far as those of a file tell."""
     variant = VARIANTS[row.variant]
-    style = Style(groups=row.groups, width_per_group=row.width_per_group)
     bottleneck = row.block == "bottleneck"
-    filters = style.inner(row.widths[0]) if bottleneck else row.widths[0]
+    filters = BlockConfig(row).inner(row.widths[0]) if bottleneck else row.widths[0]
     seven = row.family == "imagenet" and not variant.deep_stem
     return Traits(
         depths=row.depths,

@@ -17,13 +17,13 @@ import keras
 import numpy as np
 
 from keras_resnet.architectures import Architecture
-from keras_resnet.classifier import ImageClassifier
+from keras_resnet.block_config import BlockConfig
+from keras_resnet.classifier import HEAD, ImageClassifier
 from keras_resnet.contract import Contract, default_contract
 from keras_resnet.weights import catalog
 from keras_resnet.weights.catalog import Published
 from keras_resnet.weights.download import fetch
 from keras_resnet.weights.formats.readers import Tensors, read_tensors
-from keras_resnet.weights.graph import FACTS, graph_of
 from keras_resnet.weights.likely import likely
 from keras_resnet.weights.mapping import (
     EPSILON,
@@ -36,7 +36,6 @@ from keras_resnet.weights.mapping import (
 )
 from keras_resnet.weights.report import LoadReport
 
-HEAD = "predictions"
 STEMS = ("stem_conv", "stem_conv1")
 # What a file can tell of how its images were prepared.
 PREPROCESSING = ("mean", "std", "order", "labels", "resize", "crop_fraction", "interpolation")
@@ -68,16 +67,23 @@ class Source:
         return found
 
     @property
-    def graph(self) -> dict[str, Any]:
-        """What is known of the network that the weights were trained in: see ``graph_of``."""
+    def network(self) -> dict[str, Any]:
+        """What is known of the network that the weights were trained in.
+
+        Those of ``_distinguishing`` that the file or its publisher states, and the ``epsilon`` of
+        its batch norms, ``None`` where it is not known.
+        """
+        if chosen := self.tensors.block_config:
+            return _distinguishing(chosen) | {"epsilon": chosen.epsilon}
+        epsilon = EPSILON.get(self.convention)
         if self.published:
-            known = {"variant": self.published.variant, "shortcut": self.published.shortcut}
-            return {**known, "antialias": False, "epsilon": EPSILON.get(self.convention)}
-        if self.convention == "keras.applications":
-            variant = "v2" if "post_bn/gamma" in self.tensors.arrays else "v1"
-            known = {"variant": variant, "shortcut": "B"}
-            return {**known, "antialias": False, "epsilon": EPSILON["keras.applications"]}
-        return {"epsilon": EPSILON.get(self.convention), **(self.tensors.graph or {})}
+            variant, shortcut = self.published.variant, self.published.shortcut
+        elif self.convention == "keras.applications":
+            variant, shortcut = "v2" if "post_bn/gamma" in self.tensors.arrays else "v1", "B"
+        else:
+            return {"epsilon": epsilon}
+        known = {"variant": variant, "shortcut": shortcut, "antialias": False}
+        return known | {"epsilon": epsilon}
 
     @property
     def order(self) -> str:
@@ -116,11 +122,13 @@ class Source:
         if self.tensors.contract is not None:
             return {key: getattr(self.tensors.contract, key) for key in PREPROCESSING}
         if self.convention == "keras.applications":
-            return catalog.APPLICATIONS_PREPROCESSING[self.graph["variant"]]
+            return catalog.APPLICATIONS_PREPROCESSING[self.network["variant"]]
         return {}
 
 
-def locate(weights: str | os.PathLike[str], architecture: Architecture) -> Source:
+def locate(
+    weights: str | os.PathLike[str], architecture: Architecture, size: int | None = None
+) -> Source:
     """Finds, downloads where needed, checks and reads what ``weights=`` names.
 
     Raises:
@@ -186,7 +194,7 @@ def load(model: ImageClassifier, source: Source, contract: Contract) -> LoadRepo
         ValueError: A weight does not fit; names it, both shapes and the likely network.
     """
     _check_is_ours(model)
-    _check_graph(model, source)
+    _check_network(model, source)
     fitting = _Fitting(model, source, contract)
     for layer, variable in _variables(model):
         fitting.take(layer, variable)
@@ -205,7 +213,7 @@ class _Fitting:
         self.source = source
         self.order = contract.order
         self.convention = source.convention
-        self.epsilon = source.graph.get("epsilon")
+        self.epsilon = source.network["epsilon"]
         self.left = dict(source.tensors.arrays)
         self.layers = {layer.name: layer for layer in model.layers}
         self.names = layer_names(model, self.convention, self.left)
@@ -336,27 +344,34 @@ def _with_channels(kernel: np.ndarray, channels: int) -> tuple[np.ndarray, str]:
 
 
 def _check_is_ours(model: Any) -> None:
-    names = {layer.name for layer in getattr(model, "layers", ())}
-    if not isinstance(model, ImageClassifier) or not names & set(STEMS):
+    if not isinstance(model, ImageClassifier) or model.block_config is None:
         raise ValueError(
-            f"Weights go into a network as the constructors of keras_resnet build it. Received: "
-            f"a {type(model).__name__} without their layers"
+            "Weights go into a network as the constructors of keras_resnet build it. Received: "
+            f"a {type(model).__name__} that they did not build"
         )
 
 
-def _check_graph(model: keras.Model, source: Source) -> None:
-    """The graphs must be alike in what shapes do not tell."""
-    theirs, ours = source.graph, graph_of(model.get_config()["layers"])
-    for fact in FACTS:
-        if fact == "epsilon" or fact not in theirs or theirs[fact] == ours[fact]:
-            continue
-        if fact == "variant":
-            what = f"{theirs[fact]} weights and this graph is {ours[fact]}"
-        else:
-            what = (
-                f"weights of a network with {fact}={theirs[fact]!r}, and here it is {ours[fact]!r}"
+def _check_network(model: ImageClassifier, source: Source) -> None:
+    """The networks must be alike in what the shapes of weights do not tell."""
+    assert model.block_config is not None  # _check_is_ours
+    ours = _distinguishing(model.block_config)
+    for choice, theirs in source.network.items():
+        if choice in ours and theirs != ours[choice]:
+            raise ValueError(
+                f"{source.name} holds weights of a network with {choice}={theirs!r}, and this "
+                f"network has {choice}={ours[choice]!r}: its predictions would be wrong. Build it "
+                f"with {choice}={theirs!r}"
             )
-        raise ValueError(
-            f"{source.name} holds {what}: they would answer wrongly. Build it with "
-            f"{fact}={theirs[fact]!r}"
-        )
+
+
+def _distinguishing(config: BlockConfig) -> dict[str, Any]:
+    """The choices that change what a network computes, and not the shapes of its weights."""
+    row = config.architecture
+    # Networks of basic blocks are the same in v1 and v1.5.
+    variant = "v1.5" if row.block == "basic" and row.variant == "v1" else row.variant
+    return {
+        "variant": variant,
+        "shortcut": config.shortcut,
+        "antialias": config.antialias,
+        "padding": row.padding,
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import keras
 import numpy as np
 from safetensors.numpy import save
 
+from keras_resnet.block_config import BlockConfig
 from keras_resnet.classifier import ImageClassifier
+from keras_resnet.contract import Contract
 from keras_resnet.files import atomic_write
-from keras_resnet.weights.formats.readers import CONTRACT
-from keras_resnet.weights.graph import GRAPH, graph_of
+from keras_resnet.weights.formats.readers import BLOCK_CONFIG, CONTRACT
 from keras_resnet.weights.mapping import EPSILON, full_name, layer_names, to_torch
 
 
@@ -48,14 +50,19 @@ def save_weights(model: ImageClassifier, path: str | os.PathLike[str]) -> Path:
         for layer in model.layers
         for variable in layer.weights
     }
-    contract = json.dumps(model.contract.to_dict(), ensure_ascii=False)
-    # The variances in the file are for PyTorch's epsilon, whatever this network's is.
-    graph = {**graph_of(model.get_config()["layers"]), "epsilon": EPSILON["torch"]}
-    metadata = {"format": "pt", CONTRACT: contract, GRAPH: json.dumps(graph)}
+    metadata = {"format": "pt", CONTRACT: _json(model.contract)}
+    if model.block_config:
+        # The variances in the file are for PyTorch's epsilon, whatever this network's is.
+        epsilon = EPSILON["torch"]
+        metadata[BLOCK_CONFIG] = _json(replace(model.block_config, batch_norm_epsilon=epsilon))
     content = save(arrays, metadata=metadata)
     with atomic_write(path) as beside:
         beside.write_bytes(content)
     return path
+
+
+def _json(record: Contract | BlockConfig) -> str:
+    return json.dumps(record.to_dict(), ensure_ascii=False)
 
 
 def _as_torch_has_it(layer: Any, variable: Any) -> np.ndarray:

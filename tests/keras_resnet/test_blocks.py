@@ -1,19 +1,22 @@
 """The blocks as arithmetic: identity at the start, and a textbook block in PyTorch."""
 
+import dataclasses
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
-from keras_resnet.blocks import BLOCKS, Place, Style, basic_block
+from keras_resnet.architectures import ARCHITECTURES
+from keras_resnet.block_config import BlockConfig, BlockSpec
+from keras_resnet.blocks import BLOCKS, basic_block
 
 WIDTH = {"basic": 8, "bottleneck": 2}  # both put out 8 channels
 
 
-def block_model(kind: str, channels: int, stride: int, style: Style) -> keras.Model:
+def block_model(kind: str, channels: int, stride: int, config: BlockConfig) -> keras.Model:
     x = keras.Input((9, 10, channels))
-    y = BLOCKS[kind, False](x, WIDTH[kind], Place(stride=stride), style)
+    y = BLOCKS[kind, False](x, WIDTH[kind], BlockSpec(stride=stride), config)
     return keras.Model(x, y)
 
 
@@ -27,7 +30,7 @@ def shuffle(model: keras.Model, rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("kind", WIDTH)
 def test_zero_init_block_is_the_relu(rng: np.random.Generator, kind: str, training: bool) -> None:
-    model = block_model(kind, 8, 1, Style(zero_init_residual=True))
+    model = block_model(kind, 8, 1, BlockConfig(zero_init_residual=True))
     x = rng.normal(size=(2, 9, 10, 8)).astype("float32")
     np.testing.assert_array_equal(model(x, training=training), np.maximum(x, 0))
 
@@ -36,7 +39,7 @@ def test_zero_init_block_is_the_relu(rng: np.random.Generator, kind: str, traini
 def test_zero_init_projection_is_the_relu_of_the_shortcut(
     rng: np.random.Generator, kind: str
 ) -> None:
-    model = block_model(kind, 4, 2, Style(zero_init_residual=True))
+    model = block_model(kind, 4, 2, BlockConfig(zero_init_residual=True))
     shuffle(model, rng)
     shortcut = keras.Model(model.input, model.get_layer("block_shortcut_norm").output)
     # Shuffling moved the last beta off zero, and with it the branch.
@@ -61,7 +64,7 @@ def test_zero_init_residual_reaches_exactly_the_last_norm_of_each_block(name: st
 
 
 def test_option_a_takes_every_second_pixel_and_pads_channels(rng: np.random.Generator) -> None:
-    model = block_model("basic", 4, 2, Style(shortcut="A", zero_init_residual=True))
+    model = block_model("basic", 4, 2, BlockConfig(shortcut="A", zero_init_residual=True))
     x = rng.normal(size=(1, 9, 10, 4)).astype("float32")
     expected = np.pad(np.maximum(x[:, ::2, ::2], 0), [(0, 0), (0, 0), (0, 0), (2, 2)])
     np.testing.assert_array_equal(model(x), expected)
@@ -114,8 +117,9 @@ def copy_weights(theirs: Any, ours: keras.Model, rng: np.random.Generator) -> No
 def test_is_pytorchs_textbook_block(rng: np.random.Generator, channels: int, stride: int) -> None:
     torch = pytest.importorskip("torch")
     theirs = textbook_block(channels, 6, stride)
+    biased = dataclasses.replace(ARCHITECTURES["ResNet18"], conv_bias=True)
     x = keras.Input((9, 10, channels))
-    ours = keras.Model(x, basic_block(x, 6, Place(stride=stride), Style(conv_bias=True)))
+    ours = keras.Model(x, basic_block(x, 6, BlockSpec(stride=stride), BlockConfig(biased)))
     copy_weights(theirs, ours, rng)
     images = rng.normal(size=(2, 9, 10, channels)).astype("float32")
     with torch.no_grad():

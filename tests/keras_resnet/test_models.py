@@ -147,13 +147,13 @@ def test_weights_are_read_from_a_file(tmp_path: Path) -> None:
 
 
 BAD = [
-    ({"input_shape": (31, 32, 3)}, r"at least 32.*input_shape=\(31, 32, 3\)"),
+    ({"input_shape": (31, 32, 3)}, r"from 32 to 16384.*input_shape=\(31, 32, 3\)"),
     ({"input_shape": (32.5, 32, 3)}, r"integers.*input_shape=\(32.5, 32, 3\)"),
-    ({"input_shape": (3, 32, 32)}, r"at least 32.*input_shape=\(3, 32, 32\)"),
+    ({"input_shape": (3, 32, 32)}, r"from 32 to 16384.*input_shape=\(3, 32, 32\)"),
     ({"input_shape": (32, 32)}, r"\(height, width, channels\).*input_shape=\(32, 32\)"),
     ({"input_shape": 32}, r"\(height, width, channels\).*input_shape=32"),
-    ({"input_shape": (32, 32, 0)}, r"channels.*at least 1.*\(32, 32, 0\)"),
-    ({"input_shape": (32, 32, None)}, r"channels.*at least 1.*\(32, 32, None\)"),
+    ({"input_shape": (32, 32, 0)}, r"channels.*from 1 to 1024.*\(32, 32, 0\)"),
+    ({"input_shape": (32, 32, None)}, r"channels.*from 1 to 1024.*\(32, 32, None\)"),
     ({"classes": 0}, r"at least 1.*classes=0"),
     ({"classes": 2.5}, r"integer.*classes=2\.5"),
     ({"classes": True}, r"integer.*classes=True"),
@@ -209,3 +209,39 @@ def test_a_model_from_a_file_takes_bare_images_without_a_warning(tmp_path: Path)
         warnings.simplefilter("error")
         model(zeros(1, 32, 32, 3))
         keras_resnet.ImageClassifier(model.inputs, model.outputs)(zeros(1, 32, 32, 3))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"classes": 0},
+        {"pooling": "mean"},
+        {"norm": "layer"},
+        {"shortcut": "C"},
+        {"output_stride": 3},
+        {"dropout_rate": 2},
+        {"classifier_activation": "soft"},
+        {"contract": "rgb"},
+        {"contract": keras_resnet.Contract(None, None, labels=("a", "b")), "classes": 3},
+        {"input_shape": (10, 10, 3)},
+        {"width": 9},
+    ],
+    ids=str,
+)
+def test_arguments_are_checked_before_weights_are_fetched(
+    monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any]
+) -> None:
+    fetched = []
+    monkeypatch.setattr("keras_resnet.weights.load.fetch", lambda *what: fetched.append(what))
+    with pytest.raises(ValueError):
+        keras_resnet.ResNet18(weights="imagenet", **arguments)
+    assert not fetched
+
+
+def test_the_contract_is_that_of_the_whole_graph() -> None:
+    inputs = keras.Input((48, 40, 1))
+    x = keras.layers.Concatenate()([keras.layers.Resizing(64, 64)(inputs)] * 3)
+    model = keras_resnet.ResNet8(input_tensor=x, classes=3)
+    contract = model.contract
+    assert (contract.height, contract.width, contract.channels) == (48, 40, 1)
+    assert keras_resnet.ImageClassifier.from_config(model.get_config()).contract == contract

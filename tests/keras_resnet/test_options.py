@@ -8,7 +8,7 @@ import pytest
 
 from keras_resnet import ResNet8, ResNet18, ResNet20, ResNet50, create_model, deployable
 from keras_resnet.architectures import ARCHITECTURES
-from keras_resnet.build import places
+from keras_resnet.block_config import BlockConfig, block_specs
 from keras_resnet.layers import BlurPool, StochasticDepth
 
 
@@ -51,7 +51,10 @@ def test_output_stride_says_what_would_do() -> None:
 
 
 def test_stochastic_depth_rises_with_depth() -> None:
-    rates = [place.drop_rate for _, place in places(ARCHITECTURES["ResNet20"], None, 0.4)]
+    rates = [
+        spec.drop_rate
+        for _, spec in block_specs(BlockConfig(ARCHITECTURES["ResNet20"], stochastic_depth=0.4))
+    ]
     np.testing.assert_allclose(rates, np.linspace(0, 0.4, 9))
     model = ResNet20(stochastic_depth=0.4)
     drops = [layer for layer in model.layers if isinstance(layer, StochasticDepth)]
@@ -158,7 +161,7 @@ first = keras_resnet.create_model(
     sys.argv[1], input_shape=(3, 64, 72), data_format="channels_first", classes=7,
     include_preprocessing=True, antialias=True, **eval(sys.argv[2]),
 )
-last = keras_resnet.deployment(first)
+last = keras_resnet.deployable(first)
 assert last.input_shape == (None, 64, 72, 3), last.input_shape
 assert first.contract == last.contract, (first.contract, last.contract)
 x = np.random.default_rng(0).uniform(0, 255, (2, 64, 72, 3)).astype("float32")

@@ -133,6 +133,28 @@ def test_config_and_deepcopy_keep_the_contract(rng: np.random.Generator) -> None
     assert_same(copy.deepcopy(model), model, x)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"variant": "v1", "antialias": True, "output_stride": 8, "width": 0.5},
+        {"variant": "v2", "stochastic_depth": 0.1, "norm": "group", "batch_norm_epsilon": 1e-4},
+        {"shortcut": "A", "zero_init_residual": True, "batch_norm_momentum": 0.95},
+    ],
+    ids=str,
+)
+def test_what_was_chosen_travels_with_the_model(tmp_path: Path, options: dict[str, Any]) -> None:
+    model = create_model("ResNet50", input_shape=(32, 32, 3), classes=2, **options)
+    model.save(tmp_path / "model.keras")
+    loaded = load_model(tmp_path / "model.keras")
+    assert loaded.block_config == model.block_config == copy.deepcopy(model).block_config
+    chosen = vars(loaded.block_config) | {
+        "variant": loaded.block_config.architecture.variant,
+        "width": loaded.block_config.architecture.width,
+    }
+    assert {name: chosen[name] for name in options} == options
+
+
 def test_clone_model_gives_a_classifier_without_the_contract() -> None:
     clone = keras.models.clone_model(small("ResNet8"))
     assert type(clone) is ImageClassifier
@@ -172,6 +194,67 @@ def test_load_model_refuses_what_is_no_model(tmp_path: Path) -> None:
             load_model(path)
     with pytest.raises(ValueError, match="no model file"):
         load_model(tmp_path / "missing.keras")
+
+
+def rewritten(path: Path, change: Any) -> Path:
+    """The same model file with another configuration."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    tree = json.loads(members["config.json"])
+    change(tree["config"])
+    members["config.json"] = json.dumps(tree).encode()
+    changed = path.with_name("changed.keras")
+    with zipfile.ZipFile(changed, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("record", "key", "value", "message"),
+    [
+        ("contract", None, [1, 2], "set of keys and values"),
+        ("contract", None, "text", "set of keys and values"),
+        ("contract", "labels", {"a": 1}, "labels must be names"),
+        ("contract", "labels", ["a"] * 6 + [None], "labels must be names"),
+        ("contract", "labels", ["a"] * 6, "6 labels for 7 outputs"),
+        ("contract", "mean", [float("nan")] * 3, "one finite number a channel"),
+        ("contract", "std", [float("inf")] * 3, "one finite number a channel"),
+        ("contract", "std", ["a", "b", "c"], "one finite number a channel"),
+        ("contract", "height", 10**9, "from 1 to 16384"),
+        ("contract", "height", 31, "is about images"),
+        ("contract", "channels", 10**9, "from 1 to 1024"),
+        ("contract", "channels", 1, "is about images"),
+        ("contract", "crop_fraction", "0.875", "crop_fraction must be"),
+        ("contract", "crop_fraction", float("nan"), "crop_fraction must be"),
+        ("contract", "resize", ["crop"], "resize must be one of"),
+        ("block_config", None, [], "is described by"),
+        ("block_config", "name", "ResNet9", "No architecture is called"),
+        ("block_config", "name", 7, "has a name"),
+        ("block_config", "variant", "v9", "variant must be one of"),
+        ("block_config", "width", float("nan"), "width must be between"),
+        ("block_config", "antialias", "yes", "antialias must be one of"),
+        ("block_config", "batch_norm_epsilon", [1], "batch_norm_epsilon must be"),
+        ("block_config", "batch_norm_momentum", float("nan"), "batch_norm_momentum must be"),
+        ("block_config", "output_stride", 10**9, "output_stride of ResNet8 must be one of"),
+    ],
+    ids=str,
+)
+def test_what_a_model_file_says_of_itself_is_checked(
+    tmp_path: Path, record: str, key: str | None, value: Any, message: str
+) -> None:
+    small("ResNet8").save(tmp_path / "model.keras")
+
+    def change(config: dict[str, Any]) -> None:
+        if key is None:
+            config[record] = value
+        else:
+            config[record][key] = value
+
+    path = rewritten(tmp_path / "model.keras", change)
+    with pytest.raises(ValueError, match=message) as error:
+        load_model(path)
+    assert "changed.keras" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_load_model_refuses_a_model_without_a_contract(tmp_path: Path) -> None:

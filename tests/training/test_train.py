@@ -31,7 +31,7 @@ def test_the_run_folder_is_complete_and_the_model_has_learned(digits_run: Run) -
     model = keras_resnet.load_model(digits_run.model_file)
     source = open_source(experiment.data, experiment.runtime.seed)
     batches = evaluation_batches(source.test, model.contract, 128)
-    evaluation = evaluate(keras_resnet.deployment(model), batches, source.labels)
+    evaluation = evaluate(keras_resnet.deployable(model), batches, source.labels)
     assert evaluation.top1.value > 0.9
     assert model.contract.labels == source.labels
     for name in ("checkpoints/best.keras", "tensorboard", "log.csv", "log.jsonl", "timing.csv"):
@@ -56,7 +56,7 @@ def test_the_best_model_is_the_one_of_the_best_epoch(digits_run: Run) -> None:
     best = keras_resnet.load_model(digits_run.checkpoints / "best.keras")
     source = open_source(experiment.data, experiment.runtime.seed)
     batches = evaluation_batches(source.test, best.contract, 128)
-    evaluation = evaluate(keras_resnet.deployment(best), batches, source.labels)
+    evaluation = evaluate(keras_resnet.deployable(best), batches, source.labels)
     assert evaluation.top1.value == pytest.approx(max(accuracies))
 
 
@@ -73,7 +73,7 @@ def test_a_mixed_precision_run_learns_and_deploys_in_float32(
     assert history[1]["loss"] < history[0]["loss"]
     model = keras_resnet.load_model(run.model_file)
     assert model.get_layer("stem_conv").compute_dtype == precision.removeprefix("mixed_")
-    deployed = keras_resnet.deployment(model)
+    deployed = keras_resnet.deployable(model)
     assert {layer.compute_dtype for layer in deployed.layers} == {"float32"}
 
 
@@ -146,7 +146,7 @@ def test_the_saved_model_answers_alike_without_this_package(
     )
     assert done.returncode == 0, done.stderr[-2000:]
     answers = np.load(tmp_path / "y.npz")
-    expected = np.asarray(keras_resnet.deployment(model)(x.astype("float32")))
+    expected = np.asarray(keras_resnet.deployable(model)(x.astype("float32")))
     for name in ("uint8", "float", "files"):
         np.testing.assert_allclose(answers[name], expected, atol=1e-5, err_msg=name)
     first = [label.decode() for label in answers["labels"][:, 0]]

@@ -9,20 +9,22 @@ import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import safetensors
 
+from keras_resnet.block_config import BlockConfig
 from keras_resnet.contract import Contract
 from keras_resnet.weights.formats.archive import KERAS_WEIGHTS, check_archive
 from keras_resnet.weights.formats.limits import check_size, reason
 from keras_resnet.weights.formats.pytorch import read_torch
 from keras_resnet.weights.formats.sandbox import read_hdf5_sandboxed
-from keras_resnet.weights.graph import GRAPH, graph_of
+
+Record = TypeVar("Record", Contract, BlockConfig)
 
 KERAS_CONFIG = "config.json"
-CONTRACT = "contract"
+CONTRACT, BLOCK_CONFIG = "contract", "block_config"
 # The number with which torch.save began before it wrote archives, as pickled.
 LEGACY_TORCH = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
 CONTENT = {
@@ -68,13 +70,13 @@ class Tensors:
             ``float32``; every other type is as in the file.
         contract: That of the model which was saved, where a ``.keras`` file or safetensors
             written by this package holds it.
-        graph: What such a file tells of the network: see ``graph.graph_of``.
+        block_config: What was chosen for the network, where such a file holds it.
     """
 
     format: Literal["safetensors", "torch", "keras-h5", "keras-weights-h5", "keras"]
     arrays: dict[str, np.ndarray]
     contract: Contract | None = None
-    graph: dict[str, Any] | None = None
+    block_config: BlockConfig | None = None
 
 
 def read_tensors(path: str | os.PathLike[str]) -> Tensors:
@@ -100,18 +102,20 @@ def _read(path: Path) -> Tensors:
     kind = _kind(path)
     if kind == "safetensors":
         arrays, metadata = _read_safetensors(path)
-        graph = json.loads(metadata[GRAPH]) if GRAPH in metadata else None
-        return Tensors("safetensors", _with_torch_names(arrays), _contract(metadata), graph)
+        records = (
+            _record(metadata, CONTRACT, Contract),
+            _record(metadata, BLOCK_CONFIG, BlockConfig),
+        )
+        return Tensors("safetensors", _with_torch_names(arrays), *records)
     if kind == "torch":
         return Tensors("torch", _with_torch_names(read_torch(path)))
     if kind == "hdf5":
         return Tensors(*read_hdf5_sandboxed(path))
     check_archive(path)
     configuration = _configuration(path)
-    contract = _contract(configuration)
-    # Only a network of ours has a contract, and the names that the facts are read from.
-    graph = graph_of(configuration["layers"]) if contract else None
-    return Tensors("keras", read_hdf5_sandboxed(path, KERAS_WEIGHTS)[1], contract, graph)
+    arrays = read_hdf5_sandboxed(path, KERAS_WEIGHTS)[1]
+    contract = _record(configuration, CONTRACT, Contract)
+    return Tensors("keras", arrays, contract, _record(configuration, BLOCK_CONFIG, BlockConfig))
 
 
 def _kind(path: Path) -> str:
@@ -195,12 +199,12 @@ def _configuration(path: Path) -> dict[str, Any]:
     return configuration
 
 
-def _contract(holder: dict[str, Any]) -> Contract | None:
-    """The contract of a model's configuration, or as text in a file's metadata."""
-    data = holder.get(CONTRACT)
+def _record(holder: dict[str, Any], key: str, kind: type[Record]) -> Record | None:
+    """A record of a model's configuration, or as JSON text in a file's metadata."""
+    data = holder.get(key)
     if data is None:
         return None
-    return Contract.from_dict(json.loads(data) if isinstance(data, str) else data)
+    return kind.from_dict(json.loads(data) if isinstance(data, str) else data)
 
 
 def _widened(array: np.ndarray) -> np.ndarray:

@@ -63,13 +63,13 @@ def test_answers_as_keras_applications(tmp_path: Path, rng: np.random.Generator,
             weights=path, input_shape=SHAPE, classifier_activation=None, include_preprocessing=True
         )
         assert_alike(raw(pixels), expected)
-        assert_alike(keras_resnet.deployment(ours)(pixels), expected)
+        assert_alike(keras_resnet.deployable(ours)(pixels), expected)
 
 
 def test_keras_applications_weights_are_v1_and_say_so(tmp_path: Path) -> None:
     path = tmp_path / "theirs.h5"
     keras.applications.ResNet50(weights=None, input_shape=SHAPE).save(path)
-    with pytest.raises(ValueError, match=r"v1 weights and this graph is v1\.5.*variant='v1'"):
+    with pytest.raises(ValueError, match=r"variant='v1', and this network has variant='v1\.5'"):
         ResNet50(weights=path)
 
 
@@ -284,9 +284,19 @@ def test_a_network_of_another_kind_is_guessed(
 @pytest.mark.parametrize(
     ("theirs", "ours", "message"),
     [
-        ({"variant": "v1"}, {}, r"v1 weights and this graph is v1\.5.*variant='v1'"),
-        ({"antialias": True}, {}, r"antialias=True, and here it is False"),
-        ({"shortcut": "A"}, {"shortcut": "none"}, r"shortcut='A', and here it is 'none'"),
+        ({"variant": "v1"}, {}, r"variant='v1', and this network has variant='v1\.5'"),
+        (
+            {"variant": "v1", "antialias": True},
+            {"antialias": True},
+            r"variant='v1', and this network has variant='v1\.5'",
+        ),
+        (
+            {"variant": "v1", "output_stride": 4},
+            {"output_stride": 4},
+            r"variant='v1', and this network has variant='v1\.5'",
+        ),
+        ({"antialias": True}, {}, r"antialias=True, and this network has antialias=False"),
+        ({"shortcut": "A"}, {"shortcut": "none"}, r"shortcut='A'.*has shortcut='none'"),
     ],
     ids=str,
 )
@@ -305,7 +315,7 @@ def test_what_shapes_do_not_tell_is_compared(
 @pytest.mark.parametrize("options", [{"shortcut": "none"}, {"variant": "v2"}], ids=str)
 def test_checkpoints_fit_no_other_graph(test_data: Path, options: dict[str, Any]) -> None:
     path = test_data / "checkpoints/mlperf-tiny/pretrainedResnet.h5"
-    with pytest.raises(ValueError, match="would answer wrongly"):
+    with pytest.raises(ValueError, match="predictions would be wrong"):
         ResNet8(weights=path, **options)
 
 
@@ -380,7 +390,7 @@ def test_only_networks_of_ours_take_and_give_weights(saved: Path, tmp_path: Path
     with pytest.raises(ValueError, match="goes to the constructor"):
         keras_resnet.load_weights(ResNet8(), "imagenet")
     with pytest.raises(ValueError, match="no layer that the constructors"):
-        keras_resnet.save_weights(keras_resnet.deployment(ResNet8()), tmp_path / "w.safetensors")
+        keras_resnet.save_weights(keras_resnet.deployable(ResNet8()), tmp_path / "w.safetensors")
 
 
 def test_names_of_nobody_are_refused(tmp_path: Path) -> None:
