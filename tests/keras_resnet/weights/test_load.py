@@ -385,7 +385,7 @@ def test_a_folder_of_the_name_of_a_tag_is_in_nobodys_way(
 
 
 def test_only_networks_of_ours_take_and_give_weights(saved: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="Sequential without their layers"):
+    with pytest.raises(ValueError, match="a Sequential that they did not build"):
         keras_resnet.load_weights(keras.Sequential([keras.layers.Dense(1)]), saved)
     with pytest.raises(ValueError, match="goes to the constructor"):
         keras_resnet.load_weights(ResNet8(), "imagenet")
