@@ -8,16 +8,17 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import IO
 
 
 @contextlib.contextmanager
 def suppressed_native_stderr() -> Iterator[None]:
     """Holds back what the block prints, from C++ too; shows it if the block fails."""
-    if sys.stderr is None:  # started with stderr closed: descriptor 2 is anybody's
+    if sys.stderr is None:  # started with stderr closed: descriptor 2 may be any file
         yield
         return
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as held, _stderr_into(held.fileno()) as stderr:
+    with _buffer() as held, _stderr_into(held.fileno()) as stderr:
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 yield
@@ -26,6 +27,13 @@ def suppressed_native_stderr() -> Iterator[None]:
             held.seek(0)
             os.write(stderr, held.read())
             raise
+
+
+def _buffer() -> IO[bytes]:
+    """In memory where the system can, so that a full TMPDIR makes no difference."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("stderr"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 @contextlib.contextmanager

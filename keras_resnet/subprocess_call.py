@@ -1,56 +1,212 @@
-"""Asks a child process what may crash or hang: a C++ library about a file that may be damaged."""
+"""Calls a function in a subprocess, because a C++ library may crash or hang on a damaged file.
+
+The subprocess is limited in processor time, not by the clock: on a busy machine it only takes
+longer. Where the operating system has no such limit (Windows), nothing ends an endless loop but
+Ctrl+C. What it returns comes through a pipe, so that no temporary file can run out of room.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import importlib
+import json
+import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from typing import IO, TypeVar
+import threading
+from collections.abc import Callable, Mapping
+from typing import IO, Any, NoReturn
 
-Answer = TypeVar("Answer")
+import numpy as np
 
-PROGRAM = """
-import sys
-from {module} import answer
-answer(*sys.argv[1:])
-"""
+# What a function returns: anything JSON can hold, and arrays by name.
+Result = tuple[Any, Mapping[str, np.ndarray]]
+
+PROGRAM = "import sys; from keras_resnet.subprocess_call import main; main(*sys.argv[1:])"
+CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+# Between the signal that the limit sends and SIGKILL, should a library ignore the former.
+GRACE_SECONDS = 1
+STDERR_BYTES = 4096  # kept of the end of what the subprocess writes there
+
+
+class SubprocessError(OSError):
+    """The subprocess failed for a reason that says nothing about the file it was to read."""
 
 
 def call_in_subprocess(
-    module: str,
-    arguments: list[str],
-    seconds: float,
-    parse: Callable[[IO[bytes]], Answer],
-    name: str,
-) -> Answer:
-    """Calls ``answer(*arguments)`` of a module in a process of its own, which starts fast.
+    function: Callable[..., Result], arguments: list[str], cpu_seconds: float, library: str
+) -> Result:
+    """Calls ``function(*arguments)`` in a subprocess, without Keras unless the function imports it.
 
     Args:
-        module: Its ``answer`` writes to stdout.
+        function: Of a module that can be imported. It raises ``ValueError`` if it refuses the
+            file. What it, or C++ below it, prints is dropped.
         arguments: What it is called with.
-        seconds: How long it may take.
-        parse: Reads what it wrote, from the start.
-        name: Of the library that may fail, for the message.
+        cpu_seconds: Processor time that it may use, imports and all threads included.
+        library: The library that may fail, for the messages.
+
+    Returns:
+        What the function returned; the arrays are new.
 
     Raises:
-        ValueError: The process crashed, or did not come to an end.
+        ValueError: The function refused the file (its message), or the library crashed on it,
+            used more processor time, or could not get the memory that it asked for.
+        ModuleNotFoundError: The function found that a package is not installed.
+        SubprocessError: The subprocess could not start, was killed, or failed otherwise.
     """
-    places = [place or os.getcwd() for place in sys.path]
-    with tempfile.TemporaryFile() as answered:
+    folders = [folder or os.getcwd() for folder in sys.path]
+    limit = math.ceil(cpu_seconds)
+    command = [sys.executable, "-P", "-c", PROGRAM, function.__module__, function.__name__]
+    try:
+        process = subprocess.Popen(
+            [*command, str(limit), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
+        )
+    except OSError as error:
+        raise SubprocessError(f"no subprocess could be started: {error.strerror}") from error
+    with process, _End(process.stderr) as stderr:
         try:
-            status = subprocess.run(
-                [sys.executable, "-P", "-c", PROGRAM.format(module=module), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=answered,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
-                timeout=seconds,
-            ).returncode
-        except subprocess.TimeoutExpired:
-            raise ValueError(f"{name} does not come to an end") from None
-        if status:
-            raise ValueError(f"{name} ends with status {status}")
-        answered.seek(0)
-        return parse(answered)
+            reply = _receive(process.stdout)
+            process.wait()
+        except BaseException:
+            process.kill()
+            raise
+    if reply is None:
+        raise _failure(process.returncode, stderr.last_line(), limit, library)
+    head, arrays = reply
+    if "value" not in head:
+        raise _refusal(head, library)
+    return head["value"], arrays
+
+
+class _End(threading.Thread):
+    """Reads a pipe until it is closed, and keeps the end of it."""
+
+    def __init__(self, pipe: IO[bytes] | None) -> None:
+        super().__init__(daemon=True)
+        self.pipe, self.end = pipe, b""
+
+    def __enter__(self) -> _End:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.join()
+
+    def run(self) -> None:
+        while self.pipe and (chunk := self.pipe.read1(1 << 16)):  # type: ignore[attr-defined]
+            self.end = (self.end + chunk)[-STDERR_BYTES:]
+
+    def last_line(self) -> str:
+        lines = [line for line in self.end.decode(errors="replace").splitlines() if line.strip()]
+        return "".join(c if c.isprintable() else " " for c in lines[-1].strip()) if lines else ""
+
+
+def _receive(pipe: IO[bytes] | None) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+    """The reply, or ``None`` where the subprocess ended before it was complete."""
+    line = pipe.readline() if pipe else b""
+    if not pipe or not line.endswith(b"\n"):
+        return None
+    head = json.loads(line)
+    arrays = {}
+    for name, dtype, shape in head.get("arrays", ()):
+        arrays[name] = array = np.empty(shape, dtype)
+        if array.nbytes and pipe.readinto(array.reshape(-1).view("uint8")) < array.nbytes:  # type: ignore[attr-defined]
+            return None
+    return head, arrays
+
+
+def _refusal(head: dict[str, Any], library: str) -> Exception:
+    if "missing" in head:
+        return ModuleNotFoundError(head["missing"])
+    if "no_room" in head:
+        return SubprocessError(head["no_room"])
+    if "no_memory" in head:
+        return ValueError(f"{library} asks for more memory than there is")
+    return ValueError(head["refused"])
+
+
+def _failure(status: int, stderr: str, limit: int, library: str) -> Exception:
+    """Why a subprocess ended without a reply, told by how it ended and what it said."""
+    name = _signal_name(status)
+    said = f": {stderr}" if stderr else ""
+    if name == "SIGXCPU":
+        return ValueError(f"{library} used more than {limit} s of processor time on it")
+    if name in CRASHES:
+        return ValueError(f"{library} crashed on it ({name}{said})")
+    if name == "SIGKILL":
+        return SubprocessError(
+            f"the subprocess of {library} was killed (SIGKILL), as happens when memory runs out"
+        )
+    if name:
+        return SubprocessError(f"the subprocess of {library} was ended by {name}")
+    return SubprocessError(f"the subprocess of {library} failed with exit code {status}{said}")
+
+
+def _signal_name(status: int) -> str:
+    """The signal that ended a process; empty if none did."""
+    with contextlib.suppress(ValueError):
+        return signal.Signals(-status).name if status < 0 else ""
+    return f"signal {-status}"
+
+
+# --- In the subprocess ------------------------------------------------------------------------
+
+
+def main(module: str, name: str, cpu_seconds: str, *arguments: str) -> NoReturn:
+    """What the subprocess does: calls the function and writes the reply to stdout.
+
+    The reply is a line of JSON, and behind it the bytes of the arrays.
+    """
+    _limit_cpu(int(cpu_seconds))
+    # Libraries print remarks of their own: what they take for stdout is stderr.
+    reply = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    arrays: Mapping[str, np.ndarray] = {}
+    try:
+        value, arrays = getattr(importlib.import_module(module), name)(*arguments)
+        kinds = [(key, array.dtype.str, array.shape) for key, array in arrays.items()]
+        head = {"value": value, "arrays": kinds}
+    except ModuleNotFoundError as error:
+        head = {"missing": str(error)}
+    except MemoryError as error:
+        head = {"no_memory": str(error)}
+    except ValueError as error:
+        head = {"refused": str(error)}
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        head = {"no_room": no_room()}
+    reply.write(json.dumps(head).encode() + b"\n")
+    for array in arrays.values():
+        reply.write(np.ascontiguousarray(array).reshape(-1).view("uint8").data)
+    reply.flush()
+    os._exit(0)  # taking the library down does not matter, and might crash
+
+
+def no_room() -> str:
+    """What to say where a temporary file found the disk full."""
+    return f"there is no room left in TMPDIR ({tempfile.gettempdir()})"
+
+
+def _limit_cpu(seconds: int) -> None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    limits = [seconds, seconds + GRACE_SECONDS]
+    if hard != resource.RLIM_INFINITY:
+        limits = [min(limit, hard) for limit in limits]
+    resource.setrlimit(resource.RLIMIT_CPU, (limits[0], limits[1]))
+    # A crash or the limit would leave a core dump the size of the model.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

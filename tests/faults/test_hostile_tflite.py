@@ -7,14 +7,15 @@ import sys
 from pathlib import Path
 
 import keras
+import misbehaving
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from PIL import Image
 
-from keras_resnet import subprocess_call
 from keras_resnet.contract import Contract
 from keras_resnet.models import ResNet8
+from keras_resnet.subprocess_call import SubprocessError
 from tflite.classifier import Classifier
 from tflite.convert import convert
 from tflite.evidence.inspect import inspect, model_bytes
@@ -112,17 +113,25 @@ def test_a_hostile_file_is_refused(sound, tmp_path, kind):
     assert_refused(path)
 
 
-def test_a_file_that_takes_the_process_along_is_refused(sound, tmp_path, monkeypatch):
+def test_a_file_that_crashes_the_runtime_or_loops_is_refused(sound, tmp_path, monkeypatch):
     path = tmp_path / "crash.tflite"
     path.write_bytes(sound.read_bytes() + b"not seen before")
-    crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
-    monkeypatch.setattr(subprocess_call, "PROGRAM", crash)
-    with pytest.raises(ValueError, match="the runtime ends with status -11"):
+    monkeypatch.setattr(sandbox, "run", misbehaving.segfault)
+    with pytest.raises(ValueError, match=r"the runtime crashed on it \(SIGSEGV\)"):
         Classifier(path)
-    monkeypatch.setattr(subprocess_call, "PROGRAM", "while True: pass")
+    monkeypatch.setattr(sandbox, "run", misbehaving.loop)
     monkeypatch.setattr(sandbox, "START_SECONDS", 1)
-    with pytest.raises(ValueError, match="does not come to an end"):
+    with pytest.raises(ValueError, match="the runtime used more than 2 s of processor time"):
         Classifier(path)
+
+
+def test_a_killed_runtime_is_no_verdict_on_the_file(sound, tmp_path, monkeypatch):
+    path = tmp_path / "killed.tflite"
+    path.write_bytes(sound.read_bytes() + b"not seen before either")
+    monkeypatch.setattr(sandbox, "run", misbehaving.killed)
+    for look in (Classifier, inspect):
+        with pytest.raises(SubprocessError, match="was killed"):
+            look(path)
 
 
 def test_a_file_is_tried_once(sound, tmp_path, monkeypatch):

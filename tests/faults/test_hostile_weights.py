@@ -7,6 +7,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -15,11 +16,11 @@ from typing import Any
 
 import h5py
 import keras
+import misbehaving
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from keras_resnet import subprocess_call
 from keras_resnet.models import ResNet8
 from keras_resnet.saving import load_model
 from keras_resnet.weights.formats import sandbox
@@ -180,26 +181,54 @@ def test_wrong_checksum(sound: Path, tmp_path: Path) -> None:
         assert_refused(tmp_path / "m.keras", "checksum of 'model.weights.h5'", read)
 
 
-def test_a_library_that_hangs_is_ended(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess_call, "PROGRAM", "while True: pass")
-    monkeypatch.setattr(sandbox, "START_SECONDS", 1)
-    assert_refused(sound / "m.h5", "does not come to an end")
-    assert_refused(sound / "m.keras", "does not come to an end", load_model)
-
-
-def test_a_library_that_crashes_takes_nobody_along(
-    sound: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (misbehaving.loop, "the HDF5 library used more than 2 s of processor time on it"),
+        (misbehaving.segfault, r"the HDF5 library crashed on it \(SIGSEGV\)"),
+        (misbehaving.no_room, r"there is no room left in TMPDIR \("),
+        (misbehaving.all_memory, "the HDF5 library asks for more memory than there is"),
+        (misbehaving.killed, "was killed"),
+        (misbehaving.unexpected, "failed with exit code 1: KeyError"),
+    ],
+)
+def test_a_failure_that_is_no_damage_is_not_called_damage(
+    function: Any, why: str, sound: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subprocess_call, "PROGRAM", "import os; os.abort()")
-    assert_refused(sound / "m.h5", "ends with status -6")
+    monkeypatch.setattr(sandbox, "read", function)
+    monkeypatch.setattr(sandbox, "START_SECONDS", 1)
+    for path, read in ((sound / "m.h5", read_tensors), (sound / "m.keras", load_model)):
+        with pytest.raises(ValueError, match=why) as error:
+            read(path)
+        assert len(str(error.value).splitlines()) == 1
+        assert "damage" not in str(error.value)
 
 
-def test_hdf5_is_read_without_importing_keras(tmp_path: Path) -> None:
-    """Or each file would take the seconds that Keras takes."""
-    program = subprocess_call.PROGRAM.format(module=sandbox.__name__)
-    program = program.replace("answer(*sys.argv[1:])", "print('keras' in sys.modules)")
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert result.stdout.strip() == "False", result.stderr
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder with less room than an array of the file takes."""
+    folder = tmp_path / "full"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", folder]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a small disk cannot be mounted here: {error}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.parametrize("there_is", ["room for little", "no such folder"])
+def test_hdf5_is_read_without_room_in_tmpdir(
+    there_is: str, full_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No temporary file is needed, so that a full TMPDIR cannot be taken for damage."""
+    folder = full_disk if there_is == "room for little" else tmp_path / "missing"
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with h5py.File(tmp_path / "m.weights.h5", "w") as file:
+        file["layers/dense/vars/0"] = np.ones((500, 500), "float32")
+    assert read_tensors(tmp_path / "m.weights.h5").arrays["dense/kernel"].sum() == 250_000
 
 
 def test_fuzz(sound: Path, tmp_path: Path) -> None:

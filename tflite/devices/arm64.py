@@ -6,13 +6,13 @@ user mode runs that Python as one process, with no other system started around i
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +32,17 @@ PLATFORMS = ("manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_
 # What a class other than an image's first answer may be apart, in quantization steps; the first
 # answer itself may be one.
 TAIL_STEPS = 2
+# Processor time.
 START_SECONDS = 60
 SECONDS_AN_IMAGE = 120
+
+# Runs a command with a limit on its processor time, in seconds.
+LIMITED = """
+import os, resource, sys
+seconds = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 # Runs over there: no package of ours, nothing newer than Python 3.11 and NumPy.
 PROGRAM = """
@@ -155,10 +164,10 @@ def _answers(
             START_SECONDS + SECONDS_AN_IMAGE * len(images),
             progress,
         )
-        if code is None:
+        if code in (-signal.SIGXCPU, 128 + signal.SIGXCPU):
             raise ValueError(
-                f"The emulated process took too long on {model} and was stopped; that says "
-                "nothing about the model"
+                f"The emulated process used too much processor time on {model} and was stopped; "
+                "that says nothing about the model"
             )
         if code or not answers.is_file():
             raise ValueError(_crash(model, code, said))
@@ -167,14 +176,13 @@ def _answers(
 
 def _run(
     command: list[str], environment: dict[str, str], seconds: float, progress: Callable[[int], None]
-) -> tuple[int | None, str]:
-    """The exit code, or ``None`` where the time was up, and what stood on stderr."""
+) -> tuple[int, str]:
+    """The exit code, and what stood on stderr."""
+    limited = [sys.executable, "-I", "-c", LIMITED, str(math.ceil(seconds)), *command]
     with tempfile.TemporaryFile("w+") as said:
         with subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=said, text=True
+            limited, env=environment, stdout=subprocess.PIPE, stderr=said, text=True
         ) as process:
-            clock = threading.Timer(seconds, process.kill)
-            clock.start()
             try:
                 for done, _ in enumerate(process.stdout or (), 1):
                     progress(done)
@@ -182,11 +190,8 @@ def _run(
             except BaseException:
                 process.kill()
                 raise
-            finally:
-                late = not clock.is_alive()
-                clock.cancel()
         said.seek(0)
-        return None if late else process.returncode, said.read()
+        return process.returncode, said.read()
 
 
 def _crash(model: Path, code: int, stderr: str) -> str:

@@ -1,30 +1,24 @@
 """What the first answer of a .tflite file costs: loading it, its first run, and memory.
 
-Each is measured in a process of its own, as an app does it once at its start: nothing of an
+Each is measured in a subprocess of its own, as an app does it once at its start: nothing of an
 earlier file is left in caches of the runtime, and all memory that is added is this file's.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-SECONDS = 300
+from keras_resnet.subprocess_call import Result, call_in_subprocess
+
+CPU_SECONDS = 300
 RUNS = 3  # after which no more memory is taken
 STATUS = Path("/proc/self/status")
-
-PROGRAM = """
-import sys
-from tflite.devices.cold_start import measure
-measure(*sys.argv[1:])
-"""
 
 
 @dataclass(frozen=True)
@@ -45,26 +39,19 @@ class Start:
 
 
 def start(path: str | os.PathLike[str], threads: int) -> Start:
-    """Starts a file, once, in another process. The file has to be sound (``tflite.model.sandbox``).
+    """Starts a file, once, in a subprocess. The file has to be sound (``tflite.model.sandbox``).
 
     Raises:
-        ValueError: The process did not come to its end.
+        ValueError: The runtime refused the file or crashed on it.
+        SubprocessError: The subprocess failed for a reason that says nothing about the file.
     """
-    places = [place or os.getcwd() for place in sys.path]
     try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", PROGRAM, os.fspath(path), str(threads)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
-            timeout=SECONDS,
+        found, _ = call_in_subprocess(
+            measure, [os.fspath(path), str(threads)], CPU_SECONDS, "the runtime"
         )
-    except subprocess.TimeoutExpired:
-        raise ValueError(f"{path} did not start within {SECONDS} s") from None
-    if done.returncode:
-        raise ValueError(f"{path} did not start: its process ended with status {done.returncode}")
-    return Start(**json.loads(done.stdout.splitlines()[-1]))
+    except ValueError as error:
+        raise ValueError(f"{path} did not start: {error}") from None
+    return Start(**found)
 
 
 def typical(starts: list[Start]) -> Start:
@@ -76,8 +63,8 @@ def typical(starts: list[Start]) -> Start:
     )
 
 
-def measure(path: str, threads: str) -> None:
-    """What the process does: prints a line of JSON."""
+def measure(path: str, threads: str) -> Result:
+    """What the subprocess does."""
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter
 
@@ -90,16 +77,15 @@ def measure(path: str, threads: str) -> None:
         interpreter.set_tensor(details["index"], np.zeros(details["shape"], details["dtype"]))
     ready = time.perf_counter()
     interpreter.invoke()
-    answered = time.perf_counter()
+    finished = time.perf_counter()
     for _ in range(RUNS):
         interpreter.invoke()
     found = {
         "load_ms": 1000 * (loaded - began),
-        "first_ms": 1000 * (answered - ready),
+        "first_ms": 1000 * (finished - ready),
         "memory_bytes": max(0, _peak_memory() - before),
     }
-    print(json.dumps(found), flush=True)
-    os._exit(0)  # taking the runtime down is not measured, and might crash
+    return found, {}
 
 
 def _peak_memory(afresh: bool = False) -> int:

@@ -1,23 +1,23 @@
-"""Tries a .tflite file in a process of its own, because a bad one can take the process along.
+"""Tries a .tflite file in a subprocess, because a bad one can crash the process that reads it.
 
 The runtimes are C++: they verify a file's structure, but not that its numbers make sense, so
 that a damaged or hostile file may end in a crash, an endless loop or all memory taken. The
-process starts in half a second: it imports a runtime, and neither Keras nor TensorFlow.
+subprocess starts in half a second: it imports a runtime, and neither Keras nor TensorFlow.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from keras_resnet.subprocess_call import call_in_subprocess
+from keras_resnet.subprocess_call import Result, call_in_subprocess
 
+# Processor time for starting, and for loading and running the model.
 START_SECONDS = 60
-SLOWEST = 1_000_000  # bytes of model that a slow machine loads and runs in a second
+BYTES_PER_SECOND = 1_000_000
 MICRO_ARENA = 1 << 28  # bytes
 
 # Digests of what this process wrote itself or has tried.
@@ -35,6 +35,7 @@ def ensure_sound(path: Path) -> None:
     Raises:
         ValueError: The interpreter refuses the file or does not survive it; the message is the
             reason.
+        SubprocessError: It could not be tried, for a reason that says nothing about the file.
     """
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -44,7 +45,7 @@ def ensure_sound(path: Path) -> None:
 
 
 def run_sandboxed(path: Path, runtime: str) -> dict[str, Any]:
-    """Loads a file in a runtime and lets it answer to a black image.
+    """Loads a file in a runtime and runs it on a black image.
 
     Args:
         path: A .tflite file.
@@ -56,38 +57,27 @@ def run_sandboxed(path: Path, runtime: str) -> dict[str, Any]:
     Raises:
         ValueError: The runtime refuses the file, or does not survive it.
         ModuleNotFoundError: The runtime is not installed.
+        SubprocessError: The file could not be tried, for a reason that says nothing about it.
     """
-    result = call_in_subprocess(
-        __name__,
+    result, _ = call_in_subprocess(
+        run,
         [runtime, os.fspath(path)],
-        START_SECONDS + path.stat().st_size / SLOWEST,
-        _last_line,
+        START_SECONDS + path.stat().st_size / BYTES_PER_SECOND,
         "the runtime",
     )
-    if "missing" in result:
-        raise ModuleNotFoundError(result["missing"])
-    if "error" in result:
-        raise ValueError(result["error"])
     return result
 
 
-def _last_line(answered: IO[bytes]) -> dict[str, Any]:
-    """The runtimes may write remarks of their own before it."""
-    return json.loads(answered.read().splitlines()[-1])
-
-
-def answer(runtime: str, path: str) -> None:
-    """What the process does: prints a line of JSON."""
+def run(runtime: str, path: str) -> Result:
+    """What the subprocess does."""
     _limit_memory()
     try:
-        result = RUNTIMES[runtime](path)
-    except ModuleNotFoundError as error:
-        result = {"missing": str(error)}
+        return RUNTIMES[runtime](path), {}
+    except (ModuleNotFoundError, MemoryError):
+        raise
     except Exception as error:  # each runtime raises types of its own
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        result = {"error": lines[0] if lines else type(error).__name__}
-    print(json.dumps(result), flush=True)
-    os._exit(0)  # what a runtime does at its end does not matter, and might crash
+        raise ValueError(lines[0] if lines else type(error).__name__) from error
 
 
 def _limit_memory() -> None:

@@ -1,15 +1,20 @@
 """How much memory a file may ask for, and how it is refused.
 
 A header of a few bytes can claim terabytes, and a compressed file can unfold a
-thousandfold. Weights hardly compress, so an honest file holds about what it is long.
+thousandfold. Weights hardly compress, so the content of an honest file is about as large as the
+file.
 """
 
 from __future__ import annotations
 
+from keras_resnet.subprocess_call import NO_ROOM, SubprocessError, no_room
+
 MAX_BYTES = 8 << 30
 MAX_EXPANSION = 4
-# Small files of mostly padding or text do compress well, and this much harms nobody.
+# Small files of mostly padding or text do compress well, and this much does no harm.
 HARMLESS_BYTES = 16 << 20
+# ResNet1202 has 7,212 tensors. Each costs time however small it is: a million, a minute and more.
+MAX_TENSORS = 50_000
 
 
 def check_size(declared: int, file_size: int) -> None:
@@ -25,12 +30,32 @@ def check_size(declared: int, file_size: int) -> None:
         )
 
 
-def reason(error: Exception) -> str:
-    """What an exception says, in one line: those of libraries go on with advice and listings.
+def check_count(count: int) -> None:
+    """Refuses a file of too many tensors, groups or members.
 
-    A plain ``ValueError`` is one of ours, and says all; others are told by their type.
+    Raises:
+        ValueError: There are more than ``MAX_TENSORS``.
+    """
+    if count > MAX_TENSORS:
+        raise ValueError(
+            f"it has more than {MAX_TENSORS:,} entries, and is not read: no network of this "
+            "package has as many tensors"
+        )
+
+
+def reason(error: Exception) -> str:
+    """What an exception means for the file, in one line: libraries add advice and listings.
+
+    A plain ``ValueError`` is one of ours and used as it is. A lack of memory or room is no
+    damage of the file.
     """
     line = next(iter(str(error).strip().splitlines()), "")
+    if isinstance(error, SubprocessError):
+        return line
+    if isinstance(error, MemoryError):
+        return "there is not enough memory to read it"
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return no_room()
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if type(error) is ValueError and line:
