@@ -1,42 +1,152 @@
-"""Files and folders that are whole or not there."""
+"""Files and folders that are whole or not there, whenever the process is killed.
+
+What is written lies in a folder ``.writing.*`` beside its target until it is whole. The process
+holds a lock on that folder, which the operating system releases when the process dies: an
+unlocked one is a leftover, which the next write beside it removes. Where folders cannot be
+locked (Windows, some network file systems) leftovers stay.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-# What a process that was killed leaves behind begins with this.
-BESIDE = ".writing."
+WRITING = ".writing."
+OLD = "old"  # where a replaced folder is put, inside of WRITING
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A path to write to, which is renamed to ``path`` once it is whole and on the disk."""
-    # The suffix stays last: Keras goes by it.
-    beside = path.with_name(f"{BESIDE}{os.getpid()}.{path.name}")
-    try:
-        yield beside
-        _to_disk(beside)
-        beside.replace(path)
+    """A path to write to, of the same name; the file replaces ``path`` once it is on the disk.
+
+    Raises:
+        OSError: The folder of ``path`` is missing or cannot be written to.
+    """
+    with _writing_folder(path.parent) as beside:
+        whole = beside / path.name
+        yield whole
+        _to_disk(whole)
+        whole.replace(path)
         _to_disk(path.parent)
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def atomic_write_folder(folder: Path) -> Iterator[Path]:
-    """The path of a folder to make and fill; it takes the place of ``folder`` once it is whole."""
-    prefix = f"{BESIDE}{folder.name}."
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent) as beside:
-        whole = Path(beside) / "whole"
+    """The path of a folder to make and fill, of the same name; it then replaces ``folder``.
+
+    On Linux and macOS the two are exchanged in one step. Where the file system cannot, there is
+    a moment without either; a process killed in it leaves the old folder to the next write
+    beside it, which puts it back.
+
+    Raises:
+        OSError: The parent folder is missing or cannot be written to.
+    """
+    with _writing_folder(folder.parent) as beside:
+        whole = beside / folder.name
         yield whole
-        if folder.exists():
-            folder.rename(Path(beside) / "old")
+        for path in (*whole.rglob("*"), whole):
+            if not path.is_symlink():
+                _to_disk(path)
+        if not os.path.lexists(folder):
+            whole.rename(folder)
+        elif not _exchange(whole, folder):
+            _replace_folder(whole, folder, beside / OLD)
+        _to_disk(folder.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what processes left that were killed while they wrote into a folder."""
+    leftovers = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        leftovers = [Path(entry) for entry in entries if entry.name.startswith(WRITING)]
+    for leftover in leftovers:
+        with contextlib.suppress(OSError), _locked(leftover) as locked:
+            if locked:
+                _put_back(leftover / OLD, folder)
+                _remove(leftover)
+
+
+@contextlib.contextmanager
+def _writing_folder(parent: Path) -> Iterator[Path]:
+    """A folder of this process's own, which is removed afterwards."""
+    remove_leftovers(parent)
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=WRITING, dir=parent))
+    except OSError as error:  # name the folder that the caller knows
+        error.filename = str(parent)
+        raise
+    # Another process may see it before it is locked, and remove it as a leftover.
+    while True:
+        with _locked(folder, wait=True):
+            if folder.exists():
+                try:
+                    yield folder
+                finally:
+                    _remove(folder)
+                return
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, wait: bool = False) -> Iterator[bool]:
+    """Locks a folder; yields whether it was free and can be locked at all."""
+    try:
+        import fcntl
+
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except (ImportError, FileNotFoundError):
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            locked = True
+        except OSError:  # another process holds it, or the file system has no locks
+            locked = False
+        yield locked
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchanges two paths in one step; ``False`` where the system cannot."""
+    try:
+        library = ctypes.CDLL(None)
+        if sys.platform == "darwin":  # RENAME_SWAP
+            return library.renamex_np(os.fsencode(one), os.fsencode(other), 2) == 0
+        here = -100  # AT_FDCWD: paths are relative to the current folder
+        # RENAME_EXCHANGE
+        return library.renameat2(here, os.fsencode(one), here, os.fsencode(other), 2) == 0
+    except (AttributeError, OSError, TypeError):
+        return False
+
+
+def _replace_folder(whole: Path, folder: Path, old: Path) -> None:
+    """The next best: for a moment there is neither folder."""
+    old.mkdir()
+    folder.rename(old / folder.name)
+    try:
         whole.rename(folder)
+    except OSError:
+        (old / folder.name).rename(folder)
+        raise
+
+
+def _put_back(old: Path, parent: Path) -> None:
+    """Renames a folder back whose process was killed before the new one took its place."""
+    for folder in old.iterdir() if old.is_dir() else ():
+        if not os.path.lexists(parent / folder.name):
+            folder.rename(parent / folder.name)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _to_disk(path: Path) -> None:

@@ -27,7 +27,7 @@ import tensorflow as tf
 from keras_resnet.architectures import find
 from keras_resnet.classifier import ImageClassifier
 from keras_resnet.contract import Contract
-from keras_resnet.files import BESIDE, atomic_write
+from keras_resnet.files import atomic_write, remove_leftovers
 from keras_resnet.models import create_model
 from keras_resnet.preprocessing import load_image
 from keras_resnet.weights.load import Source as Weights
@@ -508,8 +508,8 @@ def _resume(task: Task, say: Say) -> Progress | None:
             warn(f"{name} was {there} and is {here}: the results may differ in their last bits")
     run.checkpoints.mkdir(exist_ok=True)
     assign(task.variables, checkpoint.arrays)
-    for leftover in (*run.checkpoints.glob(f"{BESIDE}*"), *run.folder.glob(f"{BESIDE}*.keras")):
-        leftover.unlink()
+    for folder in (run.checkpoints, run.folder):
+        remove_leftovers(folder)
     progress = checkpoint.progress
     say(f"going on after {progress.epoch} epochs and {progress.step} steps")
     run.log_event("resumed", epoch=progress.epoch, step=progress.step, **task.facts["machine"])

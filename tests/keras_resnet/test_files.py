@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from keras_resnet import files
 from keras_resnet.files import atomic_write, atomic_write_folder
 
 
@@ -28,7 +29,12 @@ def test_failure_leaves_the_old_file_alone(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_folder_takes_the_place_of_the_old_one_at_the_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("exchange", [True, False])
+def test_folder_takes_the_place_of_the_old_one_at_the_end(
+    exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not exchange:
+        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
     folder = tmp_path / "saved_model"
     for content in ("old", "new"):
         with atomic_write_folder(folder) as beside:
@@ -49,3 +55,27 @@ def test_failure_leaves_the_old_folder_alone(tmp_path: Path) -> None:
         raise RuntimeError
     assert [path.name for path in folder.iterdir()] == ["old"]
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_old_folder_is_never_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This system exchanges folders in one step, so that none is ever renamed away."""
+    folder = tmp_path / "saved_model"
+    folder.mkdir()
+    monkeypatch.setattr(files, "_replace_folder", pytest.fail)
+    with atomic_write_folder(folder) as beside:
+        beside.mkdir()
+        (beside / "new").touch()
+    assert [path.name for path in folder.iterdir()] == ["new"]
+
+
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as error, atomic_write(tmp_path / "no" / "model.keras"):
+        pass
+    assert error.value.filename == str(tmp_path / "no")
+
+
+def test_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 251 + ".txt")
+    with atomic_write(path) as beside:
+        beside.write_text("new")
+    assert path.read_text() == "new"
