@@ -45,7 +45,8 @@ keras_resnet.freeze(model, through="stage3")  # then compile and fit
 
 ## Weights
 
-`weights=` takes `"imagenet"` (the best published file whose licence allows commercial use), a
+`weights=` takes `"imagenet"` (the best published file, at the size of the input, whose licence
+allows commercial use), a
 tag of the table below, `"hf://owner/name"` of the Hugging Face hub, or a path: `.keras`,
 `.weights.h5`, keras.applications' `.h5`, `.safetensors`, and PyTorch's `.pth` and `.th` where
 PyTorch is installed.

@@ -131,6 +131,8 @@ def locate(
 ) -> Source:
     """Finds, downloads where needed, checks and reads what ``weights=`` names.
 
+    ``size`` is the input's height in pixels: ``"imagenet"`` is the best file at that size.
+
     Raises:
         ValueError: There is no such file or tag, it cannot be had, or it is not readable.
     """
@@ -139,7 +141,8 @@ def locate(
     text = str(weights)
     # Networks of basic blocks are the same in v1 and v1.5, and are published as the latter.
     same = architecture.block == "basic" and architecture.variant == "v1"
-    published = catalog.find(architecture.name, "v1.5" if same else architecture.variant, text)
+    variant = "v1.5" if same else architecture.variant
+    published = catalog.find(architecture.name, variant, text, size=size)
     return Source(published.urls[0], read_tensors(fetch(published)), published)
 
 

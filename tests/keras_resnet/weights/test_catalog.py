@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import keras_resnet
 from keras_resnet.architectures import ARCHITECTURES
 from keras_resnet.contract import Contract
 from keras_resnet.weights import catalog
-from keras_resnet.weights.catalog import CATALOG, Published, class_names, find, published
+from keras_resnet.weights.catalog import CATALOG, Published, class_names, find, lookup, published
 
 LICENCES = {"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC-BY-NC-4.0", "MIT"}
 NAMES = [f"{row.architecture}-{row.variant}-{row.tag}-{row.include_top}" for row in CATALOG]
@@ -31,7 +32,7 @@ def test_each_row_is_whole(row: Published) -> None:
     assert row.source.startswith("https://")
     assert re.fullmatch(r"|[0-9a-f]{8,64}", row.sha256)
     assert re.fullmatch(r"|[0-9a-f]{32}", row.md5)
-    # Only the hub tells hashes by itself.
+    # Only the hub states hashes by itself.
     assert row.sha256 or row.md5 or row.urls[0].startswith("hf://")
     assert row.size is None or 10**6 < row.size < 10**9
     assert row.include_top == (row.top1 is not None)
@@ -104,6 +105,52 @@ def test_names_find_the_right_file(architecture: str, variant: str, tag: str, fo
     assert (row.architecture, row.variant) == (architecture, variant)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "size", "tag", "top1"),
+    [
+        # torchvision's second weights, of which timm has a copy that needs no PyTorch: 80.85 at
+        # 224, where timm's a1 has 80.38. At 288 that has 81.21, and at 320 that is the nearest.
+        ("ResNet50", 224, "timm-tv2", 80.850),
+        ("ResNet50", None, "timm-tv2", 80.850),
+        ("ResNet50", 288, "timm-a1", 81.214),
+        ("ResNet50", 320, "timm-a1", 81.214),
+        # 82.46 of timm's c1 at 224, and 82.992 of the copy.
+        ("ResNeXt101_64x4d", 224, "torchvision-v1", 83.246),
+        ("ResNeXt101_64x4d", 288, "timm-c1", 83.156),
+        ("WideResNet50_2", 224, "timm-tv2", 81.606),
+        ("WideResNet50_2", 288, "timm-racm", 82.280),
+        ("ResNet20", 32, "akamaster", 91.73),
+    ],
+)
+def test_the_best_file_is_that_at_the_input_size(
+    architecture: str, size: int | None, tag: str, top1: float
+) -> None:
+    label_set = "cifar10" if architecture == "ResNet20" else "imagenet"
+    row = find(architecture, "v1.5", label_set, size=size)
+    assert (row.tag, row.evaluation_at(size or 224).top1) == (tag, top1)
+
+
+def test_the_best_file_is_never_more_than_a_tenth_of_a_percent_below_another() -> None:
+    for name, architecture in ARCHITECTURES.items():
+        for row in published(name):
+            if not (row.include_top and row.commercial):
+                continue
+            size = architecture.input_shape[0]
+            chosen = find(name, row.variant, row.label_set)
+            ours, other = (r.evaluation_at(size).top1 for r in (chosen, row))
+            assert ours is not None and other is not None and other - ours < 0.1
+
+
+def test_the_constructor_asks_for_its_input_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_RESNET_OFFLINE", "1")
+    monkeypatch.setenv("KERAS_RESNET_CACHE", "/nowhere")
+    for shape, file in ((None, "resnet50.tv2_in1k"), ((288, 288, 3), "resnet50.a1_in1k")):
+        with pytest.raises(OSError, match=file):
+            keras_resnet.ResNet50(weights="imagenet", input_shape=shape)
+    with pytest.raises(OSError, match="resnet50.tv2_in1k"):
+        keras_resnet.ResNet50(weights="imagenet", input_shape=(None, None, 3))
+
+
 def test_weights_that_forbid_commercial_use_must_be_named() -> None:
     row = find("ResNet18", "v1.5", "timm-fb_swsl_ig1b")
     assert row.licence == "CC-BY-NC-4.0"
@@ -173,10 +220,10 @@ def test_a_local_file_is_recognised_by_its_content(
         row(sha256=digits[:8], size=7),
         row(md5=hashlib.md5(b"weights").hexdigest()),
     ):
-        monkeypatch.setattr(catalog, "CATALOG", (row(), same))
+        monkeypatch.setattr(lookup, "CATALOG", (row(), same))
         assert catalog.identify(path) is same
     for other in (row(), row(sha256="0" * 64), row(sha256=digits[:8], size=8), row(md5="0" * 32)):
-        monkeypatch.setattr(catalog, "CATALOG", (other,))
+        monkeypatch.setattr(lookup, "CATALOG", (other,))
         assert catalog.identify(path) is None
 
 
