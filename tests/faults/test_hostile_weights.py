@@ -23,7 +23,8 @@ import safetensors.numpy
 
 from keras_resnet.models import ResNet8
 from keras_resnet.saving import load_model
-from keras_resnet.weights.formats import sandbox
+from keras_resnet.weights.formats import limits, sandbox
+from keras_resnet.weights.formats.hdf5 import read_hdf5
 from keras_resnet.weights.formats.readers import read_tensors
 
 FUZZ = Path(__file__).with_name("fuzz_weights.py")
@@ -108,8 +109,8 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     assert_refused(folder, "a folder")
     fifo = tmp_path / "fifo.safetensors"
     os.mkfifo(fifo)
-    assert_refused(fifo, "no ordinary file")
-    assert_refused(Path("/dev/zero"), "no ordinary file")
+    assert_refused(fifo, "not a regular file")
+    assert_refused(Path("/dev/zero"), "not a regular file")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -421,6 +422,88 @@ def test_safetensors_headers(header: str, tmp_path: Path) -> None:
     assert_refused(path, "damaged or not supported|same name|not numbers|no weights")
     path.write_bytes(struct.pack("<Q", 1 << 60) + header.encode() + bytes(8))
     assert_refused(path, "damaged")
+
+
+@pytest.mark.parametrize("key", ["block_config", "contract"])
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[1, 2]", "is a list, not a JSON object"),
+        ("7", "is a int, not a JSON object"),
+        ('"v1"', "is a str, not a JSON object"),
+        ("null", "is a NoneType, not a JSON object"),
+        ("true", "is a bool, not a JSON object"),
+        ("", "is no sound JSON"),
+        ("{", "is no sound JSON"),
+        ('{"epsilon": NaN}', "is no sound JSON"),
+        ('{"epsilon": -Infinity}', "is no sound JSON"),
+        ('{"epsilon": [{"a": 1e999}]}', "is no sound JSON"),
+        ('{"epsilon": ' + "9" * 5000 + "}", "is no sound JSON"),
+        ("[" * 100_000, "is no sound JSON"),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "is no sound JSON"),
+    ],
+    ids=lambda text: text[:24],
+)
+def test_safetensors_metadata(key: str, text: str, why: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    safetensors.numpy.save_file(ARRAYS, path, {key: text})
+    assert_refused(path, f"its '{key}' {why}")
+
+
+def test_a_contract_with_numbers_that_are_none(resnet8: dict[str, bytes], tmp_path: Path) -> None:
+    config = json.loads(resnet8["config.json"])
+    for value, why in ((float("nan"), "no sound JSON"), (float("inf"), "no sound JSON")):
+        config["config"]["contract"]["mean"] = [value] * 3
+        members = {**resnet8, "config.json": json.dumps(config).encode()}
+        assert_refused(write_archive(tmp_path / "m.keras", members), f"'contract' is {why}")
+    for contract in ([], 7, "[]"):
+        config["config"]["contract"] = contract
+        members = {**resnet8, "config.json": json.dumps(config).encode()}
+        assert_refused(write_archive(tmp_path / "m.keras", members), "'contract' is a|contract")
+
+
+def test_more_tensors_than_any_network_has(tmp_path: Path) -> None:
+    """A million empty ones took minutes."""
+    entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    path = tmp_path / "m.safetensors"
+    for count, why in ((60_000, "more than 50,000 entries"), (1_000_000, "at most 16,777,216")):
+        header = json.dumps({f"t{i}": entry for i in range(count)}).encode()
+        path.write_bytes(struct.pack("<Q", len(header)) + header)
+        assert_refused(path, why)
+
+
+def test_archives_of_more_members_than_any_network_has(tmp_path: Path) -> None:
+    path = tmp_path / "m.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        for i in range(50_001):
+            archive.writestr(f"m{i}", b"")
+        archive.writestr("model.weights.h5", b"")
+    for read in (read_tensors, load_model):
+        assert_refused(path, "more than 50,000 entries", read)
+
+
+def test_torch_files_of_more_tensors_than_any_network_has(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    one = torch.ones(1)
+    torch.save({f"t{i}": one for i in range(50_001)}, tmp_path / "m.pth")
+    assert_refused(tmp_path / "m.pth", "more than 50,000 entries")
+
+
+@pytest.mark.parametrize("kind", ["legacy", "groups", "arrays"])
+def test_hdf5_of_more_entries_than_are_read(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_TENSORS", 100)
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        if kind == "legacy":
+            file.attrs["layer_names"] = [f"layer{i}".encode() for i in range(101)]
+        for i in range(101):
+            if kind == "groups":
+                file.create_group(f"layers/g{i}")
+            elif kind == "arrays":
+                file[f"layers/dense/vars/{i}"] = 1.0
+    with pytest.raises(ValueError, match="more than 100 entries"):
+        read_hdf5(tmp_path / "m.h5")
 
 
 def test_more_than_a_machine_holds(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Zip archives, in which Keras and PyTorch keep models: checks before anybody opens one."""
+"""Zip archives, in which Keras and PyTorch keep models: checks before one is opened."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import zipfile
 from pathlib import PurePosixPath
 
-from keras_resnet.weights.formats.limits import check_size
+from keras_resnet.weights.formats.limits import check_count, check_size
 
 # Where Keras 3 keeps the weights in a .keras file.
 KERAS_WEIGHTS = "model.weights.h5"
@@ -27,6 +27,7 @@ def check_archive(path: str | os.PathLike[str]) -> list[zipfile.ZipInfo]:
     """
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
+        check_count(len(members))
         names = [member.filename for member in members]
         if len(set(names)) < len(names):
             raise ValueError("two members of the archive have the same name")
@@ -39,7 +40,7 @@ def check_archive(path: str | os.PathLike[str]) -> list[zipfile.ZipInfo]:
 
 
 def _check_member(member: zipfile.ZipInfo) -> None:
-    # What zipfile makes of the name is not what others see: they get the original.
+    # zipfile changes the name; other programs see the original.
     name = member.orig_filename
     if "\\" in name or "\0" in name or ":" in name or name.startswith("/"):
         raise ValueError(f"the archive has a member with the unsafe name {name!r}")
@@ -48,4 +49,4 @@ def _check_member(member: zipfile.ZipInfo) -> None:
     if member.flag_bits & ENCRYPTED:
         raise ValueError(f"{name!r} in the archive is encrypted")
     if member.compress_type not in COMPRESSIONS:
-        raise ValueError(f"{name!r} in the archive is compressed in a way that is not read here")
+        raise ValueError(f"{name!r} in the archive is compressed by a method that is not supported")

@@ -18,7 +18,7 @@ import h5py
 import ml_dtypes
 import numpy as np
 
-from keras_resnet.weights.formats.limits import check_size
+from keras_resnet.weights.formats.limits import check_count, check_size
 
 Format = Literal["keras-h5", "keras-weights-h5"]
 
@@ -46,7 +46,7 @@ def read_hdf5(
     """The arrays of an HDF5 file, or of one inside a zip archive, named as in ``Tensors``.
 
     The HDF5 library trusts its files: on damaged ones it may crash, or never return. Other
-    modules call it through ``apart.read_hdf5_sandboxed``.
+    modules call it through ``sandbox.read_hdf5_sandboxed``.
 
     Raises:
         ValueError: The file is not one of Keras's, or not safe to read.
@@ -70,6 +70,7 @@ def _read(file: h5py.File, size: int) -> tuple[Format, dict[str, np.ndarray]]:
             raise ValueError(f"the file holds two arrays named {name!r}")
         _check_dataset(name, dataset)
         datasets[name] = dataset
+        check_count(len(datasets))
     check_size(sum(map(_declared_bytes, datasets.values())), size)
     arrays = {name: _array(dataset) for name, dataset in datasets.items()}
     return ("keras-h5" if legacy else "keras-weights-h5"), arrays
@@ -77,6 +78,7 @@ def _read(file: h5py.File, size: int) -> tuple[Format, dict[str, np.ndarray]]:
 
 def _legacy(root: h5py.Group) -> Iterator[tuple[str, h5py.Dataset]]:
     layers = _strings(root, "layer_names")
+    check_count(len(layers))
     if _link_type(root, OWN_WEIGHTS) is not None:
         layers.append(OWN_WEIGHTS)
     for layer in layers:
@@ -98,6 +100,7 @@ def _keras3(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
         if address in seen or len(path) > MAX_DEPTH:
             raise ValueError(f"its groups run in circles, or deeper than {MAX_DEPTH} levels")
         seen.add(address)
+        check_count(len(seen) + len(pending))
         inner = sorted(group, key=_natural, reverse=True)
         if "vars" in inner:
             inner.remove("vars")

@@ -15,6 +15,7 @@ MAX_EXPANSION = 4
 HARMLESS_BYTES = 16 << 20
 # ResNet1202 has 7,212 tensors. Each costs time however small it is: a million, a minute and more.
 MAX_TENSORS = 50_000
+MAX_HEADER_BYTES = 16 << 20  # of safetensors: 300 for each tensor, and more than any contract
 
 
 def check_size(declared: int, file_size: int) -> None:
@@ -40,6 +41,19 @@ def check_count(count: int) -> None:
         raise ValueError(
             f"it has more than {MAX_TENSORS:,} entries, and is not read: no network of this "
             "package has as many tensors"
+        )
+
+
+def check_length(header: int) -> None:
+    """Refuses a header of more than ``MAX_HEADER_BYTES``, before it is read.
+
+    Raises:
+        ValueError: It is longer.
+    """
+    if header > MAX_HEADER_BYTES:
+        raise ValueError(
+            f"it is damaged or not supported: its header claims {header:,} bytes, and at most "
+            f"{MAX_HEADER_BYTES:,} are read"
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.weights.formats.archive import check_archive
-from keras_resnet.weights.formats.limits import check_size
+from keras_resnet.weights.formats.limits import check_count, check_size
 
 ZIP = b"PK\3\4"
 # Where training scripts put the state dict among other things.
@@ -81,6 +81,7 @@ def _state_dict(content: Any) -> dict[str, Any]:
             break
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__}, not a state dict")
+    check_count(len(content))
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise ValueError(f"{name!r} in it is a {type(value).__name__}, not a named tensor")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 import struct
@@ -17,7 +18,7 @@ import safetensors
 from keras_resnet.block_config import BlockConfig
 from keras_resnet.contract import Contract
 from keras_resnet.weights.formats.archive import KERAS_WEIGHTS, check_archive
-from keras_resnet.weights.formats.limits import check_size, reason
+from keras_resnet.weights.formats.limits import check_count, check_length, check_size, reason
 from keras_resnet.weights.formats.pytorch import read_torch
 from keras_resnet.weights.formats.sandbox import read_hdf5_sandboxed
 
@@ -124,7 +125,7 @@ def _kind(path: Path) -> str:
     if stat.S_ISDIR(status.st_mode):
         raise ValueError("it is a folder")
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError("it is no ordinary file")
+        raise ValueError("it is not a regular file")
     if status.st_size == 0:
         raise ValueError("it is empty")
     check_size(status.st_size, status.st_size)
@@ -167,16 +168,17 @@ def _content_of_archive(path: Path) -> str:
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    _check_header(path)
     with safetensors.safe_open(path, framework="np") as file:
-        # The library has checked the header, but lets the last of two equal names win.
-        _check_header(path)
         arrays = {name: _widened(file.get_tensor(name)) for name in file.offset_keys()}
         return arrays, file.metadata() or {}
 
 
 def _check_header(path: Path) -> None:
+    """Refuses what the library accepts: a second entry of a name, and any number of entries."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
+        check_length(length)
         header = file.read(length)
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -184,7 +186,34 @@ def _check_header(path: Path) -> None:
             raise ValueError("two entries of its header have the same name")
         return dict(pairs)
 
-    json.loads(header, object_pairs_hook=unique)
+    try:
+        entries = json.loads(header, object_pairs_hook=unique)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        return  # for the library to refuse
+    if isinstance(entries, dict):
+        check_count(len(entries))
+
+
+def json_object(text: str, name: str) -> dict[str, Any]:
+    """A JSON object out of a file: a dictionary of plain data, all of its numbers finite.
+
+    Raises:
+        ValueError: It is something else; names it by ``name``.
+    """
+
+    def finite(number: str) -> float:
+        value = float(number)
+        if not math.isfinite(value):
+            raise ValueError
+        return value
+
+    try:
+        value = json.loads(text, parse_float=finite, parse_constant=finite)
+    except (ValueError, RecursionError):
+        raise ValueError(f"its {name!r} is no sound JSON") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"its {name!r} is a {type(value).__name__}, not a JSON object")
+    return value
 
 
 def _configuration(path: Path) -> dict[str, Any]:
@@ -204,7 +233,8 @@ def _record(holder: dict[str, Any], key: str, kind: type[Record]) -> Record | No
     data = holder.get(key)
     if data is None:
         return None
-    return kind.from_dict(json.loads(data) if isinstance(data, str) else data)
+    text = data if isinstance(data, str) else json.dumps(data)
+    return kind.from_dict(json_object(text, key))
 
 
 def _widened(array: np.ndarray) -> np.ndarray:
