@@ -1,6 +1,5 @@
 """Damaged and hostile .tflite files and pictures: one line, or the right answer."""
 
-import json
 import struct
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from tflite.model import sandbox
 from tflite.model.metadata import attach_contract
 
 FUZZ = Path(__file__).with_name("fuzz_tflite.py")
-FUZZ_SECONDS = 12
+MUTATIONS = 15
 LABELS = tuple("abcde")
 
 
@@ -147,13 +146,12 @@ def test_a_file_is_tried_once(sound, tmp_path, monkeypatch):
 
 def test_random_damage_never_crashes(sound, tmp_path):
     done = subprocess.run(
-        [sys.executable, FUZZ, sound, tmp_path, str(FUZZ_SECONDS)],
+        [sys.executable, FUZZ, sound, tmp_path, str(MUTATIONS)],
         capture_output=True,
         text=True,
-        timeout=300,
     )
     assert done.returncode == 0, done.stdout[-200:] + done.stderr[-2000:]
-    assert json.loads(done.stdout.splitlines()[-1]) >= 8
+    assert done.stdout.count("mutation") == MUTATIONS
 
 
 def test_a_file_of_another_architecture_is_refused(tmp_path):

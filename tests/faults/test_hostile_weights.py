@@ -28,7 +28,7 @@ from keras_resnet.weights.formats.hdf5 import read_hdf5
 from keras_resnet.weights.formats.readers import read_tensors
 
 FUZZ = Path(__file__).with_name("fuzz_weights.py")
-FUZZ_SECONDS = 8
+MUTATIONS = 8
 ARRAYS = {
     "conv.weight": np.arange(54, dtype="float32").reshape(3, 2, 3, 3),
     "bn.weight": np.ones(3, "float32"),
@@ -74,12 +74,12 @@ def content(sound: Path, kind: str) -> bytes:
 
 
 def assert_refused(path: Path, why: str, read: Callable[[Path], Any] = read_tensors) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(ValueError, match=why) as error:
         read(path)
     assert len(str(error.value).splitlines()) == 1
     assert path.name in str(error.value)
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20
 
 
 def write_archive(path: Path, members: dict[str, bytes]) -> Path:
@@ -185,7 +185,7 @@ def test_wrong_checksum(sound: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("function", "why"),
     [
-        (misbehaving.loop, "the HDF5 library used more than 2 s of processor time on it"),
+        (misbehaving.loop, "the HDF5 library used more than 1 s of processor time on it"),
         (misbehaving.segfault, r"the HDF5 library crashed on it \(SIGSEGV\)"),
         (misbehaving.no_room, r"there is no room left in TMPDIR \("),
         (misbehaving.all_memory, "the HDF5 library asks for more memory than there is"),
@@ -197,7 +197,8 @@ def test_a_failure_that_is_no_damage_is_not_called_damage(
     function: Any, why: str, sound: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sandbox, "read", function)
-    monkeypatch.setattr(sandbox, "START_SECONDS", 1)
+    if function is misbehaving.loop:
+        monkeypatch.setattr(sandbox, "START_SECONDS", 0)
     for path, read in ((sound / "m.h5", read_tensors), (sound / "m.keras", load_model)):
         with pytest.raises(ValueError, match=why) as error:
             read(path)
@@ -220,8 +221,12 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("there_is", ["room for little", "no such folder"])
-def test_hdf5_is_read_without_room_in_tmpdir(
-    there_is: str, full_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_models_are_read_without_room_in_tmpdir(
+    there_is: str,
+    full_disk: Path,
+    resnet8: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No temporary file is needed, so that a full TMPDIR cannot be taken for damage."""
     folder = full_disk if there_is == "room for little" else tmp_path / "missing"
@@ -230,20 +235,21 @@ def test_hdf5_is_read_without_room_in_tmpdir(
     with h5py.File(tmp_path / "m.weights.h5", "w") as file:
         file["layers/dense/vars/0"] = np.ones((500, 500), "float32")
     assert read_tensors(tmp_path / "m.weights.h5").arrays["dense/kernel"].sum() == 250_000
+    write_archive(tmp_path / "m.keras", resnet8)
+    assert load_model(tmp_path / "m.keras").name == "resnet8"
 
 
 def test_fuzz(sound: Path, tmp_path: Path) -> None:
     """Random damage gives finite arrays or an error of one line. In a process: it may crash."""
     result = subprocess.run(
-        [sys.executable, FUZZ, sound, tmp_path, str(FUZZ_SECONDS)],
+        [sys.executable, FUZZ, sound, tmp_path, str(MUTATIONS)],
         capture_output=True,
         text=True,
-        timeout=FUZZ_SECONDS * 10,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert result.returncode == 0, result.stdout[-300:] + result.stderr
-    mutations = json.loads(result.stdout.splitlines()[-1])
-    assert set(mutations) == {path.name for path in sound.iterdir()}
+    for path in sound.iterdir():
+        assert result.stdout.count(f"of {path.name}\n") >= MUTATIONS
 
 
 # Code
@@ -466,10 +472,12 @@ def test_more_tensors_than_any_network_has(tmp_path: Path) -> None:
     """A million empty ones took minutes."""
     entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
     path = tmp_path / "m.safetensors"
-    for count, why in ((60_000, "more than 50,000 entries"), (1_000_000, "at most 16,777,216")):
-        header = json.dumps({f"t{i}": entry for i in range(count)}).encode()
-        path.write_bytes(struct.pack("<Q", len(header)) + header)
-        assert_refused(path, why)
+    header = json.dumps({f"t{i}": entry for i in range(50_001)}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    assert_refused(path, "more than 50,000 entries")
+    path.write_bytes(struct.pack("<Q", 60_000_000) + header)  # as long as a million's is
+    os.truncate(path, 60_000_008)
+    assert_refused(path, "at most 16,777,216")
 
 
 def test_archives_of_more_members_than_any_network_has(tmp_path: Path) -> None:
