@@ -1,8 +1,8 @@
-"""Files and folders that are whole or not there, whenever the process is killed.
+"""Atomic writes: a file or folder is complete or not there, whenever the process is killed.
 
-What is written lies in a folder ``.writing.*`` beside its target until it is whole. The process
-holds a lock on that folder, which the operating system releases when the process dies: an
-unlocked one is a leftover, which the next write beside it removes. Where folders cannot be
+It is written into a folder ``.writing.*`` beside its target and renamed when it is complete. The
+process holds a lock on that folder, which the operating system releases when the process dies:
+an unlocked one is a leftover, which the next write beside it removes. Where folders cannot be
 locked (Windows, some network file systems) leftovers stay.
 """
 
@@ -29,10 +29,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
         OSError: The folder of ``path`` is missing or cannot be written to.
     """
     with _writing_folder(path.parent) as beside:
-        whole = beside / path.name
-        yield whole
-        _to_disk(whole)
-        whole.replace(path)
+        new = beside / path.name
+        yield new
+        _to_disk(new)
+        new.replace(path)
         _to_disk(path.parent)
 
 
@@ -48,15 +48,15 @@ def atomic_write_folder(folder: Path) -> Iterator[Path]:
         OSError: The parent folder is missing or cannot be written to.
     """
     with _writing_folder(folder.parent) as beside:
-        whole = beside / folder.name
-        yield whole
-        for path in (*whole.rglob("*"), whole):
+        new = beside / folder.name
+        yield new
+        for path in (*new.rglob("*"), new):
             if not path.is_symlink():
                 _to_disk(path)
         if not os.path.lexists(folder):
-            whole.rename(folder)
-        elif not _exchange(whole, folder):
-            _replace_folder(whole, folder, beside / OLD)
+            new.rename(folder)
+        elif not _exchange(new, folder):
+            _replace_folder(new, folder, beside / OLD)
         _to_disk(folder.parent)
 
 
@@ -127,12 +127,12 @@ def _exchange(one: Path, other: Path) -> bool:
         return False
 
 
-def _replace_folder(whole: Path, folder: Path, old: Path) -> None:
+def _replace_folder(new: Path, folder: Path, old: Path) -> None:
     """The next best: for a moment there is neither folder."""
     old.mkdir()
     folder.rename(old / folder.name)
     try:
-        whole.rename(folder)
+        new.rename(folder)
     except OSError:
         (old / folder.name).rename(folder)
         raise

@@ -1,8 +1,8 @@
 """Calls a function in a subprocess, because a C++ library may crash or hang on a damaged file.
 
 The subprocess is limited in processor time, not by the clock: on a busy machine it only takes
-longer. Where the operating system has no such limit (Windows), nothing ends an endless loop but
-Ctrl+C. What it returns comes through a pipe, so that no temporary file can run out of room.
+longer. Where the operating system has no such limit (Windows), only Ctrl+C stops an endless loop.
+The result comes through a pipe, so that no temporary file can run out of room.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _refusal(head: dict[str, Any], library: str) -> Exception:
 
 
 def _failure(status: int, stderr: str, limit: int, library: str) -> Exception:
-    """Why a subprocess ended without a reply, told by how it ended and what it said."""
+    """Why a subprocess ended without a reply, from its exit status and its last line."""
     name = _signal_name(status)
     said = f": {stderr}" if stderr else ""
     if name == "SIGXCPU":

@@ -54,7 +54,7 @@ def cached_as(address: str) -> Path:
 
 
 def beside(target: Path, suffix: str) -> Path:
-    """The path of what is kept beside a file: ``".json"``, ``".lock"``, ``".partial"``."""
+    """The path of a companion file: ``".json"``, ``".lock"`` or ``".partial"``."""
     return target.with_name(target.name + suffix)
 
 
@@ -102,8 +102,8 @@ def read_record(path: Path) -> dict[str, str]:
 
 def write_record(path: Path, data: dict[str, Any]) -> None:
     """Writes a ``.json``; what is empty is left out."""
-    with atomic_write(path) as whole:
-        whole.write_text(json.dumps({k: v for k, v in data.items() if v}), "utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps({k: v for k, v in data.items() if v}), "utf-8")
 
 
 def discard(partial: Path) -> None:
@@ -114,7 +114,7 @@ def discard(partial: Path) -> None:
 
 @contextlib.contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Keeps other processes away from a file; the lock ends with the process."""
+    """Keeps other processes away from a file; the lock is released when the process ends."""
     with open_regular(beside(target, ".lock"), "wb") as file:
         waited = False
         while not _try_lock(file):

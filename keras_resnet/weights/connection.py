@@ -1,4 +1,4 @@
-"""HTTP for downloads: https only, no unasked redirect, and no connection that is slow for ever.
+"""HTTP for downloads: https only, each redirect checked, and slow connections given up.
 
 ``HF_TOKEN`` is sent to the Hugging Face hub alone.
 """
@@ -62,16 +62,16 @@ def open_url(
             raise DownloadError(f"{url} leads to a forbidden address: {why}")
         at_hub = url.startswith("hf://") and origin(address) == origin(hub())
         request = urllib.request.Request(address, headers=headers | (_token() if at_hub else {}))
-        response, answer = _ask(opener, url, request, timeout)
+        response, received = _request(opener, url, request, timeout)
         if at_hub and "X-Linked-ETag" not in stated:
-            stated = answer
+            stated = received
         if response is not None:
             return response, stated
-        address = _next(url, address, answer.get("Location", ""))
+        address = _next(url, address, received.get("Location", ""))
     raise DownloadError(f"{url} leads through more than {MAX_REDIRECTS} redirects")
 
 
-def _ask(
+def _request(
     opener: urllib.request.OpenerDirector, url: str, request: urllib.request.Request, timeout: float
 ) -> tuple[http.client.HTTPResponse | None, Message]:
     """The response (``None`` for a redirect) and its headers."""
@@ -109,14 +109,14 @@ def _token() -> dict[str, str]:
 
 def _refused(url: str, code: int) -> Exception:
     phrase = f" {HTTPStatus(code).phrase}" if code in set(HTTPStatus) else ""
-    answer = f"{url} answers {code}{phrase}"
+    reply = f"{url} answers {code}{phrase}"
     if code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-        return Stale(answer)
+        return Stale(reply)
     if code in TEMPORARY or code >= 500:
-        return Temporary(answer)
+        return Temporary(reply)
     if url.startswith("hf://") and code in (401, 403, 404):
-        answer += " (for a private or gated repository, set HF_TOKEN)"
-    return DownloadError(answer)
+        reply += " (for a private or gated repository, set HF_TOKEN)"
+    return DownloadError(reply)
 
 
 def message(failure: BaseException) -> str:
@@ -182,7 +182,7 @@ class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """HTTP and proxies; nothing follows a redirect unasked or opens another scheme."""
+    """HTTP, HTTPS and proxies; it follows no redirect and opens no other scheme."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),

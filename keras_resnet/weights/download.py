@@ -237,7 +237,7 @@ def _transfer(
             if total is None:
                 raise Stale(f"{url} does not continue where its first part ends")
         else:
-            offset, total = 0, _whole_number(response.headers.get("Content-Length"))
+            offset, total = 0, _integer(response.headers.get("Content-Length"))
         if expected.size is not None and total not in (None, expected.size):
             raise DownloadError(f"{url} has {total:,} bytes where {expected.size:,} are published")
         limit = expected.size or total
@@ -275,7 +275,7 @@ def _stated(headers: Message) -> _Expected:
     etag = headers.get("X-Linked-ETag", "").removeprefix("W/").strip('"').lower()
     return _Expected(
         sha256=etag if re.fullmatch(r"[0-9a-f]{64}", etag) else "",
-        size=_whole_number(headers.get("X-Linked-Size")),
+        size=_integer(headers.get("X-Linked-Size")),
         commit=re.sub(r"[^0-9a-f]", "", headers.get("X-Repo-Commit", "")),
     )
 
@@ -288,14 +288,14 @@ def _total_of_rest(response: http.client.HTTPResponse, offset: int) -> int | Non
 
 
 def _validator(response: http.client.HTTPResponse) -> str:
-    """What tells one state of a file from another (RFC 9110, 13.1.5: no weak tags)."""
+    """The tag or date that identifies one state of a file (RFC 9110, 13.1.5: no weak tags)."""
     etag = response.headers.get("ETag", "")
     if etag and not etag.startswith("W/"):
         return etag
     return "" if etag else response.headers.get("Last-Modified", "")
 
 
-def _whole_number(text: str | None) -> int | None:
+def _integer(text: str | None) -> int | None:
     return int(text) if text and re.fullmatch(r"[0-9]{1,18}", text) else None
 
 

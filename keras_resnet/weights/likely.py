@@ -20,7 +20,7 @@ SECOND = ("stage1_block1_conv2/kernel", "layer1.0.conv2.weight", "conv2_block1_2
 THIRD = ("stage1_block1_conv3/kernel", "layer1.0.conv3.weight", "conv2_block1_3_conv/kernel")
 LAST_NORM = ("post_norm/gamma", "norm.weight", "post_bn/gamma")
 BLOCK = re.compile(r"(?:layer(\d+)\.|(?:stage|conv)(\d+)_block)(\d+)")
-# A projection that pools first is a Sequential of three in PyTorch; Keras's names do not tell.
+# A projection that pools first is a Sequential of three in PyTorch; Keras's names do not show it.
 POOLED_SHORTCUT = "layer2.0.downsample.2.weight"
 
 
@@ -51,7 +51,7 @@ def _networks() -> dict[str, Architecture]:
 
 
 def _of_file(arrays: Mapping[str, np.ndarray], convention: Convention) -> tuple[object, ...] | None:
-    """What ``_of_network`` returns, as far as names and shapes tell."""
+    """What ``_of_network`` returns, without the last trait where names do not show it."""
     stem, second = (
         next((arrays[name] for name in names if name in arrays), None)
         for names in ((*STEM, *DEEP_STEM), SECOND)
@@ -75,7 +75,7 @@ def _of_file(arrays: Mapping[str, np.ndarray], convention: Convention) -> tuple[
 
 
 def _of_network(row: Architecture) -> tuple[object, ...]:
-    """What names and shapes tell apart, of a network."""
+    """The traits of a network that names and shapes show."""
     variant = VARIANTS[row.variant]
     bottleneck = row.block == "bottleneck"
     filters = BlockConfig(row).inner(row.widths[0]) if bottleneck else row.widths[0]

@@ -1,4 +1,4 @@
-"""Damaged and hostile weights files: an error of one line, and nothing else happens."""
+"""Damaged and hostile weights files: an error of one line, and no other effect."""
 
 import io
 import json
@@ -134,7 +134,7 @@ def test_a_name_that_contradicts_the_content(kind: str, sound: Path, tmp_path: P
     wrong = ".h5" if kind in ("m.safetensors", "m.keras") else ".safetensors"
     path = tmp_path / f"m{wrong}"
     path.write_bytes(content(sound, kind))
-    assert_refused(path, f"while {wrong} stands for .* rename it")
+    assert_refused(path, f"while {wrong} means .* rename it")
 
 
 # Damage

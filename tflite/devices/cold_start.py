@@ -1,4 +1,4 @@
-"""What the first answer of a .tflite file costs: loading it, its first run, and memory.
+"""What the first inference of a .tflite file costs: loading it, its first run, and memory.
 
 Each is measured in a subprocess of its own, as an app does it once at its start: nothing of an
 earlier file is left in caches of the runtime, and all memory that is added is this file's.
@@ -17,7 +17,7 @@ from statistics import median
 from keras_resnet.subprocess_call import Result, call_in_subprocess
 
 CPU_SECONDS = 300
-RUNS = 3  # after which no more memory is taken
+RUNS = 3  # after which memory use no longer grows
 STATUS = Path("/proc/self/status")
 
 
@@ -90,7 +90,7 @@ def measure(path: str, threads: str) -> Result:
 
 def _peak_memory(afresh: bool = False) -> int:
     """The largest resident set so far, in bytes; ``afresh``: that of now, from which it counts."""
-    if STATUS.is_file():  # Linux; what getrusage tells there comes from the parent process, too
+    if STATUS.is_file():  # Linux; getrusage includes the parent process there
         if afresh:
             with contextlib.suppress(OSError):  # a kernel that forbids it: imports count too
                 Path("/proc/self/clear_refs").write_text("5")

@@ -1,7 +1,7 @@
 """Tries a .tflite file in a subprocess, because a bad one can crash the process that reads it.
 
 The runtimes are C++: they verify a file's structure, but not that its numbers make sense, so
-that a damaged or hostile file may end in a crash, an endless loop or all memory taken. The
+that a damaged or hostile file may end in a crash, an endless loop or all memory used. The
 subprocess starts in half a second: it imports a runtime, and neither Keras nor TensorFlow.
 """
 
@@ -52,7 +52,7 @@ def run_sandboxed(path: Path, runtime: str) -> dict[str, Any]:
         runtime: ``"litert"``, ``"compiled_model"``, ``"mediapipe"`` or ``"micro"``.
 
     Returns:
-        What the runtime tells of the model.
+        What the runtime reports of the model.
 
     Raises:
         ValueError: The runtime refuses the file, or does not survive it.
@@ -102,22 +102,22 @@ def _litert(path: str) -> dict[str, Any]:
 
 
 def _delegated(operations: list[dict[str, Any]]) -> dict[str, Any]:
-    """How many nodes XNNPACK took over: those between what its own nodes take and answer."""
+    """How many nodes XNNPACK runs: those between the inputs and outputs of its own nodes."""
     plain = [op for op in operations if op["op_name"] != "DELEGATE"]
     makers = {int(out): i for i, op in enumerate(plain) for out in op["outputs"]}
-    taken: set[int] = set()
+    replaced: set[int] = set()
     parts = [op for op in operations if op["op_name"] == "DELEGATE"]
     for part in parts:
         given = {int(i) for i in part["inputs"]}
         waiting = [int(out) for out in part["outputs"]]
         while waiting:
             maker = makers.get(waiting.pop())
-            if maker is None or maker in taken:
+            if maker is None or maker in replaced:
                 continue
-            taken.add(maker)
+            replaced.add(maker)
             waiting += [int(i) for i in plain[maker]["inputs"] if int(i) not in given]
-    left = sorted({plain[i]["op_name"] for i in range(len(plain)) if i not in taken})
-    return {"nodes": len(plain), "delegated": len(taken), "parts": len(parts), "left": left}
+    left = sorted({plain[i]["op_name"] for i in range(len(plain)) if i not in replaced})
+    return {"nodes": len(plain), "delegated": len(replaced), "parts": len(parts), "left": left}
 
 
 def _compiled_model(path: str) -> dict[str, Any]:

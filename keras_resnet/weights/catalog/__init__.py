@@ -2,7 +2,7 @@
 
 How far each file's hash is known:
 
-- The whole SHA-256: the CIFAR-10 files of ResNet-8 to 56, and some of torchvision and timm.
+- The full SHA-256: the CIFAR-10 files of ResNet-8 to 56, and some of torchvision and timm.
 - Its first 8 hex digits, which are in the file's name: the other files of torchvision, and
   CIFAR-10's ResNet-110 and 1202.
 - The MD5 that Keras itself checks: keras.applications.

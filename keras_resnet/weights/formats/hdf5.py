@@ -142,7 +142,7 @@ def _group(parent: h5py.Group, path: str) -> h5py.Group:
 
 
 def _descend(parent: h5py.Group, path: str) -> Any:
-    """What stands at a path, if nothing on the way there is a link to elsewhere."""
+    """The item at a path, if nothing on the way is a link to elsewhere."""
     parts = path.split("/")
     if not all(parts) or {".", ".."} & set(parts) or len(parts) > MAX_DEPTH:
         raise ValueError(f"it refers to {path[:80]!r}, which is no path inside the file")

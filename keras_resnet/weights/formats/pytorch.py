@@ -65,7 +65,7 @@ def _load(path: str | os.PathLike[str], zipped: bool) -> Any:
             warnings.simplefilter("ignore")  # what torch makes of damaged files
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
-        # torch's own message goes on to recommend weights_only=False.
+        # torch's own message recommends weights_only=False.
         raise ValueError(
             "it is damaged, or holds Python objects that could run code; save only the "
             "state_dict() of the model, as safetensors at best"

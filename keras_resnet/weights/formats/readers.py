@@ -81,7 +81,7 @@ class Tensors:
 
 
 def read_tensors(path: str | os.PathLike[str]) -> Tensors:
-    """Reads a weights file, whose format its content tells.
+    """Reads a weights file; its format is recognised by its content.
 
     Nothing is loaded unless all of it is sound, and no more than 8 GiB. The file is not
     executed, and no other file is opened on its behalf.
@@ -135,7 +135,7 @@ def _kind(path: Path) -> str:
     named = SUFFIXES.get(path.suffix.lower(), kind)
     if kind != named:
         raise ValueError(
-            f"it is {CONTENT[kind]}, while {path.suffix} stands for {CONTENT[named]}; rename it"
+            f"it is {CONTENT[kind]}, while {path.suffix} means {CONTENT[named]}; rename it"
         )
     return kind
 

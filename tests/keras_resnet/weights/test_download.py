@@ -247,16 +247,17 @@ def test_a_later_call_goes_on_too(
     assert server.headers("/w.h5")[1]["Range"] == "bytes=70000-"
 
 
-def test_a_server_without_ranges_sends_all_again(server: Server) -> None:
-    server.routes["/w.h5"] = [break_off(70_000), serve(ranges=False)]
+@pytest.mark.parametrize(
+    ("before", "etag", "rest"),
+    [(CONTENT, '"one"', serve(ranges=False)), (CONTENT[::-1], '"old"', serve(etag='"new"'))],
+    ids=["no ranges", "another file"],
+)
+def test_a_server_may_send_all_again(
+    server: Server, before: bytes, etag: str, rest: Answer
+) -> None:
+    server.routes["/w.h5"] = [break_off(70_000, before, etag), rest]
     assert fetch(row(server.url("/w.h5"))).read_bytes() == CONTENT
     assert server.headers("/w.h5")[1]["Range"] == "bytes=70000-"
-
-
-def test_a_file_that_changed_between_the_parts_is_taken_whole(server: Server) -> None:
-    before = bytes(reversed(CONTENT))
-    server.routes["/w.h5"] = [break_off(70_000, before, '"old"'), serve(etag='"new"')]
-    assert fetch(row(server.url("/w.h5"))).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("start", [70_000, 60_000])
@@ -337,20 +338,14 @@ def test_another_size_than_published_is_not_even_downloaded(server: Server, cach
     assert leftovers(cache) == []
 
 
-def test_a_flood_is_cut_off(server: Server, cache: Path) -> None:
-    server.routes["/w.h5"] = [flood]
-    with pytest.raises(DownloadError, match=r"more than the 204,800 bytes"):
-        fetch(row(server.url("/w.h5"), size=len(CONTENT)))
-    assert leftovers(cache) == []
-
-
-def test_a_flood_of_unknown_size_is_cut_off(
-    server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("size", [len(CONTENT), None])
+def test_a_flood_is_cut_off(
+    server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch, size: int | None
 ) -> None:
     monkeypatch.setattr(download, "MAX_BYTES", 3_000_000)
     server.routes["/w.h5"] = [flood]
-    with pytest.raises(DownloadError, match=r"more than the 3,000,000 bytes"):
-        fetch(row(server.url("/w.h5")))
+    with pytest.raises(DownloadError, match=f"more than the {size or 3_000_000:,} bytes"):
+        fetch(row(server.url("/w.h5"), size=size))
     assert leftovers(cache) == []
 
 
@@ -387,25 +382,23 @@ def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch
             fetch(row(url), timeout=TIMEOUT)
 
 
-def test_what_is_not_there_is_asked_for_once(server: Server) -> None:
-    with pytest.raises(DownloadError, match="404 Not Found") as error:
-        fetch(row(server.url("/none.h5")))
+@pytest.mark.parametrize(
+    ("code", "phrase", "tries"), [(404, "Not Found", 1), (503, "Service Unavailable", 5)]
+)
+def test_only_a_server_in_trouble_is_asked_again(
+    server: Server, code: int, phrase: str, tries: int
+) -> None:
+    server.routes["/w.h5"] = [refuse(code)]
+    with pytest.raises(DownloadError, match=f"{code} {phrase}") as error:
+        fetch(row(server.url("/w.h5")))
     one_line(error)
-    assert len(server.requests) == 1
+    assert len(server.requests) == tries
 
 
-def test_a_server_in_trouble_is_asked_again(server: Server) -> None:
+def test_a_server_that_recovers_is_used(server: Server) -> None:
     server.routes["/w.h5"] = [refuse(500), refuse(503), refuse(429), serve()]
     assert fetch(row(server.url("/w.h5"))).read_bytes() == CONTENT
     assert len(server.requests) == 4
-
-
-def test_a_server_in_lasting_trouble_is_given_up(server: Server) -> None:
-    server.routes["/w.h5"] = [refuse(503)]
-    with pytest.raises(DownloadError, match="503 Service Unavailable") as error:
-        fetch(row(server.url("/w.h5")))
-    one_line(error)
-    assert len(server.requests) == download.TRIES
 
 
 def test_an_unreachable_server_says_where_to_put_the_file(cache: Path) -> None:
