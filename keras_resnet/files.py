@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 WRITING = ".writing."
-OLD = "old"  # where a replaced folder is put, inside of WRITING
+OLD = f"{WRITING}old"  # where a replaced folder is put; no target has this name
 
 
 @contextlib.contextmanager

@@ -98,9 +98,10 @@ def test_a_file_is_old_or_new(moment: str, there: bool, tmp_path: Path) -> None:
     assert_nothing_left(tmp_path, "another", *(["model.keras"] if target.exists() else []))
 
 
+@pytest.mark.parametrize("name", ["saved_model", "old"])
 @pytest.mark.parametrize("moment", FOLDER)
-def test_a_folder_is_old_or_new_at_every_moment(moment: str, tmp_path: Path) -> None:
-    target = tmp_path / "saved_model"
+def test_a_folder_is_old_or_new_at_every_moment(moment: str, name: str, tmp_path: Path) -> None:
+    target = tmp_path / name
     target.mkdir()
     (target / "a").write_text("old")
     kill(target, moment, folder=True)
@@ -108,7 +109,7 @@ def test_a_folder_is_old_or_new_at_every_moment(moment: str, tmp_path: Path) -> 
     with atomic_write_folder(target) as whole:
         whole.mkdir()
     assert content(target) == {}
-    assert_nothing_left(tmp_path, "saved_model")
+    assert_nothing_left(tmp_path, name)
 
 
 @pytest.mark.parametrize("moment", RENAMES)
