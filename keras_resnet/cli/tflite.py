@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from keras_resnet.cli.app import Failed, command, light
+from keras_resnet.cli.app import Failed, command, light, start_keras
 from keras_resnet.cli.arguments import (
     CALIBRATION,
     DataOption,
@@ -331,6 +331,7 @@ def golden(
 
 
 @command
+@light  # it starts Keras itself, after a check that would otherwise take minutes to come to
 def demo(
     run: Positional[RunArgument] = None,
     /,
@@ -353,6 +354,8 @@ def demo(
     """
     from tflite.devices import demo as pages
 
+    pages.require_page()
+    start_keras()
     opened = locate(run)
     inputs = _golden(opened, data, data_dir)
     site = pages.site(opened.folder.resolve().name, tflite_files(opened), inputs)
