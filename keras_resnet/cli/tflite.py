@@ -583,20 +583,19 @@ def _show_inspection(inspection: dict[str, Any]) -> None:
     print(f"arena      at least {file_size(inspection['arena_bytes'])}")
     print(f"work       {work(inspection['multiply_adds'])} multiply-adds")
     for finding in inspection["lint"]:
-        where = f"{finding['layer'] or finding['operation']}: " if finding["layer"] else ""
-        print(f"{finding['rule']}: {where}{finding['message']}. Mend: {finding['mend']}")
+        print(f"{finding['rule']}: {finding['message']}. In {', '.join(finding['layers'])}")
+        if finding["mend"]:
+            print(f"  change: {finding['mend']}")
     show_table(
-        ("runtime", "loads", "because", ""),
+        ("runtime", "loads", "because"),
         [
-            (
-                line["runtime"],
-                "yes" if line["loads"] else "no",
-                line["because"],
-                "asked" if line["measured"] else line["source"],
-            )
+            (line["runtime"], "yes" if line["loads"] else "no", line["because"])
             for line in inspection["preflight"]
         ],
     )
+    for line in inspection["preflight"]:
+        if not line["measured"]:
+            print(f"{line['runtime']} was not run here: {line['source']}")
 
 
 def _show_operations(row: dict[str, Any]) -> None:
