@@ -79,7 +79,7 @@ def draw(runs: Sequence[Compared], path: Path) -> None:
             for key, width, label in ((training, 0.8, None), (validation, 2.0, names[number])):
                 # A single epoch makes no line.
                 marker = "o" if len(epochs) == 1 else None
-                values = [row.get(key, float("nan")) for row in run.rows]
+                values = [float(row.get(key, "nan")) for row in run.rows]
                 axes.plot(
                     epochs, values, f"C{number % 10}", linewidth=width, label=label, marker=marker
                 )

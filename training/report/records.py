@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from keras_resnet.contract import Contract
-from keras_resnet.text import printable
+from keras_resnet.text import printable, shorten
 from training.report.shapes import (
     Check,
     array,
@@ -61,14 +61,29 @@ RUN = record(
         )
     },
 )
+SIDE = count(1, 1 << 12)  # pixels
+CONTRACT = record(
+    {"height": maybe(SIDE), "width": maybe(SIDE), "channels": count(1, 1 << 12)},
+    {"mean": array(number()), "std": array(number()), "labels": array(text)},
+)
 ESTIMATE = record({"value": SHARE, "images": count(1), "low": SHARE, "high": SHARE})
-CLASS_ESTIMATE = record({"value": maybe(SHARE), "images": count(), "low": SHARE, "high": SHARE})
+NO_ESTIMATE = record({"images": count(0, 0)})
+
+
+def _class_estimate(value: Any, where: str) -> None:
+    """An estimate, or one of no images, which has no value."""
+    try:
+        NO_ESTIMATE(value, where)
+    except ValueError:
+        ESTIMATE(value, where)
+
+
 EVALUATION = record(
     {
         "top1": ESTIMATE,
         "top5": ESTIMATE,
         "classes": array(
-            record({"label": text, "precision": CLASS_ESTIMATE, "recall": CLASS_ESTIMATE}), 1
+            record({"label": text, "precision": _class_estimate, "recall": _class_estimate}), 1
         ),
         "confusion": array(array(count())),
         "hardest": array(
@@ -206,11 +221,11 @@ def _mixed(value: Any, where: str) -> None:
 
 
 def _contract(value: Any, where: str) -> None:
-    record({})(value, where)
+    CONTRACT(value, where)
     try:
         Contract.from_dict(value)
     except (TypeError, ValueError) as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(shorten(str(error), 200)) from None
 
 
 TRAIN = "keras-resnet train --recipe {run}/experiment.yaml --out {run}"

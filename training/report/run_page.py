@@ -165,9 +165,9 @@ def _curves(
     epochs = [row["epoch"] for row in history]
     marker = "o" if len(epochs) < 5 else ""
     for key, color in ((train, BLUE), (test, ORANGE)):
-        values = [row.get(key, np.nan) * factor for row in history] if key else []
+        values = np.array([row.get(key, np.nan) for row in history] if key else [], "float64")
         if np.isfinite(values).any():
-            axes.plot(epochs, values, color=color, marker=marker, markersize=4)
+            axes.plot(epochs, values * factor, color=color, marker=marker, markersize=4)
     axes.set_xlabel("epoch", color=MUTED)
     axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10), integer=True))
@@ -296,6 +296,8 @@ def _fetch(
 
     source = open_source(experiment.data, experiment.runtime.seed)
     contract = contract or make_contract(experiment, source, None)
+    if contract.height is None or contract.width is None:
+        raise ValueError("the model takes images of any size")
     expected = {row["index"]: row["label"] for row in evaluation["hardest"]}
     wanted = tf.constant(list(expected), "int64")
     examples = (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -45,13 +46,15 @@ LAYER_NAME = 40  # letters of a layer in a chart
 def tflite(records: Records) -> dict[str, Any] | None:
     """What the template shows; ``None`` if there is nothing to show."""
     verify, here = records.read("tflite/verify.json"), records.read("tflite/benchmark.json")
+    binary = [records.read(f"tflite/benchmark_{where}.json") for where in ("program", "phone")]
+    inspected = records.read("tflite/inspect.json") or {}
+    mixed, layers = records.read("tflite/model_mixed.json"), records.layers()
     rows: Rows = {}
     for record in verify["kinds"] if verify else ():
         rows[record["kind"]] = {"bytes": record["bytes"], "verified": record, "latencies": {}}
     for record in here or ():
         empty = {"bytes": record["bytes"], "verified": None, "latencies": {}}
         rows.setdefault(record["kind"], empty)["latencies"][record["threads"]] = record
-    inspected = records.read("tflite/inspect.json") or {}
     for kind, inspection in inspected.items():
         empty = {"bytes": inspection["bytes"], "verified": None, "latencies": {}}
         rows.setdefault(kind, empty)
@@ -64,14 +67,14 @@ def tflite(records: Records) -> dict[str, Any] | None:
         "threads": sorted({record["threads"] for record in here or ()}),
         "charts": _charts(rows, verified),
         "trade_off": _trade_off(rows),
-        "timings": _timings(records, here),
+        "timings": _timings((here, *binary)),
         "worst": [(k, c) for k, v in verified.items() for c in v.get("worst_classes", ())],
         "changed": _changed(verified),
         "inspected": inspected,
         "findings": _findings(inspected),
         "preflight": _preflight(inspected),
-        "layers": _layers(records.layers()),
-        "mixed": _mixed(records.read("tflite/model_mixed.json")),
+        "layers": _layers(layers),
+        "mixed": _mixed(mixed),
     }
 
 
@@ -245,13 +248,8 @@ def _end_panel(axes: Axes, longest: float) -> None:
 # Timings, changed images, findings, runtimes, layers
 
 
-def _timings(records: Records, here: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+def _timings(benchmarks: Sequence[list[dict[str, Any]] | None]) -> list[dict[str, Any]]:
     """A table for each device that timed the files."""
-    found = (
-        here,
-        records.read("tflite/benchmark_program.json"),
-        records.read("tflite/benchmark_phone.json"),
-    )
     return [
         {
             "device": records[0].get("device", ""),
@@ -265,7 +263,7 @@ def _timings(records: Records, here: list[dict[str, Any]] | None) -> list[dict[s
             ],
             "memory": any(record.get("memory_bytes") is not None for record in records),
         }
-        for records in found
+        for records in benchmarks
         if records
     ]
 
