@@ -48,6 +48,7 @@ MOST_NAMED = 40  # classes: above, it has no names
 MOST_LISTED = 20  # classes: above, all but the hardest are collapsed
 CHART_NAME = 18  # letters of a class name in a chart
 TABLE_NAME = 40  # letters of a name in a table
+EMPTY = "(empty)"  # a name without letters
 TINY = 96  # pixels: images up to here are shown with their pixels visible
 
 
@@ -93,7 +94,7 @@ def environment() -> jinja2.Environment:
         "duration": duration,
         "milliseconds": milliseconds,
         "significant": significant,
-        "name": lambda text: shorten(text, TABLE_NAME),
+        "name": lambda text: shorten(text, TABLE_NAME) or EMPTY,
     }
     return environment
 
@@ -256,7 +257,7 @@ def _confusion_chart(confusion: np.ndarray, labels: list[str]) -> Markup:
 def _name_ticks(axes: Axes, labels: list[str]) -> None:
     if len(labels) > MOST_NAMED:
         return  # matplotlib numbers some of them
-    names = [shorten(label, CHART_NAME) or "(empty)" for label in labels]
+    names = [shorten(label, CHART_NAME) or EMPTY for label in labels]
     upright = max(map(len, names)) > 3
     places = range(len(names))
     axes.set_yticks(places, names, parse_math=False)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -70,3 +71,15 @@ def test_folders_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
             compare(folders)
     with pytest.raises(ValueError, match=r"\.svg, \.png or \.pdf"):
         draw(compare([one, a_run(tmp_path / "c", 0.1, (0.5,))]), tmp_path / "p.doc")
+
+
+def test_runs_of_any_name_are_drawn(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    names = ("a\x1b[31mb\nc", "x" * 200, "\u202egpj.exe", "🦊")
+    runs = compare([a_run(tmp_path / name, 0.1, (0.5, 0.9)) for name in names])
+    for suffix in ("svg", "png", "pdf"):
+        draw(runs, tmp_path / f"p.{suffix}")
+    text = (tmp_path / "p.svg").read_text("utf-8")
+    ElementTree.fromstring(text)  # an XML reader refuses control characters
+    assert not {c for c in text if not c.isprintable()} - {"\n"}
+    assert "x" * 61 not in text
+    assert [str(warning.message) for warning in recwarn if "Glyph" in str(warning.message)] == []
