@@ -1,4 +1,4 @@
-// Everything that is drawn from answers; text always as text, never as HTML.
+// Views of the models' outputs; text is always set as text, never as HTML.
 
 import { label } from "./contract";
 import { likeliest, passes, steps, type Checked } from "./golden";
@@ -23,7 +23,7 @@ export interface Answered {
   readonly answer: Answer;
 }
 
-/** The classes that any of the models puts among its likeliest, the likeliest first. */
+/** The most probable classes over all models, the most probable first. */
 function topClasses(all: readonly Answered[]): number[] {
   const probabilities = all.map(({ answer }) => answer.probabilities);
   const best = Array.from(probabilities[0], (_, i) => Math.max(...probabilities.map((row) => row[i])));
@@ -67,16 +67,16 @@ function difference([first, second]: readonly Answered[], index: number): Node {
   return element("span", { className: "difference" }, `${signed(points)} points`);
 }
 
-/** What the models say, in a sentence; apart where they say different things. */
-export function verdict([first, second]: readonly Answered[]): { text: string; apart: boolean } {
+/** The predictions in a sentence, and whether they differ. */
+export function verdict([first, second]: readonly Answered[]): { text: string; differs: boolean } {
   const [a, said] = firstAnswer(first);
-  if (!second) return { text: `${said}, ${percent(a[likeliest(a)])}.`, apart: false };
+  if (!second) return { text: `${said}, ${percent(a[likeliest(a)])}.`, differs: false };
   const [b, alsoSaid] = firstAnswer(second);
   const most = a.reduce((largest, p, i) => Math.max(largest, Math.abs(p - b[i])), 0);
   const kinds = [first.model.kind, second.model.kind];
-  const apart = likeliest(a) !== likeliest(b);
-  const agreed = apart ? `${kinds[0]} says ${said}, ${kinds[1]} ${alsoSaid}` : `Both say ${said}`;
-  return { text: `${agreed}; ${kinds[1]} is at most ${(100 * most).toFixed(2)} points from ${kinds[0]}.`, apart };
+  const differs = likeliest(a) !== likeliest(b);
+  const agreed = differs ? `${kinds[0]} says ${said}, ${kinds[1]} ${alsoSaid}` : `Both say ${said}`;
+  return { text: `${agreed}; ${kinds[1]} is at most ${(100 * most).toFixed(2)} points from ${kinds[0]}.`, differs };
 }
 
 function firstAnswer({ model, answer }: Answered): [Float32Array, string] {
@@ -100,7 +100,7 @@ export function checkView(all: readonly Checked[]): Node[] {
     row.kind,
     `${row.sameTop1} of ${row.images}`,
     steps(row.largestDifference),
-    element("span", { className: passes(row) ? "same" : "apart" }, passes(row) ? "✓ same" : "✗ differs"),
+    element("span", { className: passes(row) ? "same" : "differs" }, passes(row) ? "✓ same" : "✗ differs"),
   ]);
   const remarks = all.filter((row) => row.remark && !passes(row)).map((row) => remark(row.remark));
   return [table(["kind", "same top-1", "largest difference", "verdict"], rows), ...remarks];
