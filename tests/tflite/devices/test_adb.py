@@ -169,7 +169,7 @@ def test_each_measure_is_the_median_of_the_runs(phone, program, models):
     """Three runs take 26.5, 90 and 27 ms: the phone was busy during one."""
     texts = [OUTPUT.format(threads=1, graph="x", median=m) for m in (26500, 90000, 27000)]
     for i, text in enumerate(texts):
-        (phone / f"turn{i}").write_text(text)
+        (phone / f"run{i}").write_text(text)
     (phone / "adb").write_text(
         ADB.replace(
             '*benchmark_model\\ --graph*) cat "$FAKE_ADB/output"',

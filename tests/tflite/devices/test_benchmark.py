@@ -101,8 +101,9 @@ def test_a_start_that_fails_is_one_line(tmp_path):
 def test_a_start_is_limited_in_processor_time(files, monkeypatch):
     """Not by the clock, so that a busy machine is no fault of the file."""
     spin = cold_start.PROGRAM.replace(
-        "measure(*", "import tflite.devices.cold_start as m; m.CPU_SECONDS = 1; m._limit_cpu()\n"
-        "while True: pass\nmeasure(*"
+        "measure(*",
+        "import tflite.devices.cold_start as m; m.CPU_SECONDS = 1; m._limit_cpu()\n"
+        "while True: pass\nmeasure(*",
     )
     monkeypatch.setattr(cold_start, "PROGRAM", spin)
     with pytest.raises(ValueError, match="did not start within 300 s of processor time"):
