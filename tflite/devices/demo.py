@@ -3,7 +3,7 @@
 ``make web`` builds the page from ``tflite/devices/web``. It reads the run's name, contracts and
 golden inputs from ``demo.json``, which is made here from the contracts inside the files.
 
-Imports neither Keras nor a runtime at module level: ``require_page`` answers at once.
+Imports neither Keras nor a runtime at module level: ``require_page`` is quick.
 """
 
 from __future__ import annotations
@@ -153,9 +153,9 @@ def export(site: Site, out: str | os.PathLike[str]) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write_folder(out) as whole:
         for path, content in site.made.items():
-            _place(whole, path).write_bytes(content)
+            _target(whole, path).write_bytes(content)
         for path, source in site.files.items():
-            shutil.copyfile(source, _place(whole, path))
+            shutil.copyfile(source, _target(whole, path))
     return out
 
 
@@ -167,10 +167,10 @@ def _refuse_other_content(out: Path) -> None:
     raise ValueError(f"{out} holds something else than an exported demo. Give a new folder")
 
 
-def _place(folder: Path, path: str) -> Path:
-    place = folder / path
-    place.parent.mkdir(parents=True, exist_ok=True)
-    return place
+def _target(folder: Path, path: str) -> Path:
+    target = folder / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target
 
 
 # --- Served -------------------------------------------------------------------------------

@@ -109,7 +109,8 @@ def plot(rows: Sequence[LayerError], title: str, format: str) -> bytes:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 1.4 + 0.2 * len(rows)), layout="constrained")
-    places = range(len(rows))
+    positions = range(len(rows))
+    colors = [COLORS[row.operation] for row in rows]
     panels: tuple[tuple[str, list[float]], ...] = (
         ("signal to noise, dB (more is better)", [_finite(r.signal_to_noise_db) for r in rows]),
         ("1 − cosine", [1 - r.cosine for r in rows]),
@@ -117,8 +118,8 @@ def plot(rows: Sequence[LayerError], title: str, format: str) -> bytes:
     )
     all_axes = figure.subplots(1, 3, sharey=True)
     for axes, (name, values) in zip(all_axes, panels):
-        axes.plot(values, places, "-", color="0.75", linewidth=1, zorder=1)
-        axes.scatter(values, places, s=16, color=[COLORS[row.operation] for row in rows], zorder=2)
+        axes.plot(values, positions, "-", color="0.75", linewidth=1, zorder=1)
+        axes.scatter(values, positions, s=16, color=colors, zorder=2)
         axes.set_xlabel(name)
         axes.grid(axis="x", color="0.9")
         axes.spines[["top", "right"]].set_visible(False)
@@ -127,7 +128,7 @@ def plot(rows: Sequence[LayerError], title: str, format: str) -> bytes:
             axes.set_xscale("log")
             axes.xaxis.set_minor_formatter("")  # its numbers would overlap
     names = [shorten(row.layer, NAME) for row in rows]
-    all_axes[0].set_yticks(places, names, fontsize=8, parse_math=False)
+    all_axes[0].set_yticks(positions, names, fontsize=8, parse_math=False)
     all_axes[0].set_ylim(len(rows) - 0.5, -0.5)
     shown = [name for name in COLORS if name in {row.operation for row in rows}]
     marks = [

@@ -20,7 +20,7 @@ def _names(text: str) -> frozenset[str]:
 
 
 # NewOperationParser in tensorflow/lite/delegates/gpu/common/model_builder.cc; that file also
-# tells that activations are float32, float16, int8 or uint8.
+# says that activations are float32, float16, int8 or uint8.
 GPU_SOURCE = "tensorflow/lite/delegates/gpu/common/model_builder.cc"
 GPU = _names(
     """
@@ -32,7 +32,7 @@ GPU = _names(
     SUM TANH TRANSPOSE TRANSPOSE_CONV
     """
 )
-# The table "Supported operations"; above it stands that models must be "fully 8-bit quantized",
+# The table "Supported operations"; above it: models must be "fully 8-bit quantized",
 # that sizes must be constant, and that of more than three dimensions all but the innermost three
 # must be 1. What follows the first operation that is not in the table runs on the CPU.
 EDGE_TPU_SOURCE = "coral.ai/docs/edgetpu/models-intro"

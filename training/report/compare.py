@@ -94,7 +94,7 @@ def draw(runs: Sequence[Compared], path: Path) -> None:
 
 
 def _legend(name: str) -> str:
-    """The end of a long path, which tells runs apart."""
+    """The end of a long path, where the names of runs differ."""
     name = printable(name)
     return name if len(name) <= NAME else "…" + name[1 - NAME :]
 

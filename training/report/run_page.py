@@ -259,9 +259,9 @@ def _name_ticks(axes: Axes, labels: list[str]) -> None:
         return  # matplotlib numbers some of them
     names = [shorten(label, CHART_NAME) or EMPTY for label in labels]
     upright = max(map(len, names)) > 3
-    places = range(len(names))
-    axes.set_yticks(places, names, parse_math=False)
-    axes.set_xticks(places, names, parse_math=False, rotation=90 if upright else 0)
+    positions = range(len(names))
+    axes.set_yticks(positions, names, parse_math=False)
+    axes.set_xticks(positions, names, parse_math=False, rotation=90 if upright else 0)
 
 
 # The pictures of the predictions

@@ -37,7 +37,7 @@ Rows = dict[str, dict[str, Any]]
 VISIBLE = 0.001  # of a probability: kinds that change less have no pictures
 SEVERAL = (BLUE, ORANGE, "#12917a", "#9a63d8", "#b8860b", MUTED)  # legible in both themes
 WIDEST = 2.5  # of the longest median: a line to p90 beyond that is cut
-FAR_APART = 12  # times: latencies that differ by more are cut, or stand on a logarithmic axis
+FAR_APART = 12  # times: latencies that differ by more are cut, or drawn on a logarithmic axis
 SAME_LEVEL = 0.02  # of the axis: the least distance between labels of one height
 KIND_NAME = 24  # letters of a kind in a chart
 LAYER_NAME = 40  # letters of a layer in a chart
@@ -293,7 +293,7 @@ def _most(record: dict[str, Any]) -> float:
 
 
 def _findings(inspected: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Findings with one cause, over all kinds; those that a user can change apart from notes."""
+    """Findings grouped by cause over all kinds: what a user can change, and notes."""
     grouped: dict[tuple[str, str, str | None], dict[str, Any]] = {}
     for kind, inspection in inspected.items():
         for finding in inspection["lint"]:
@@ -329,10 +329,10 @@ def _layers(kinds: dict[str, Any]) -> dict[str, Any] | None:
             for row in compared["layers"]
             if row["signal_to_noise_db"] is not None
         }
-        places = [names.index(layer) for layer in known]
+        positions = [names.index(layer) for layer in known]
         values = list(known.values())
         label = shorten(kind, KIND_NAME)
-        axes.plot(values, places, "o-", color=color, markersize=4, linewidth=1, label=label)
+        axes.plot(values, positions, "o-", color=color, markersize=4, linewidth=1, label=label)
     shown = [shorten(name, LAYER_NAME) for name in names]
     axes.set_yticks(range(len(names)), shown, parse_math=False, color=INK)
     axes.set_ylim(len(names) - 0.5, -0.5)

@@ -130,7 +130,7 @@ def test_a_graph_that_runs_in_a_circle_comes_to_an_end():
 
 def test_normalization_and_padding_by_design_are_notes(tmp_path):
     """ResNet-v2 normalizes what a shortcut has added; at stride 2 our convolutions pad alike."""
-    model = ResNet18(input_shape=(64, 64, 3), classes=3, width=0.25, variant="v2")
+    model = ResNet18(input_shape=(32, 32, 3), classes=3, width=0.25, variant="v2")
     random = np.random.default_rng(0)
     model.set_weights([random.uniform(0.5, 1.5, w.shape) for w in model.get_weights()])
     (path,) = convert(model, tmp_path, ["float32"]).values()

@@ -41,7 +41,7 @@ export async function check(model: Model, golden: GoldenFiles): Promise<Checked>
     const wanted = expected.subarray(i * classes, (i + 1) * classes);
     const output = await run(model, images.subarray(i * size, (i + 1) * size));
     if (output.length !== classes) {
-      throw new Unreadable(`${model.file} has ${output.length} classes, its golden answers ${classes}.`);
+      throw new Unreadable(`${model.file} has ${output.length} classes, its golden outputs ${classes}.`);
     }
     if (likeliest(output) === likeliest(wanted)) sameTop1++;
     output.forEach((p, j) => {

@@ -1,4 +1,4 @@
-// The page, from loading to the answer.
+// The page, from loading to the predictions.
 
 import { hasCamera, photograph } from "./camera";
 import type { Demo } from "./contract";
@@ -7,7 +7,7 @@ import { decode, Unreadable, type Picture } from "./decode";
 import { fit, show } from "./picture";
 import { loadModels } from "./load";
 import { fetchBytes, timedRun, type Model } from "./runtime";
-import { answerView, checkView, element, verdict, type Answered } from "./view";
+import { predictionView, checkView, element, verdict, type Classified } from "./view";
 
 // Shown side by side if the run has both.
 const REFERENCE = "float32";
@@ -36,7 +36,7 @@ function about(demo: Demo): string {
 
 function offerPictures(models: readonly Model[]): void {
   const compared = pair(models);
-  const classify = (file: Blob, name: string) => work(() => answer(compared, file, name));
+  const classify = (file: Blob, name: string) => work(() => classifyFile(compared, file, name));
   const input = $<HTMLInputElement>("file");
   $("choose").addEventListener("click", () => input.click());
   input.addEventListener("change", () => {
@@ -52,7 +52,7 @@ function offerPictures(models: readonly Model[]): void {
   $("photograph").addEventListener("click", () =>
     work(async () => {
       const photo = await photograph(dialog);
-      if (photo) await answer(compared, photo, "the photograph");
+      if (photo) await classifyFile(compared, photo, "the photograph");
     }),
   );
 
@@ -76,34 +76,34 @@ function pair(models: readonly Model[]): Model[] {
   return second ? [first, second] : [first];
 }
 
-async function answer(models: readonly Model[], file: Blob, name: string): Promise<void> {
+async function classifyFile(models: readonly Model[], file: Blob, name: string): Promise<void> {
   say(`Reading ${name} …`);
   const picture = await decode(file, name);
   try {
-    await showAnswers(models, picture);
+    await showPredictions(models, picture);
   } finally {
     picture.close();
   }
   say("Ready.");
 }
 
-async function showAnswers(models: readonly Model[], picture: Picture): Promise<void> {
-  const answered: Answered[] = [];
+async function showPredictions(models: readonly Model[], picture: Picture): Promise<void> {
+  const classified: Classified[] = [];
   for (const model of models) {
     const pixels = await fit(picture, model.contract);
-    if (!answered.length) {
+    if (!classified.length) {
       show(pixels, $<HTMLCanvasElement>("seen"));
       $("seen-caption").textContent = `${picture.name}, ${picture.width} × ${picture.height}, as the model sees it`;
       $("pictures").hidden = false;
     }
     say(`Running ${model.kind} …`);
     await painted();
-    answered.push({ model, answer: await timedRun(model, pixels) });
+    classified.push({ model, output: await timedRun(model, pixels) });
   }
-  const { text, differs } = verdict(answered);
+  const { text, differs } = verdict(classified);
   $("verdict").textContent = text;
   $("verdict").classList.toggle("differs", differs);
-  $("answer").replaceChildren(...answerView(answered));
+  $("answer").replaceChildren(...predictionView(classified));
 }
 
 async function checkAll(models: readonly Model[], demo: Demo): Promise<void> {

@@ -23,7 +23,7 @@ export interface Model extends ModelFile {
   readonly note: string;
 }
 
-export interface Answer {
+export interface Output {
   readonly probabilities: Float32Array;
   readonly milliseconds: number;
 }
@@ -77,7 +77,7 @@ export async function run(model: Model, pixels: Uint8Array): Promise<Float32Arra
 }
 
 /** The median time of a few runs, after a warm-up run. */
-export async function timedRun(model: Model, image: Pixels): Promise<Answer> {
+export async function timedRun(model: Model, image: Pixels): Promise<Output> {
   const probabilities = await run(model, image.data);
   const times: number[] = [];
   const began = performance.now();
