@@ -57,7 +57,7 @@ def main() -> None:
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
         if run.func not in _light:
-            _start_keras(run.keywords.get("backend"))
+            start_keras(run.keywords.get("backend"))
         run()
     except KeyboardInterrupt as stop:
         _leave(str(stop) or "stopped", 130)
@@ -72,7 +72,7 @@ def main() -> None:
         _leave(f"error: {' '.join(str(error).split())}", 2)
 
 
-def _start_keras(backend: str | None) -> None:
+def start_keras(backend: str | None = None) -> None:
     if backend:
         os.environ["KERAS_BACKEND"] = backend
     say("starting TensorFlow …" if backend != "jax" else "starting JAX …")

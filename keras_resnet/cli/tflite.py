@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from keras_resnet.cli.app import Failed, command, light
+from keras_resnet.cli.app import Failed, command, light, start_keras
 from keras_resnet.cli.arguments import (
     CALIBRATION,
     DataOption,
@@ -331,6 +331,7 @@ def golden(
 
 
 @command
+@light  # it starts Keras itself, after a check that would otherwise take minutes to come to
 def demo(
     run: Positional[RunArgument] = None,
     /,
@@ -353,6 +354,8 @@ def demo(
     """
     from tflite.devices import demo as pages
 
+    pages.require_page()
+    start_keras()
     opened = locate(run)
     inputs = _golden(opened, data, data_dir)
     site = pages.site(opened.folder.resolve().name, tflite_files(opened), inputs)
@@ -487,11 +490,11 @@ def run_benchmark(
 def _run_benchmark_program(
     run: Run, program: Path | None, phone: bool, threads: tuple[int, ...], rounds: int
 ) -> list[dict[str, Any]]:
-    from tflite.devices.adb import benchmark_by_program
+    from tflite.devices.adb import benchmark_with_binary
 
     files = tflite_files(run)
     with progress("timing") as bar:
-        measured = benchmark_by_program(
+        measured = benchmark_with_binary(
             files, program, phone=phone, threads=threads, rounds=rounds, progress=bar
         )
     records = [one.to_dict() for one in measured]
@@ -580,20 +583,19 @@ def _show_inspection(inspection: dict[str, Any]) -> None:
     print(f"arena      at least {file_size(inspection['arena_bytes'])}")
     print(f"work       {work(inspection['multiply_adds'])} multiply-adds")
     for finding in inspection["lint"]:
-        where = f"{finding['layer'] or finding['operation']}: " if finding["layer"] else ""
-        print(f"{finding['rule']}: {where}{finding['message']}. Mend: {finding['mend']}")
+        print(f"{finding['rule']}: {finding['message']}. In {', '.join(finding['layers'])}")
+        if finding["mend"]:
+            print(f"  change: {finding['mend']}")
     show_table(
-        ("runtime", "loads", "because", ""),
+        ("runtime", "loads", "because"),
         [
-            (
-                line["runtime"],
-                "yes" if line["loads"] else "no",
-                line["because"],
-                "asked" if line["measured"] else line["source"],
-            )
+            (line["runtime"], "yes" if line["loads"] else "no", line["because"])
             for line in inspection["preflight"]
         ],
     )
+    for line in inspection["preflight"]:
+        if not line["measured"]:
+            print(f"{line['runtime']} was not run here: {line['source']}")
 
 
 def _show_operations(row: dict[str, Any]) -> None:

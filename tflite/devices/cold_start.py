@@ -1,7 +1,7 @@
-"""What the first inference of a .tflite file costs: loading it, its first run, and memory.
+"""The cold start of a .tflite file: loading time, first inference, and memory.
 
-Each is measured in a subprocess of its own, as an app does it once at its start: nothing of an
-earlier file is left in caches of the runtime, and all memory that is added is this file's.
+Measured in a process of its own, as an app starts once: the runtime's caches are empty, and all
+memory that is added belongs to this file.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -22,15 +23,15 @@ STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
-class Start:
-    """One start of one file.
+class ColdStart:
+    """One cold start of one file.
 
     Attributes:
-        load_ms: From the file's path to an interpreter with its memory allocated and its weights
-            packed for the CPU, in milliseconds. The file is in the system's cache already.
+        load_ms: From the file's path to an interpreter with allocated tensors and weights packed
+            for the CPU, in milliseconds. The file is in the system's page cache.
         first_ms: The first inference after that.
-        memory_bytes: By how much the process's memory (resident set) rose at most, from before
-            loading to after a few inferences: the interpreter, the weights, the activations.
+        memory_bytes: The largest growth of the process's resident set, from before loading to
+            after a few inferences: interpreter, weights and activations.
     """
 
     load_ms: float
@@ -38,25 +39,25 @@ class Start:
     memory_bytes: int
 
 
-def start(path: str | os.PathLike[str], threads: int) -> Start:
-    """Starts a file, once, in a subprocess. The file has to be sound (``tflite.model.sandbox``).
+def cold_start(path: str | os.PathLike[str], threads: int) -> ColdStart:
+    """Starts a sound file (``tflite.model.sandbox``) once, in a subprocess.
 
     Raises:
         ValueError: The runtime refused the file or crashed on it.
         SubprocessError: The subprocess failed for a reason that says nothing about the file.
     """
     try:
-        found, _ = call_in_subprocess(
+        measured, _ = call_in_subprocess(
             measure, [os.fspath(path), str(threads)], CPU_SECONDS, "the runtime"
         )
     except ValueError as error:
         raise ValueError(f"{path} did not start: {error}") from None
-    return Start(**found)
+    return ColdStart(**measured)
 
 
-def typical(starts: list[Start]) -> Start:
-    """The median of each figure."""
-    return Start(
+def median_start(starts: Sequence[ColdStart]) -> ColdStart:
+    """The median of each measure."""
+    return ColdStart(
         median(s.load_ms for s in starts),
         median(s.first_ms for s in starts),
         round(median(s.memory_bytes for s in starts)),
@@ -68,7 +69,8 @@ def measure(path: str, threads: str) -> Result:
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter
 
-    before = _peak_memory(afresh=True)
+    _limit_cpu()
+    before = _peak_memory(reset=True)
     began = time.perf_counter()
     interpreter = Interpreter(path, num_threads=int(threads))
     interpreter.allocate_tensors()
@@ -77,22 +79,22 @@ def measure(path: str, threads: str) -> Result:
         interpreter.set_tensor(details["index"], np.zeros(details["shape"], details["dtype"]))
     ready = time.perf_counter()
     interpreter.invoke()
-    finished = time.perf_counter()
+    first = time.perf_counter()
     for _ in range(RUNS):
         interpreter.invoke()
-    found = {
+    measured = {
         "load_ms": 1000 * (loaded - began),
-        "first_ms": 1000 * (finished - ready),
+        "first_ms": 1000 * (first - ready),
         "memory_bytes": max(0, _peak_memory() - before),
     }
-    return found, {}
+    return measured, {}
 
 
-def _peak_memory(afresh: bool = False) -> int:
-    """The largest resident set so far, in bytes; ``afresh``: that of now, from which it counts."""
-    if STATUS.is_file():  # Linux; getrusage includes the parent process there
-        if afresh:
-            with contextlib.suppress(OSError):  # a kernel that forbids it: imports count too
+def _peak_memory(reset: bool = False) -> int:
+    """The largest resident set so far, in bytes; ``reset`` starts from the present one."""
+    if STATUS.is_file():  # Linux, where getrusage includes the peak of the parent process
+        if reset:
+            with contextlib.suppress(OSError):  # if the kernel forbids it, imports count too
                 Path("/proc/self/clear_refs").write_text("5")
         (line,) = (line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
         return 1024 * int(line.split()[1])
