@@ -33,7 +33,8 @@ itself uses. `keras-resnet models` and `keras-resnet weights` print them.
   `WideResNet…`; `ResNet8` if kilobytes matter.
 - **Detection, segmentation**: `keras_resnet.features("ResNet50", output_stride=16)` returns a model
   with the outputs `P2` … `P5` and their `strides`. KerasHub accepts it as an image encoder.
-- **Small batches**: `norm="group"`, or pretrained weights with `freeze(model, batch_norm="frozen")`.
+- **Small batches**: `norm="group"`, or pretrained weights with
+  `freeze(model, batch_norm="frozen")`.
 
 ```python
 model = keras_resnet.ResNet50(weights="imagenet", classes=5)  # a new classifier
@@ -49,10 +50,10 @@ tag of the table below, `"hf://owner/name"` of the Hugging Face hub, or a path: 
 PyTorch is installed.
 
 Nothing that is downloaded or opened can execute code: pickles are read only by PyTorch's restricted
-reader, `.keras` files are opened in safe mode, HDF5 is read in a sandboxed subprocess, and hashes are
-checked before use. The preprocessing that the weights were trained with (mean, standard deviation,
-channel order, crop, interpolation, labels) is set in `model.contract`. Files are cached in
-`KERAS_RESNET_CACHE` (`~/.cache/keras-resnet` by default). `KERAS_RESNET_OFFLINE=1` disables
+reader, `.keras` files are opened in safe mode, HDF5 is read in a sandboxed subprocess, and hashes
+are checked before use. The preprocessing that the weights were trained with (mean, standard
+deviation, channel order, crop, interpolation, labels) is set in `model.contract`. Files are cached
+in `KERAS_RESNET_CACHE` (`~/.cache/keras-resnet` by default). `KERAS_RESNET_OFFLINE=1` disables
 downloads; the error then says which file to put where.
 
 Weights of v1 and v1.5 have the same shapes, but give wrong predictions in the other network. If a
