@@ -1,4 +1,4 @@
-"""Generated pages are current, and every file and heading that the documentation names exists."""
+"""Generated pages are current; every file, heading and section that the docs name exists."""
 
 import re
 import runpy
@@ -71,6 +71,13 @@ def test_models_page_is_current() -> None:
     page = runpy.run_path(str(DOCS / "make_models_page.py"))["page"]
     written = (DOCS / "models.md").read_text("utf-8")
     assert written == page(), "run: python docs/make_models_page.py"
+
+
+def test_report_picture_shows_sections_that_exist() -> None:
+    shown = runpy.run_path(str(DOCS / "make_report_picture.py"))["SHOWN"]
+    templates = (ROOT / "training" / "report" / "templates").glob("*.j2")
+    text = "".join(path.read_text("utf-8") for path in templates)
+    assert set(shown) <= set(re.findall("<h2>(.+)</h2>", text))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
