@@ -1,16 +1,16 @@
-"""The degradation problem, and what shortcuts do about it (He et al. 2015, arXiv:1512.03385,
+"""The degradation problem, with and without shortcuts (He et al. 2015, arXiv:1512.03385,
 sections 1 and 4.2, figure 6).
 
     python benchmarks/degradation.py [--data-dir DIR | --images FILE.npz] [--steps 1500] [--json]
 
-Plain and residual networks of 20 and 56 layers learn CIFAR-10 on one budget, from the same batches
-in the same order; then a residual network of 110. Deeper and plain is worse already on the images
-it learns from, so that it is no overfitting; deeper and residual is not. The picture shows the
-training error, and the length of the gradient of each convolution's kernel before the first step
-and after the last.
+Plain and residual networks of 20 and 56 layers are trained on CIFAR-10 for the same number of
+steps, on the same batches in the same order; then a residual network of 110 layers. A deeper plain
+network has a higher error on the training images themselves, so the cause is not overfitting; a
+deeper residual network does not. The picture shows the training error, and the norm of the gradient
+of each convolution's kernel before the first step and after the last.
 
 Images come from tensorflow-datasets, or from an .npz with ``images`` (uint8, (n, 32, 32, 3)) and
-``labels``: then no TensorFlow is needed, and KERAS_BACKEND=jax trains on arrays alone.
+``labels``, which needs no TensorFlow: KERAS_BACKEND=jax.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from keras_resnet.console import progress, say, show_table
 
 matplotlib.use("Agg")
 
-WINDOW = 50  # steps that a point of the curve is the mean of
+WINDOW = 50  # steps averaged for one point of the curve
 PEAK_RATE, WARM_UP = 0.1, 0.2
 DRAWN = {20: "#1f77b4", 56: "#d95f02", 110: "#7b3294"}
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a network.
+    """The result of one network.
 
     Attributes:
         depth: Layers with weights.
         shortcut: ``"A"``, the paper's for CIFAR-10, or ``"none"`` for a plain network.
-        error: Training error of every ``WINDOW`` steps, in percent.
-        before, after: Length of each kernel's gradient, from the input on.
+        error: Training error in percent, averaged over ``WINDOW`` steps.
+        before, after: Norm of each kernel's gradient, in order from the input.
         seconds: Training time.
     """
 
@@ -69,7 +69,7 @@ class Result:
 def learn(
     depth: int, shortcut: str, images: np.ndarray, labels: np.ndarray, batches: np.ndarray
 ) -> Result:
-    """Trains a network of random weights on the batches, rows of indices."""
+    """Trains a network from random weights; each row of ``batches`` is a batch of indices."""
     keras.utils.set_random_seed(0)
     model = keras_resnet.create_model(
         f"ResNet{depth}", shortcut=shortcut, weights=None, input_shape=(32, 32, 3)
@@ -103,7 +103,7 @@ def one_cycle(steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
 
 
 def gradient_lengths(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> list[float]:
-    """Of each convolution's kernel: a step of rate 1 moves it by its gradient, on any backend."""
+    """Norms of the gradients of all kernels: on any backend, a step of rate 1 subtracts them."""
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
     copy.compile(keras.optimizers.SGD(1.0), "categorical_crossentropy", jit_compile=False)
@@ -117,7 +117,7 @@ def gradient_lengths(model: keras.Model, images: np.ndarray, labels: np.ndarray)
 
 
 def load(path: str | None, folder: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Normalized training images, and one-hot labels."""
+    """Normalized training images and one-hot labels."""
     if path:
         with np.load(path, allow_pickle=False) as file:
             images, labels = file["images"], file["labels"]
@@ -158,18 +158,20 @@ def label(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Plain and residual networks on one budget.")
-    parser.add_argument("--data-dir", help="where tensorflow-datasets keeps cifar10")
-    parser.add_argument("--images", help="an .npz of images and labels instead")
+    parser = argparse.ArgumentParser(
+        description="Plain and residual networks, trained on the same batches."
+    )
+    parser.add_argument("--data-dir", help="folder of tensorflow-datasets with cifar10")
+    parser.add_argument("--images", help="an .npz with images and labels instead")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--depths", type=int, nargs="+", default=[20, 56], choices=DRAWN)
-    parser.add_argument("--deep", type=int, default=110, choices=DRAWN, help="trained residual")
+    parser.add_argument("--deep", type=int, default=110, choices=DRAWN, help="residual only")
     parser.add_argument("--out", type=Path, default=Path("degradation.png"))
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.steps < WINDOW:
-        parser.error(f"--steps must be at least {WINDOW}, the length of a point of the curve")
+        parser.error(f"--steps must be at least {WINDOW}, one point of the curve")
 
     images, labels = load(options.images, options.data_dir)
     rng = np.random.default_rng(0)

@@ -1,14 +1,14 @@
-"""Speed of training input beside its peers, turn by turn: JPEG files to batches of pixels.
+"""Throughput of input pipelines, ours and others', interleaved: JPEG files to batches of pixels.
 
     python benchmarks/input_pipeline.py FOLDER [--batch 50] [--size 224] [--rounds 5] [--json]
 
-FOLDER holds one subfolder of JPEGs a class. Each way of reading it runs in a process of its own, so
-that its memory is its own, and is stopped between its turns: nobody fills buffers in another's
-time, to be emptied in his own.
+FOLDER holds one subfolder of JPEGs per class. Each pipeline runs in a separate process, so that its
+memory can be measured, and is stopped between its turns, so that it cannot fill its buffers while
+another is timed.
 
-Speeds are medians of the rounds, and so are the ratios to the raw limit, which are taken round by
-round. CPU is the processor time an image takes: on a machine with other work, the steadier figure.
-Memory is the process's peak, less what it had when TensorFlow was loaded and nothing read.
+Throughput is the median of the rounds. The ratio to the limit is computed in each round; its median
+is printed. CPU is the processor time per image: on a machine with other work, the more reliable
+figure. Memory is the process's peak above its value after the import of TensorFlow.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from interleaved import Peer, interleaved, peak_bytes
 BASE = "limit: decode_and_crop_jpeg alone"
 
 
-# --- The ways, each from a folder to endless batches -----------------------------------------
+# --- The pipelines, each from a folder to endless batches ------------------------------------
 
 
 def ours(folder: str, batch: int, size: int, **augment: Any) -> Any:
-    """The product's own pipeline: order by seed, one-hot labels, uint8 batches."""
+    """The pipeline of ``training``: order by seed, one-hot labels, uint8 batches."""
     from keras_resnet.contract import Contract
     from training.config import from_dict
     from training.data.pipeline import training_batches
@@ -53,7 +53,7 @@ def ours(folder: str, batch: int, size: int, **augment: Any) -> Any:
 
 
 def ours_as_floats(folder: str, batch: int, size: int) -> Any:
-    """The same with float32 batches, as the peers give them; the product casts on the device."""
+    """The same with float32 batches, as the others give; ``training`` casts on the device."""
     import tensorflow as tf
 
     batches = ours(folder, batch, size)
@@ -61,7 +61,7 @@ def ours_as_floats(folder: str, batch: int, size: int) -> Any:
 
 
 def keras_loader(folder: str, batch: int, size: int, warp: bool) -> Any:
-    """Keras's directory loader with its own layers, as its guides put them together."""
+    """Keras's directory loader with Keras's augmentation layers, as in its guides."""
     import keras
 
     layers = [keras.layers.RandomFlip("horizontal")]
@@ -81,7 +81,7 @@ def keras_loader(folder: str, batch: int, size: int, warp: bool) -> Any:
 
 
 def plain(folder: str, batch: int, size: int) -> Any:
-    """A random resized crop and flip as tutorials write them: decode, crop, resize, flip."""
+    """A random resized crop and flip as in tutorials: decode, crop, resize, flip."""
     import tensorflow as tf
 
     def load(path: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
@@ -95,7 +95,7 @@ def plain(folder: str, batch: int, size: int) -> Any:
 
 
 def decode_alone(folder: str, batch: int, size: int) -> Any:
-    """Reads and decodes whole files, and keeps of each only how large it was."""
+    """Reads and decodes whole files, and returns only their sizes."""
     import tensorflow as tf
 
     def load(path: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
@@ -105,7 +105,7 @@ def decode_alone(folder: str, batch: int, size: int) -> Any:
 
 
 def crop_alone(folder: str, batch: int, size: int) -> Any:
-    """Reads files and decodes a random box of each: below this nothing can go."""
+    """Reads files and decodes a random box of each: the limit of any pipeline."""
     import tensorflow as tf
 
     def load(path: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
@@ -126,7 +126,7 @@ def _mapped(folder: str, load: Callable) -> Any:
 
 
 def _box(shape: Any, number: Any) -> Any:
-    """The box of Szegedy et al. 2014, as TensorFlow draws it."""
+    """A random box as in Szegedy et al. 2014, by TensorFlow's implementation."""
     import tensorflow as tf
 
     begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
@@ -159,7 +159,7 @@ WAYS: dict[str, tuple[Callable, dict[str, Any]]] = {
 
 
 def set_up(name: str, folder: str, batch: int, size: int, images: int) -> Callable[[], Any]:
-    """A way's turn: seconds and processor seconds that some images take, and memory at its peak."""
+    """A pipeline's turn: seconds and processor seconds for some images, and peak memory."""
     import tensorflow as tf
 
     tf.constant(0) + 1
@@ -200,12 +200,12 @@ def figures(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", help="JPEGs, in one subfolder a class")
+    parser.add_argument("folder", help="JPEGs, in one subfolder per class")
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--size", type=int, default=224, help="height and width in pixels")
-    parser.add_argument("--images", type=int, default=1000, help="images a turn")
+    parser.add_argument("--images", type=int, default=1000, help="images per turn")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="", help="only ways whose name has this in it")
+    parser.add_argument("--only", default="", help="only pipelines whose name contains this")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
 

@@ -1,7 +1,8 @@
-"""Peers that are timed turn by turn, each in a process of its own.
+"""Interleaved timing of peers, each in a separate process.
 
-A machine that slows down meanwhile then does so for all. Between its turns a process is stopped
-(SIGSTOP): nobody fills buffers, or spins, in another's time. The first round is not counted.
+A change in the speed of the machine then affects all of them. Between its turns a process is
+stopped (SIGSTOP), so that it cannot fill buffers or spin while another is timed. The first round is
+not counted.
 """
 
 from __future__ import annotations
@@ -17,22 +18,22 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-# Sets a peer up, and returns the function whose calls are the peer's turns.
+# Sets a peer up, and returns a function that takes one turn.
 SetUp = Callable[..., Callable[[], Any]]
 
 
 @dataclass(frozen=True)
 class Peer:
-    """What is timed: ``set_up(*arguments)``, of a module that a new process can import."""
+    """A peer, ``set_up(*arguments)``; a new process must be able to import its module."""
 
     set_up: SetUp
     arguments: tuple[Any, ...] = ()
 
 
 def interleaved(peers: dict[str, Peer], rounds: int) -> dict[str, list[Any]]:
-    """What the turns of each peer returned, round by round.
+    """The results of the turns of each peer, in the order of the rounds.
 
-    A peer that cannot be set up is left out, with its reason on stderr.
+    A peer that cannot be set up is left out; the reason is printed to stderr.
     """
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
@@ -42,7 +43,7 @@ def interleaved(peers: dict[str, Peer], rounds: int) -> dict[str, list[Any]]:
         process = context.Process(target=_serve, args=(there, peer), daemon=True)
         process.start()
         there.close()
-        if reason := _answer(here):  # one after another: starting takes all cores
+        if reason := _failure(here):  # one after another: start-up uses all cores
             print(f"{name}: left out: {reason}", file=sys.stderr)
             process.join()
             continue
@@ -64,11 +65,11 @@ def interleaved(peers: dict[str, Peer], rounds: int) -> dict[str, list[Any]]:
 
 
 def peak_bytes() -> int:
-    """The most memory this process has held at once (Linux counts it in KiB)."""
+    """Peak resident memory of this process (Linux reports it in KiB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _answer(pipe: Connection) -> str | None:
+def _failure(pipe: Connection) -> str | None:
     try:
         return pipe.recv()
     except EOFError:

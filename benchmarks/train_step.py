@@ -1,16 +1,16 @@
-"""Training speed and memory of our ResNet-50 beside its peers, turn by turn.
+"""Speed and memory of a ResNet-50 training step, ours and others', interleaved.
 
     python benchmarks/train_step.py [--precision bfloat16] [--batch 16] [--rounds 5] [--json]
 
 Each peer takes whole training steps (forward, backward, SGD with momentum) on the same random
-images, which is enough to time a step: its cost does not depend on what is in the pictures. The
-peers: keras.applications' ResNet50 as it is (version 1, about 6 % cheaper than ours, and Keras's
-own batch norm); our network with Keras's own batch norm; and PyTorch's ResNet-50, channels last,
-compiled by torch.compile on a GPU. With TensorFlow also the limit: the convolutions of our network
-and their gradients one after the other, and nothing else. Ratios are taken round by round; memory
-is the process's peak, or the device's where there is a GPU.
+images; the cost of a step does not depend on their content. The peers: keras.applications'
+ResNet50 (v1, about 6 % fewer multiply-adds than ours, and Keras's batch norm); our network with
+Keras's batch norm; and PyTorch's ResNet-50, channels last, compiled by torch.compile on a GPU. On
+TensorFlow also the limit: only the convolutions of our network and their gradients, one after the
+other. Ratios are computed in each round, and their median is printed. Memory is the peak of the
+process, or of the GPU if there is one.
 
-No TensorFlow is needed: with KERAS_BACKEND=jax everything runs on arrays alone.
+With KERAS_BACKEND=jax, no TensorFlow is needed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from types import SimpleNamespace
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# JAX's own pool would keep the other peers from the memory of a GPU.
+# JAX would preallocate the memory of a GPU, and leave none to the other peers.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -37,7 +37,7 @@ from interleaved import Peer, interleaved, peak_bytes
 OURS = "keras_resnet"
 CLASSES = 1000
 LEARNING_RATE, MOMENTUM = 0.01, 0.9
-Turn = Callable[[], tuple[float, int]]  # seconds a step, and peak memory in bytes
+Turn = Callable[[], tuple[float, int]]  # seconds per step, and peak memory in bytes
 
 
 def noise(batch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +50,7 @@ def noise(batch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours(precision: str, batch: int, size: int, steps: int, norm: str) -> Turn:
-    """The product's own step (training/steps) on its own network."""
+    """Our network with the step of ``training/steps``."""
     import keras
 
     import keras_resnet
@@ -70,7 +70,7 @@ def keras_applications(precision: str, batch: int, size: int, steps: int) -> Tur
 
 
 def convolutions(precision: str, batch: int, size: int, steps: int) -> Turn:
-    """What no step can be faster than: each convolution, and the gradients of its arguments."""
+    """The limit of any step: each convolution, and the gradients of its arguments."""
     import keras
 
     import keras_resnet
@@ -107,13 +107,13 @@ def one_convolution(layer: Any, precision: str, batch: int) -> Callable[[], Any]
                 input=x, filter_sizes=kernel_shape, out_backprop=y, **common
             )
         results.append(to_kernel)
-        if channels != 3:  # nobody asks for the gradient of the picture
+        if channels != 3:  # no step needs the gradient of the image
             with tf.control_dependencies([to_kernel]):
                 to_input = tf.raw_ops.Conv2DBackpropInput(
                     input_sizes=x.shape, filter=kernel, out_backprop=y, **common
                 )
             results.append(to_input)
-        return [result[0, 0, 0, 0] for result in results]  # or they would be left out
+        return [result[0, 0, 0, 0] for result in results]  # unused results would be pruned
 
     return run
 
@@ -149,7 +149,7 @@ def torch_resnet50() -> Any:
         from torchvision.models import resnet50
 
         return resnet50()
-    except ImportError:  # the tests' peer answers as torchvision's, bit for bit
+    except ImportError:  # the tests' peer is bit-identical with torchvision's
         from tests.keras_resnet.torch_peers import peer
 
         return peer("ResNet50")
@@ -166,7 +166,7 @@ def set_policy(precision: str) -> None:
 
 
 def keras_turn(model: Any, batch: int, size: int, steps: int) -> Turn:
-    """Training steps of any Keras network by the product's step, on arrays alone."""
+    """Training steps of any Keras network, by the step of ``training/steps``."""
     import keras
 
     from training.steps import backend_steps
@@ -190,7 +190,7 @@ def keras_turn(model: Any, batch: int, size: int, steps: int) -> Turn:
 
 
 def placed(data: tuple[np.ndarray, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """The batch as the backend has it, and its signature."""
+    """The batch on the backend's device, and its signature."""
     import keras
 
     if keras.backend.backend() == "jax":
@@ -258,7 +258,7 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=224, help="height and width in pixels")
-    parser.add_argument("--steps", type=int, default=1, help="steps a turn")
+    parser.add_argument("--steps", type=int, default=1, help="steps per turn")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -1,12 +1,12 @@
-"""Seconds and memory of a trial of our search beside plain KerasTuner's, on the same points.
+"""Time and memory of a trial of our search and of plain KerasTuner's, at the same points.
 
-Both are random searches with the same seed over the same space, images and epochs. They take
-turns, a trial each, so that what else this machine does slows both; on a busy one the CPU time says
-more than the clock. The first trial of each starts TensorFlow, in this process or in the one that
-ours are forked from; it is told apart.
+Both are random searches with the same seed over the same space, images and epochs. Their trials are
+interleaved, so that other work on the machine slows both; on a busy machine, CPU time is more
+reliable than wall time. The first trial of each starts TensorFlow, in this process or in the one
+that ours are forked from, and is reported separately.
 
-Ours pays for a process a trial and for checkpoints after every epoch. It is paid back in memory:
-the last column is what this process keeps of a trial, which an overnight search multiplies.
+Our search has the cost of a process per trial and of a checkpoint per epoch. In return it keeps no
+memory: the last column is what this process keeps of each trial, which adds up in a long search.
 
     python benchmarks/tuning.py --trials 6 --epochs 10
 """
@@ -38,20 +38,20 @@ from training.tuning.tune import ResNetHyperModel
 from training.tuning.tuner import ExperimentTuner, Plan
 
 SEED = 1
-# A tuner, and what makes it go on until its oracle has no more.
+# A tuner, and a function that runs it until its oracle has no more trials.
 Search = tuple[Any, Callable[[], None]]
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one of the two searches.
+    """The figures of one of the two searches.
 
     Attributes:
-        search: Whose.
-        first: Seconds of the first trial.
-        seconds: Of each later one.
-        cpu_seconds: Of each later one, whatever the clock says, its process included.
-        kept_mb: What this process holds more after each later one, in 10^6 bytes.
+        search: Name of the search.
+        first: Wall seconds of the first trial.
+        seconds: Wall seconds of each later trial.
+        cpu_seconds: CPU seconds of each later trial, including its process.
+        kept_mb: Growth of this process's memory by each later trial, in 10^6 bytes.
     """
 
     search: str
@@ -62,7 +62,7 @@ class Figures:
 
 
 def plain(experiment: Experiment, space: Space, folder: Path) -> Search:
-    """KerasTuner alone: every trial in this process."""
+    """Plain KerasTuner: every trial in this process."""
     tuner = kt.RandomSearch(
         ResNetHyperModel(experiment, space), "val_accuracy", seed=SEED, directory=str(folder)
     )
@@ -70,7 +70,7 @@ def plain(experiment: Experiment, space: Space, folder: Path) -> Search:
 
 
 def ours(experiment: Experiment, space: Space, folder: Path) -> Search:
-    """Each trial in a process of its own."""
+    """Each trial in a separate process."""
     oracle = make_oracle(
         "random",
         space,
@@ -85,18 +85,18 @@ def ours(experiment: Experiment, space: Space, folder: Path) -> Search:
     return tuner, tuner.search
 
 
-def one_more(search: Search, number: int) -> tuple[float, float, float]:
-    """Runs the next trial; returns its seconds, CPU seconds, and megabytes that it leaves."""
-    tuner, go_on = search
+def run_next_trial(search: Search, number: int) -> tuple[float, float, float]:
+    """Runs the next trial; returns its seconds, its CPU seconds and the megabytes it leaves."""
+    tuner, run = search
     tuner.oracle.max_trials = number
-    held, worked, began = resident_megabytes(), cpu_seconds(), time.perf_counter()
+    memory, cpu, began = resident_megabytes(), cpu_seconds(), time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
-        go_on()
+        run()
     seconds = time.perf_counter() - began
     statuses = [trial.status for trial in tuner.oracle.trials.values()]
     if statuses != ["COMPLETED"] * number:
-        raise RuntimeError(f"a trial failed, so that there is nothing to compare: {statuses}")
-    return seconds, cpu_seconds() - worked, resident_megabytes() - held
+        raise RuntimeError(f"a trial failed, so there is nothing to compare: {statuses}")
+    return seconds, cpu_seconds() - cpu, resident_megabytes() - memory
 
 
 def resident_megabytes() -> float:
@@ -105,10 +105,10 @@ def resident_megabytes() -> float:
 
 
 def cpu_seconds() -> float:
-    """Of this process and of its children, with those that they have waited for."""
+    """CPU seconds of this process, its children, and the processes that they have waited for."""
     ticks = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it ended meanwhile
+        with contextlib.suppress(OSError):  # the process has exited
             fields = stat.read_text().rpartition(")")[2].split()
             if os.getpid() in (int(stat.parent.name), int(fields[1])):
                 ticks += sum(map(int, fields[11:15]))
@@ -122,21 +122,21 @@ def measure(experiment: Experiment, space: Space, trials: int) -> list[Figures]:
         searches = {name: make(experiment, space, Path(folder)) for name, make in kinds.items()}
         for number in range(1, trials + 1):
             for name, search in searches.items():
-                found[name].append(one_more(search, number))
+                found[name].append(run_next_trial(search, number))
                 say(f"{name}: trial {number} took {found[name][-1][0]:.1f} s")
     return [Figures(name, rows[0][0], *zip(*rows[1:])) for name, rows in found.items()]
 
 
 def ratio(ours: tuple[float, ...], theirs: tuple[float, ...]) -> float:
-    """The median of the ratios, trial by trial."""
+    """The median of the ratios of corresponding trials."""
     return statistics.median(a / b for a, b in zip(ours, theirs))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", default="digits-resnet8")
-    parser.add_argument("--trials", type=int, default=6, help="of each; two or more")
-    parser.add_argument("--epochs", type=int, help="of a trial; the recipe's by default")
+    parser.add_argument("--trials", type=int, default=6, help="of each search; at least 2")
+    parser.add_argument("--epochs", type=int, help="per trial; the recipe's by default")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if arguments.trials < 2:
@@ -151,7 +151,7 @@ def main() -> None:
         show_json({"searches": searches, "clock_ratio": clock, "cpu_ratio": cpu})
         return
     show_table(
-        ("search", "first trial", "a later one", "its CPU time", "kept in memory a trial"),
+        ("search", "first trial", "later trials", "CPU time", "memory kept per trial"),
         [
             (
                 row.search,
@@ -164,7 +164,7 @@ def main() -> None:
         ],
     )
     count = len(rows[0].seconds)
-    print(f"ratio, the median of {count}: {clock:.2f} by the clock, {cpu:.2f} in CPU time")
+    print(f"ratio, median of {count}: {clock:.2f} in wall time, {cpu:.2f} in CPU time")
 
 
 if __name__ == "__main__":

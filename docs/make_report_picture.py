@@ -1,4 +1,4 @@
-"""Makes ``docs/report.png``, parts of a run's report side by side; needs chromium.
+"""Makes ``docs/report.png``, sections of a run's report side by side; needs chromium.
 
 keras-resnet quickstart && python docs/make_report_picture.py quickstart
 """
@@ -31,7 +31,7 @@ section:not(:has(> h2.shown)) { display: none; }
 
 def main(run: str) -> None:
     page = (Path(run) / "report.html").read_text("utf-8")
-    for title in SHOWN:
+    for title in SHOWN:  # tests/test_docs.py checks that the report has these sections
         page = page.replace(f"<h2>{title}</h2>", f'<h2 class="shown">{title}</h2>')
     page = page.replace("</head>", STYLE + "</head>")
     with tempfile.TemporaryDirectory() as folder:

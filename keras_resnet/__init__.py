@@ -1,7 +1,7 @@
 """Residual networks for Keras, from images to a phone.
 
 Public names are imported on first use (PEP 562): ``keras-resnet --help`` and the subprocesses
-that read files import this package and must not wait seconds for Keras.
+that read files import this package, and importing Keras takes seconds.
 """
 
 import importlib
@@ -61,5 +61,5 @@ def __dir__() -> list[str]:
 
 
 if "keras" in sys.modules:
-    # Registers our layers and models, for keras.saving.load_model.
+    # Registers our layers and models, so that keras.saving.load_model finds them.
     importlib.import_module(f"{__name__}.classifier")

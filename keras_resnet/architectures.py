@@ -1,6 +1,6 @@
-"""What each ResNet is: one record a network, and one table of them all.
+"""What each ResNet is: one record per network, and one table of all records.
 
-This table is the only place that knows depths and widths. A new network is a new row.
+Depths and widths are defined in this table only. A new network is a new row.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Variant:
     """What a variant changes in any network.
 
     Attributes:
-        stride_on: Which convolution of a bottleneck block strides.
+        stride_on: The convolution of a bottleneck block that has the stride.
         preactivation: Whether norm and ReLU come before each convolution instead of after
             it (He et al. 2016).
         deep_stem: Filters of the first two of three 3×3 convolutions that replace the 7×7;
             the third has twice as many. 0 for the 7×7.
-        pooled_shortcut: Whether a projection that strides averages 2×2 pixels first.
-        description: One line for people.
+        pooled_shortcut: Whether a projection with a stride averages 2×2 pixels first.
+        description: One line, for ``keras-resnet models``.
     """
 
     description: str
@@ -53,7 +53,7 @@ VARIANTS: dict[str, Variant] = {
     "d": Variant("the stem of c, and shortcuts that average", deep_stem=32, pooled_shortcut=True),
 }
 
-# Of the filters that a network has by name.
+# Bounds of ``width``, a multiple of the network's own filters.
 LEAST_WIDTH, MOST_WIDTH = 0.25, 4.0
 
 
@@ -66,27 +66,27 @@ class Architecture:
         family: ``"imagenet"`` (stem strides by 4), ``"cifar"`` or ``"tiny"`` (3×3 stem).
         block: Kind of residual block.
         depths: Blocks in each stage.
-        widths: Filters of each stage; a bottleneck block puts out four times as many.
+        widths: Filters of each stage; the output of a bottleneck block has four times as many.
         parameters: Trainable parameters with the default input shape, classes and options.
         multiply_adds: Multiplications with addition in convolutions and the classifier, for
             one image of the default input shape.
-        paper: Where the network was published.
+        paper: The publication of the network.
         input_shape: Default ``(height, width, channels)``.
         classes: Default number of classes.
-        variant: The row's own, one of ``VARIANTS``.
-        stem_filters: Channels that the stem puts out; those of a deep stem follow from the
+        variant: The default, one of ``VARIANTS``.
+        stem_filters: Output channels of a plain stem; those of a deep stem follow from the
             variant.
         groups: Groups of the 3×3 convolution of a bottleneck block.
-        width_per_group: Filters of each group in a stage of width 64, as ResNeXt counts.
-        se_ratio: Squeeze-and-excitation's inner channels as a share of the block's; 0 for
+        width_per_group: Filters of each group in a stage of width 64, as in ResNeXt's names.
+        se_ratio: Inner channels of squeeze-and-excitation as a fraction of the block's; 0 for
             none.
         convolved_pool: Whether a 3×3 convolution of stride 2 replaces the stem's max-pool.
-        conv_bias: Whether convolutions carry a bias although a batch norm follows.
+        conv_bias: Whether convolutions have a bias although a batch norm follows.
         shortcut_norm: Whether a batch norm follows a projection shortcut.
-        padding: How strided convolutions are padded: ``"symmetric"`` as in PyTorch, or
-            ``"same"`` as in TensorFlow, which at stride 2 pads one side only.
+        padding: Padding of strided convolutions: ``"symmetric"`` as in PyTorch, or ``"same"``
+            as in TensorFlow, which at stride 2 pads one side only.
         batch_norm_epsilon: Default epsilon of every batch norm.
-        width: Times the filters of the row of that name; see ``of_width``.
+        width: Filters as a multiple of those of the row of the same name; see ``of_width``.
     """
 
     name: str
@@ -113,29 +113,29 @@ class Architecture:
 
     @property
     def stem_stride(self) -> int:
-        """By how much the stem shrinks the input."""
+        """Stride of the stem's output relative to the input."""
         return 4 if self.family == "imagenet" else 1
 
     @property
     def output_strides(self) -> tuple[int, ...]:
-        """By how much the stem and each stage shrink the input."""
+        """Strides of the outputs of all stages relative to the input."""
         return tuple(self.stem_stride * 2**stage for stage in range(len(self.depths)))
 
     @property
     def strides_last(self) -> bool:
-        """Whether the last block of a stage strides, and not the first of the next.
+        """Whether the last block of a stage has the stride, instead of the first of the next.
 
-        So do the v2 networks of keras.applications, as TensorFlow's before them.
+        True of the v2 networks of keras.applications, which follow TensorFlow's earlier ones.
         """
         return VARIANTS[self.variant].preactivation and self.family == "imagenet"
 
     def with_variant(self, variant: str | None) -> Architecture:
         """The same network in another variant; ``None`` for its own.
 
-        A pre-activation network has a row of its own, and is that wherever it comes from.
+        Pre-activation networks have their own rows: ``"v2"`` of ``ResNet50`` is ``ResNet50V2``.
 
         Raises:
-            ValueError: The variant is unknown, or this network cannot have it.
+            ValueError: The variant is unknown or not available for this network.
         """
         if variant is None or variant == self.variant:
             return self
@@ -291,7 +291,7 @@ def _rows() -> Iterator[Architecture]:
     yield _grouped("WideResNet50_2", 50, 68_883_240, 11_398_021_120, ZAGORUYKO_2016, 1, 128)
     yield _grouped("WideResNet101_2", 101, 126_886_696, 22_753_050_624, ZAGORUYKO_2016, 1, 128)
 
-    # The sizes at which the paper's table of models evaluates each depth.
+    # The sizes are those at which the paper's table of models evaluates each depth.
     yield _rs(50, 160, 35_691_912, 2_278_629_376)
     yield _rs(101, 192, 63_618_696, 6_012_157_952)
     yield _rs(152, 256, 86_621_576, 15_527_886_848)
@@ -331,10 +331,10 @@ ARCHITECTURES: dict[str, Architecture] = {row.name: row for row in _rows()}
 
 
 def find(name: str) -> Architecture:
-    """The row of that name; upper and lower case do not matter.
+    """The row of that name, ignoring case.
 
     Raises:
-        ValueError: There is no such row; the message suggests the nearest.
+        ValueError: There is no such row; the message suggests the nearest name.
     """
     import difflib
 

@@ -1,4 +1,4 @@
-"""What was chosen for a network: one record from the constructor to the blocks."""
+"""The options of a network: one record from the constructor to the blocks."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ BATCH_NORM_MOMENTUM = 0.9
 
 @dataclass(frozen=True)
 class BlockConfig:
-    """The choices that all blocks of one network share.
+    """The options that all blocks of one network share.
 
-    The record is saved with the model (``ImageModel.block_config``), because the shapes of
-    weights do not tell networks apart: weights of v1 fit into v1.5 and give wrong predictions
-    there.
+    The record is saved with the model (``ImageModel.block_config``), because networks cannot be
+    distinguished by the shapes of their weights: weights of v1 fit into v1.5 and give wrong
+    predictions there.
 
     Attributes:
-        architecture: The network, in the variant and the width that were chosen.
-        shortcut: Where shapes differ, ``"B"`` projects by a 1×1 convolution and ``"A"``
-            subsamples and pads with zero channels (section 3.3); ``"none"`` makes a plain
-            network, the paper's control, without any shortcut.
-        output_stride: By how much the network shrinks its input at most; further strides
-            become dilation (Yu et al. 2017, arXiv:1705.09914). ``None`` for no limit.
-        antialias: Whether strided convolutions and pools run at full resolution and a blur
-            subsamples after them (Zhang 2019, arXiv:1904.11486; arranged as in timm).
+        architecture: The network, in the selected variant and width.
+        shortcut: If shapes differ, ``"B"`` projects by a 1×1 convolution and ``"A"`` subsamples
+            and pads with zero channels (section 3.3). ``"none"`` builds a plain network without
+            shortcuts, the paper's control.
+        output_stride: Largest stride of the output relative to the input; further strides are
+            replaced by dilation (Yu et al. 2017, arXiv:1705.09914). ``None`` for no limit.
+        antialias: Whether strided convolutions and pools run at full resolution, followed by a
+            blur that subsamples (Zhang 2019, arXiv:1904.11486; arranged as in timm).
         stochastic_depth: Probability in training that the last block's residual branch is
-            dropped, at least 0 and below 1; that of earlier blocks is proportional to their
+            dropped, at least 0 and below 1; for earlier blocks it is proportional to their
             depth (Huang et al. 2016, arXiv:1603.09382, equation 4).
-        zero_init_residual: Whether the last gamma of each block starts at zero, or its last
-            kernel where no norm follows, so that each block starts as the identity (Goyal et
-            al. 2017, arXiv:1706.02677, section 5.1).
+        zero_init_residual: Whether the last gamma of each block starts at zero (the last kernel
+            if no norm follows it), so that each block starts as the identity (Goyal et al.
+            2017, arXiv:1706.02677, section 5.1).
         norm: ``"batch"``, ``"sync_batch"`` (statistics over all devices) or ``"group"``.
         batch_norm_momentum: Keras's momentum, 1 − PyTorch's.
         batch_norm_epsilon: Added to the variance; ``None`` for the architecture's own.
@@ -103,7 +103,7 @@ class BlockConfig:
         return filters * self.architecture.width_per_group // 64 * self.architecture.groups
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON: the architecture by name, variant and width."""
+        """Plain data for JSON; the architecture as its name, variant and width."""
         row = self.architecture
         choices = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)[1:]}
         return {"name": row.name, "variant": row.variant, "width": row.width, **choices}
@@ -113,7 +113,7 @@ class BlockConfig:
         """The reverse of ``to_dict``.
 
         Raises:
-            ValueError: It is no such record.
+            ValueError: The keys are not those of ``to_dict``, or a value is out of range.
         """
         known = {"name", "variant", "width", *(f.name for f in dataclasses.fields(cls)[1:])}
         if not isinstance(data, dict) or set(data) != known:
@@ -131,10 +131,10 @@ class BlockSpec:
 
     Attributes:
         name: Prefix of the layers' names.
-        stride: By how much the block shrinks height and width.
-        dilation: Of the convolution that would stride; and of the 3×3 convolutions after it
-            in the same block. They differ in a block whose stride became dilation.
-        drop_rate: Probability that the residual branch is dropped in training.
+        stride: Stride of the block in height and width.
+        dilation: Dilation of the convolution that has the stride, and of the 3×3 convolutions
+            after it in the same block. They differ if the stride was replaced by dilation.
+        drop_rate: Probability in training that the residual branch is dropped.
     """
 
     name: str = "block"
@@ -144,15 +144,14 @@ class BlockSpec:
 
     @property
     def transition(self) -> bool:
-        """Whether the block shrinks its input, or would if that had not become dilation."""
+        """Whether the block has a stride, or had one that was replaced by dilation."""
         return self.stride > 1 or self.dilation[0] != self.dilation[1]
 
 
 def block_specs(config: BlockConfig) -> Iterator[tuple[int, BlockSpec]]:
     """The width and the spec of each block, from the first to the last.
 
-    Once the network has shrunk its input by ``output_stride``, every further stride becomes
-    dilation.
+    Strides beyond ``output_stride`` are replaced by dilation.
     """
     row, limit = config.architecture, config.output_stride
     last = sum(row.depths) - 1

@@ -1,6 +1,6 @@
 """Residual blocks, stems and heads: functions from tensor to tensor.
 
-He et al. 2015 (arXiv:1512.03385) unless another source is named. Every shortcut ends in
+From He et al. 2015 (arXiv:1512.03385) unless another source is given. Every shortcut ends in
 ``layers.Add``.
 """
 
@@ -30,8 +30,8 @@ def basic_block(
     Args:
         x: ``(batch, height, width, channels)``.
         filters: Output channels.
-        spec: Stride, dilation and name; the first convolution and the shortcut stride.
-        config: What all blocks of the network have in common.
+        spec: Name, dilation and stride, which is that of the first convolution and the shortcut.
+        config: The options of the network.
 
     Returns:
         ``(batch, ceil(height / stride), ceil(width / stride), filters)``.
@@ -52,8 +52,8 @@ def bottleneck_block(
     Args:
         x: ``(batch, height, width, channels)``.
         filters: The width of the stage; the block has four times as many output channels.
-        spec: Stride, dilation and name; the variant decides which convolution strides.
-        config: What all blocks of the network have in common.
+        spec: Name, dilation and stride; the variant decides which convolution has the stride.
+        config: The options of the network.
 
     Returns:
         ``(batch, ceil(height / stride), ceil(width / stride), 4 * filters)``.
@@ -75,8 +75,8 @@ def preact_basic_block(
 ) -> Tensor:
     """``basic_block`` with norm and ReLU before each convolution (He et al. 2016, figure 1b).
 
-    Nothing comes after the addition, so that the shortcuts carry the input of the first block
-    unchanged to the last.
+    No operation follows the addition, so that the identity shortcuts carry the input of the first
+    block unchanged to the last.
     """
     name, (before, after) = spec.name, spec.dilation
     activated = norm_relu(x, config, name, 1)
@@ -106,7 +106,7 @@ def preact_bottleneck_block(
     return _join(x, shortcut, spec, config)
 
 
-# By kind of block, and whether norm and ReLU come before each convolution.
+# The key is the kind of block, and whether norm and ReLU come before each convolution.
 BLOCKS: dict[tuple[str, bool], Block] = {
     ("basic", False): basic_block,
     ("bottleneck", False): bottleneck_block,
@@ -116,7 +116,7 @@ BLOCKS: dict[tuple[str, bool], Block] = {
 
 
 def cifar_stem(x: Tensor, config: BlockConfig) -> Tensor:
-    """One 3×3 convolution that keeps the size (section 4.2)."""
+    """One 3×3 convolution of stride 1 (section 4.2)."""
     return _plain_stem(x, 3, 1, config)
 
 
@@ -126,7 +126,7 @@ def imagenet_stem(x: Tensor, config: BlockConfig) -> Tensor:
 
 
 def _plain_stem(x: Tensor, kernel_size: int, stride: int, config: BlockConfig) -> Tensor:
-    preact = config.variant.preactivation  # whose first block begins with norm and ReLU
+    preact = config.variant.preactivation  # then the first block begins with norm and ReLU
     filters = config.architecture.stem_filters
     x = conv(x, filters, kernel_size, config, "stem_conv", stride, norm_follows=not preact)
     return x if preact else layers.ReLU(name="stem_relu")(norm(x, config, "stem_norm"))
@@ -171,9 +171,9 @@ def conv(
     norm_follows: bool = True,
     zero: bool = False,
 ) -> Tensor:
-    """A convolution whose padding depends on the kernel alone, not on the input size.
+    """A convolution whose padding depends on the kernel only, not on the input size.
 
-    ``zero`` starts the kernel at zero.
+    ``zero`` initializes the kernel with zeros.
     """
     row, data_format, padding = config.architecture, config.data_format, "same"
     if stride > 1 and kernel_size > 1 and row.padding == "symmetric":
@@ -188,7 +188,7 @@ def conv(
         data_format=data_format,
         dilation_rate=dilation,
         groups=groups,
-        # keras.applications' pre-activation networks have a bias where no norm follows.
+        # keras.applications' pre-activation networks have a bias if no norm follows.
         use_bias=row.conv_bias or (not norm_follows and row.family == "imagenet"),
         kernel_initializer="zeros" if zero else _he_normal(),
         name=name,
@@ -196,7 +196,7 @@ def conv(
 
 
 def norm(x: Tensor, config: BlockConfig, name: str, zero: bool = False) -> Tensor:
-    """The normalization that was chosen; ``zero`` starts gamma at zero instead of one."""
+    """The configured normalization; ``zero`` initializes gamma with zeros instead of ones."""
     axis, gamma = config.channel_axis, "zeros" if zero else "ones"
     if config.norm == "group":
         return layers.GroupNormalization(
@@ -217,7 +217,7 @@ def norm(x: Tensor, config: BlockConfig, name: str, zero: bool = False) -> Tenso
 
 
 def norm_relu(x: Tensor, config: BlockConfig, name: str, number: int) -> Tensor:
-    """What comes before a convolution of a pre-activation block."""
+    """Norm and ReLU, as before each convolution of a pre-activation block."""
     return layers.ReLU(name=f"{name}_relu{number}")(norm(x, config, f"{name}_norm{number}"))
 
 
@@ -232,7 +232,7 @@ def conv_norm_relu(
     dilation: int = 1,
     groups: int = 1,
 ) -> Tensor:
-    """A convolution of a block, norm and ReLU; ``strides`` is the block's spec if this strides."""
+    """Convolution, norm and ReLU; ``strides`` is the block's spec if this one has its stride."""
     stride = _layer_stride(strides.stride, config) if strides else 1
     x = conv(x, filters, kernel_size, config, f"{name}_conv{number}", stride, dilation, groups)
     x = norm_relu(x, config, name, number)
@@ -242,7 +242,7 @@ def conv_norm_relu(
 def squeeze_excite(x: Tensor, config: BlockConfig, name: str) -> Tensor:
     """Scales channels by a function of their means over all pixels (Hu et al. 2017, section 3).
 
-    The inner width is rounded as in timm, whose weights are the published ones.
+    The inner width is rounded as in timm, so that timm's published weights fit.
     """
     channels, data_format = x.shape[config.channel_axis], config.data_format
     inner = max(8, int(channels * config.architecture.se_ratio + 4) // 8 * 8)
@@ -272,7 +272,7 @@ def _join(x: Tensor, shortcut: Tensor | None, spec: BlockSpec, config: BlockConf
 
 
 def _layer_stride(stride: int, config: BlockConfig) -> int:
-    """The stride of the layer itself: 1 where a blur subsamples instead."""
+    """The stride of the layer itself: 1 if a blur subsamples instead."""
     return 1 if config.antialias else stride
 
 
@@ -304,7 +304,7 @@ def _shortcut(x: Tensor, filters: int, spec: BlockSpec, config: BlockConfig) -> 
 def _preact_shortcut(
     x: Tensor, activated: Tensor, filters: int, spec: BlockSpec, config: BlockConfig
 ) -> Tensor | None:
-    """The input itself where it fits; otherwise made from the activated input, without norm."""
+    """The input itself if its channels fit; else made from the activated input, without norm."""
     if config.shortcut == "none":
         return None
     channels = x.shape[config.channel_axis]
@@ -318,17 +318,18 @@ def _preact_shortcut(
 
 
 def _pooled(x: Tensor, spec: BlockSpec, config: BlockConfig) -> tuple[Tensor, int]:
-    """The input of a projection and the stride that is left for it to take."""
+    """The input of a projection, pooled if the variant does so, and the projection's stride."""
     if not config.variant.pooled_shortcut or not spec.transition:
         return x, spec.stride
     name, padding, data_format = f"{spec.name}_shortcut_pool", "same", config.data_format
     if spec.stride == 1:
-        # Where the stride became dilation, timm counts the padding of the last row and column.
+        # If the stride was replaced by dilation, timm includes the padding of the last row and
+        # column in the average.
         pad = ((0, 1), (0, 1))
         x = layers.ZeroPadding2D(pad, data_format=data_format, name=f"{name}_pad")(x)
         padding = "valid"
-    # At the edge of an odd size, "same" averages the pixels that are there, as PyTorch's
-    # ceil_mode without counting the padding does.
+    # At the edge of an odd size, "same" averages only the pixels inside the image, as PyTorch's
+    # ceil_mode with count_include_pad=False does.
     pool = layers.AveragePooling2D(2, spec.stride, padding, data_format=data_format, name=name)
     return pool(x), 1
 
@@ -347,5 +348,5 @@ def _pad(x: Tensor, extra: int, spec: BlockSpec, config: BlockConfig) -> Tensor:
 
 
 def _he_normal() -> initializers.Initializer:
-    # Fan-out, as PyTorch initializes ResNets (He et al. 2015, arXiv:1502.01852, section 2.2).
+    # Fan-out, as in PyTorch's ResNets (He et al. 2015, arXiv:1502.01852, section 2.2).
     return initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")

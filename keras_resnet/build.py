@@ -1,4 +1,4 @@
-"""A ``BlockConfig`` in, a functional ``keras.Model`` out."""
+"""Builds a functional ``keras.Model`` from a ``BlockConfig``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def build(
 ) -> ImageClassifier:
     """Builds the graph on ``make_input``'s tensor; the constructors document the arguments.
 
-    A contract that normalizes inside puts the normalization into the graph.
+    With ``contract.normalization == "inside"``, the graph begins with the normalization.
     """
     x = inputs
     if contract.normalization == "inside":
@@ -50,7 +50,7 @@ def build(
     if include_top:
         if dropout_rate:
             x = layers.Dropout(dropout_rate, name="dropout")(x)
-        # Softmax in half precision loses small probabilities, whatever the policy.
+        # float32 under any policy: softmax in half precision loses small probabilities.
         head = layers.Dense(classes, classifier_activation, dtype="float32", name=HEAD)
         x = head(x)
     model = ImageClassifier(keras.utils.get_source_inputs(inputs), x, name=name)
@@ -59,7 +59,7 @@ def build(
 
 
 def _of_source(contract: Contract, model: ImageClassifier, config: BlockConfig) -> Contract:
-    """The contract of the whole graph, where ``input_tensor`` is not its first tensor."""
+    """The contract of the whole graph; ``input_tensor`` need not be its first tensor."""
     if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
         return contract
     height, width, channels = input_size(model.inputs[0], config.data_format)
@@ -89,10 +89,10 @@ def _stem(x: Any, config: BlockConfig) -> Any:
 
 
 def normalize(x: Any, contract: Contract, data_format: str = "channels_last") -> Any:
-    """Raw RGB pixels 0–255 to what the network was trained on, as a layer of the graph."""
+    """The contract's normalization of raw RGB pixels 0–255, as a layer of the graph."""
     scale: list = [1 / std for std in contract.std]
     offset: list = [-mean / std for mean, std in zip(contract.mean, contract.std)]
     if data_format == "channels_first":
         scale, offset = ([[[value]] for value in values] for values in (scale, offset))
-    # Raw pixels are exact in float32; in bfloat16 they are not.
+    # Raw pixels are exact in float32, but not in bfloat16.
     return layers.Rescaling(scale, offset, dtype="float32", name="normalize")(x)

@@ -1,4 +1,4 @@
-"""The model class: a functional ``keras.Model`` that carries its contract."""
+"""The model classes: functional ``keras.Model``s with a contract."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from keras_resnet.weights.report import LoadReport
 
 HEAD = "predictions"  # the name of the classifier in our networks
 
-# Keras walks a graph by recursion, a few calls a layer: ResNet1202 needs about 5,000 of
-# them where Python allows 1,000. Frames of Python functions take no C stack.
+# Keras traverses a graph recursively, with a few calls per layer: ResNet1202 needs about 5,000,
+# and Python's default limit is 1,000. Frames of Python functions use no C stack.
 RECURSION_LIMIT = 20_000
 
 
 class ImageModel(keras.Model):
     """A functional model with a ``contract`` that is saved and loaded with it.
 
-    Everything else is ``keras.Model``: it is built as ``ImageModel(inputs, outputs)``,
-    and ``save`` and ``load_model`` work as ever. ``keras.models.clone_model`` copies none of the
-    attributes below: use ``copy.deepcopy(model)``, or set the clone's.
+    Everything else is ``keras.Model``: it is built as ``ImageModel(inputs, outputs)``, and
+    ``save`` and ``load_model`` work as usual. ``keras.models.clone_model`` copies none of the
+    attributes below: use ``copy.deepcopy(model)``, or set them on the clone.
 
     Attributes:
-        contract: How an image becomes input, and what the outputs mean.
-        block_config: What was chosen for a network of this package, saved with the model;
-            ``None`` for any other graph.
+        contract: Preprocessing of images, and the meaning of the outputs.
+        block_config: The options of a network of this package, saved with the model; ``None``
+            for any other graph.
         load_report: What ``weights=`` loaded; not saved.
     """
 
@@ -39,10 +39,10 @@ class ImageModel(keras.Model):
     block_config: BlockConfig | None = None
     load_report: LoadReport | None = None
 
-    # The parameters of Keras's own functional models: by their names it recognizes this as one.
+    # Keras recognizes a functional model by the names of these parameters.
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
         if isinstance(inputs, (list, tuple)) and len(inputs) == 1:
-            [inputs] = inputs  # or Keras warns wherever the model is given the bare images
+            [inputs] = inputs  # or Keras warns when it is called with a tensor, not a list
         with deep_recursion():
             super().__init__(inputs, outputs, name=name, **kwargs)
 
@@ -64,7 +64,7 @@ class ImageModel(keras.Model):
         return model
 
     def check_contract(self) -> None:
-        """Raises ValueError where the contract is not about this graph."""
+        """Raises ValueError if the contract does not fit this graph."""
         contract, first = self.contract, self.block_config and self.block_config.data_format
         size = (contract.height, contract.width, contract.channels)
         shape = (size[2], *size[:2]) if first == "channels_first" else size
@@ -75,7 +75,7 @@ class ImageModel(keras.Model):
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class ImageClassifier(ImageModel):
-    """An ``ImageModel`` that tells classes apart: output ``(batch, classes)``."""
+    """An ``ImageModel`` that classifies: output ``(batch, classes)``."""
 
     def check_contract(self) -> None:
         super().check_contract()
@@ -87,7 +87,7 @@ class ImageClassifier(ImageModel):
 
 @contextmanager
 def deep_recursion() -> Iterator[None]:
-    """Lets Keras walk the deepest of our graphs."""
+    """Raises the recursion limit, so that Keras can traverse the deepest networks."""
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(max(before, RECURSION_LIMIT))
     try:

@@ -1,4 +1,4 @@
-"""What a model costs, counted from its layers."""
+"""Cost of a model, counted from its layers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from keras_resnet.layers import BlurPool
 def multiply_adds(model: keras.Model) -> int:
     """Multiplications with addition for one image, in convolutions and dense layers.
 
-    Norms, activations and pooling are left out, as published figures leave them out.
+    Norms, activations and pooling are not counted, as in published figures.
 
     Args:
         model: A functional model of fixed input size.
 
     Raises:
-        ValueError: The size of an output is not known.
+        ValueError: The input has no fixed height and width.
     """
     return sum(_of_layer(layer) for layer in model.layers)
 
@@ -29,9 +29,9 @@ def _of_layer(layer: keras.Layer) -> int:
     if isinstance(layer, keras.layers.Dense):
         return math.prod(layer.kernel.shape)
     if isinstance(layer, keras.layers.Conv2D):
-        # The kernel's shape is (height, width, inputs of a group, outputs).
+        # The kernel's shape is (height, width, input channels per group, output channels).
         return math.prod(layer.kernel.shape) * _pixels(layer)
-    if isinstance(layer, BlurPool):  # a depthwise convolution by 3×3
+    if isinstance(layer, BlurPool):  # a depthwise 3×3 convolution
         return 9 * layer.channels(layer.output.shape) * _pixels(layer)
     return 0
 

@@ -1,7 +1,7 @@
-"""The model contract: how an image becomes model input, and what the outputs mean.
+"""The model contract: preprocessing of images, and the meaning of the outputs.
 
-The contract is the only place that knows this. It travels inside the model (see
-``ImageClassifier``), and training, SavedModel, TFLite and prediction read it from there.
+The contract is the only definition of both. It is saved inside the model (see
+``ImageClassifier``); training, SavedModel, TFLite and prediction read it from there.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 
 @dataclass(frozen=True)
 class Contract:
-    """What a model expects of an image, and what it answers.
+    """Preprocessing of the input images of a model, and the labels of its outputs.
 
     Attributes:
-        height: Input height in pixels, or ``None`` where any height will do.
-        width: Input width in pixels, or ``None`` where any width will do.
-        channels: 3 means colour, 1 means grayscale; other counts can only be fed as arrays,
-            never from image files.
+        height: Input height in pixels, or ``None`` for any.
+        width: Input width in pixels, or ``None`` for any.
+        channels: 3 for colour, 1 for grayscale; images with other numbers of channels can only
+            be passed as arrays, not as files.
         mean: Mean of each channel, in the units of raw pixels (0–255); of three channels in
             the order red, green, blue.
         std: Standard deviation of each channel, likewise.
-        normalization: ``"inside"`` when the graph itself computes ``(pixels - mean) / std``
-            and takes raw RGB pixels 0–255; ``"outside"`` when the caller has to.
-        labels: Names of the classes in output order; empty where they are not known.
-        resize: ``"crop"`` keeps the aspect ratio and takes the centre; ``"stretch"`` does
-            not, and takes the whole image.
-        crop_fraction: Share of the largest centred box of the right aspect ratio that is
+        normalization: ``"inside"`` if the graph itself computes ``(pixels - mean) / std`` from
+            raw RGB pixels 0–255; ``"outside"`` if the caller has to.
+        labels: Names of the classes in output order; empty if they are not known.
+        resize: ``"crop"`` keeps the aspect ratio and crops the centre; ``"stretch"`` resizes
+            the whole image without keeping the aspect ratio.
+        crop_fraction: Fraction of the largest centred box of the right aspect ratio that is
             kept (0.875 is the usual "resize to 256, crop 224").
         interpolation: Resampling filter; always antialiased.
-        order: Order in which a graph that normalizes outside takes three channels: ``"rgb"``,
-            or ``"bgr"`` as the first ResNets of keras.applications (and Caffe) do.
+        order: Order of the three input channels of a graph that normalizes outside: ``"rgb"``,
+            or ``"bgr"`` as in Caffe and the first ResNets of keras.applications.
     """
 
     height: int | None
@@ -67,8 +67,8 @@ class Contract:
         one_of("resize", self.resize, RESIZES)
         one_of("interpolation", self.interpolation, INTERPOLATIONS)
         self._check_size()
-        # One number may stand for all channels; channels that nobody has statistics for
-        # (a fourth, infrared one, say) get the average of those that are known.
+        # One number applies to all channels. Channels without statistics (for example a fourth,
+        # infrared one) get the average of the others.
         for field in ("mean", "std"):
             values = _floats(field, getattr(self, field))
             if len(values) not in (1, 3, self.channels):
@@ -106,7 +106,7 @@ class Contract:
 
     @property
     def color(self) -> str:
-        """What a picture is decoded to: ``"rgb"``, ``"grayscale"``, or ``"raw"`` for neither."""
+        """Colour space to decode images to: ``"rgb"``, ``"grayscale"``, or ``"raw"`` if neither."""
         return {1: "grayscale", 3: "rgb"}.get(self.channels, "raw")
 
     def replace(self, **changes: Any) -> Contract:
@@ -116,7 +116,7 @@ class Contract:
     def of_network(
         self, size: tuple[int | None, int | None, int], classes: int | None, inside: bool
     ) -> Contract:
-        """A copy for a network of that input size.
+        """A copy for a network of the given input size.
 
         Args:
             size: Height, width and channels.
@@ -124,7 +124,7 @@ class Contract:
             inside: Whether the graph normalizes.
 
         Raises:
-            ValueError: The contract names another number of classes.
+            ValueError: The contract has another number of labels.
         """
         if classes is not None and self.labels and len(self.labels) != classes:
             raise ValueError(
@@ -141,7 +141,7 @@ class Contract:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON."""
+        """Plain data for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -149,8 +149,8 @@ class Contract:
         """The reverse of ``to_dict``.
 
         Raises:
-            ValueError: A key is missing or not one of the contract's, or a value has the wrong
-                type or is out of range.
+            ValueError: A key is missing or unknown, or a value has the wrong type or is out of
+                range.
         """
         if not isinstance(data, dict):
             raise ValueError(f"A contract is a set of keys and values. Received: {data!r:.200}")
@@ -166,14 +166,14 @@ class Contract:
 
 
 def default_contract(architecture: Architecture) -> Contract:
-    """What is expected of an image where nobody says otherwise."""
+    """The contract if neither the weights nor ``contract=`` define one."""
     if architecture.family == "imagenet":
         return Contract(None, None)
     return Contract(None, None, resize="stretch", crop_fraction=1.0)  # the image is the object
 
 
 def one_of(argument: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    """Raises the ValueError that tells what was received and what would do."""
+    """Raises ValueError, with the received and the allowed values, unless ``value`` is allowed."""
     if value not in allowed:
         raise ValueError(
             f"{argument} must be one of {', '.join(map(repr, allowed))}. "
@@ -207,19 +207,19 @@ def _names(labels: Any) -> tuple[str, ...]:
 
 
 def crop_box(height: Any, width: Any, contract: Contract) -> tuple[Any, Any, Any, Any]:
-    """The part of an image of ``height`` × ``width`` pixels that the model should see.
+    """The part of an image of ``height`` × ``width`` pixels that becomes model input.
 
-    Cropping the box first and resizing it afterwards shows the model the same pixels as
-    resizing the whole image and cropping its centre, at a fraction of the work.
+    To crop this box and resize it gives the same pixels as to resize the whole image and crop its
+    centre, at a fraction of the cost.
 
-    The arithmetic works on Python integers and on scalar integer tensors inside a
-    ``tf.data`` graph alike, which is why it does not call ``min``.
+    The arithmetic supports Python integers as well as scalar integer tensors inside a
+    ``tf.data`` graph, which is why it does not call ``min``.
 
     Returns:
         ``(top, left, box_height, box_width)`` in pixels of the original image.
 
     Raises:
-        ValueError: The contract has no fixed height and width to fit the image to.
+        ValueError: The contract has no fixed height and width.
     """
     if contract.height is None or contract.width is None:
         raise ValueError(
@@ -228,7 +228,7 @@ def crop_box(height: Any, width: Any, contract: Contract) -> tuple[Any, Any, Any
         )
     if contract.resize == "stretch":
         return 0, 0, height, width
-    # The largest box of the right aspect ratio, then the share of it that is kept.
+    # The largest box of the right aspect ratio, then the fraction of it that is kept.
     fits_height = width * contract.height // contract.width
     fits_width = height * contract.width // contract.height
     per_mille = round(contract.crop_fraction * 1000)

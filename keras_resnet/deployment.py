@@ -1,4 +1,4 @@
-"""From a trained model to the graph that a device runs."""
+"""Converts a trained model to the graph that runs on a device."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from keras_resnet.classifier import ImageClassifier
 
 
 def deployable(model: ImageClassifier) -> ImageClassifier:
-    """The same model as a device runs it: float32, raw RGB pixels 0–255 in, normalization inside.
+    """The model in its deployed form: float32, raw RGB pixels 0–255 as input, normalization inside.
 
     Returns:
-        A new model with its own copy of the weights, channels last; mixed-precision layers are
-        rebuilt in float32, which is what their variables are kept in anyway.
+        A new model with its own copy of the weights, channels last. Mixed-precision layers are
+        rebuilt in float32, the type of their variables.
     """
     # Through JSON, as in a saved file: tuples and Keras objects become plain data.
     config = json.loads(json.dumps(model.get_config()))
@@ -37,7 +37,7 @@ def deployable(model: ImageClassifier) -> ImageClassifier:
 
 
 def _reverse_input_channels(model: ImageClassifier) -> None:
-    """RGB for BGR, at no cost: in the kernel that meets the channels first."""
+    """Makes a BGR model take RGB, at no cost: flips the first kernel."""
     first = next(layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
     first.kernel.assign(keras.ops.flip(first.kernel, axis=2))
 
@@ -53,11 +53,11 @@ def _in_float32(config: Any) -> Any:
 
 
 def _channels_last(model: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a model whose layers all take channels last."""
+    """The configuration with all layers changed to channels last."""
     layers = model["layers"]
     if not any(layer["config"].get("data_format") == "channels_first" for layer in layers):
         return model
-    # What "build_config" tells are shapes of the old format.
+    # "build_config" holds shapes in the old format.
     changed = [{**layer, "config": _with_channels_last(layer["config"])} for layer in layers]
     changed = [{**layer, "build_config": None} for layer in changed]
     chosen = {**model["block_config"], "data_format": "channels_last"}
@@ -73,7 +73,7 @@ def _with_channels_last(layer: dict[str, Any]) -> dict[str, Any]:
     if "batch_shape" in layer:
         batch, channels, height, width = layer["batch_shape"]
         changes["batch_shape"] = [batch, height, width, channels]
-    for key in ("scale", "offset"):  # of the normalization, one [[value]] a channel
+    for key in ("scale", "offset"):  # of the normalization, one [[value]] per channel
         if isinstance(layer.get(key), list):
             changes[key] = np.ravel(layer[key]).tolist()
     return {**layer, **changes}

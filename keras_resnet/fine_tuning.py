@@ -1,4 +1,4 @@
-"""Training only a part of a network."""
+"""Freezing: training only some of the layers of a network."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ def freeze(
     through: str | None = "stage3",
     batch_norm: Literal["frozen", "train"] = "frozen",
 ) -> None:
-    """Keeps the first layers of a network as they are while the rest is trained.
+    """Freezes the first layers of a network, and makes all others trainable.
 
-    Compile the model afterwards: Keras reads what is trainable when it compiles. Calling it
-    again with another ``through`` freezes that and sets the rest free.
+    Compile the model afterwards: Keras reads ``trainable`` when it compiles. A second call with
+    another ``through`` replaces the first.
 
     Args:
         model: A network of this package.
-        through: The last part to be frozen: ``"stem"``, ``"stage1"`` … ``"stage4"``, or
-            ``None`` to set everything free.
-        batch_norm: What the norms in the frozen part do. ``"frozen"``: they run in inference
-            mode, and their statistics stay still; use it for few images or small batches.
-            ``"train"``: they use the statistics of the batch and go on learning theirs, and
-            their gamma and beta are trained.
+        through: The last frozen part: ``"stem"``, ``"stage1"`` … ``"stage4"``, or ``None`` to
+            freeze nothing.
+        batch_norm: The norms in the frozen part. ``"frozen"``: they run in inference mode, and
+            their statistics are not updated; use it for few images or small batches.
+            ``"train"``: they use the statistics of the batch and update the moving ones, and
+            gamma and beta are trained.
 
     Raises:
         ValueError: The network has no such part.
     """
     one_of("batch_norm", batch_norm, ("frozen", "train"))
-    model.trainable = True  # or it would outweigh what its layers say
+    model.trainable = True  # False would override the layers' own setting
     parts = [part(layer.name) for layer in model.layers]
     # The last norm of a pre-activation network belongs to the stage before it.
     last_stage = max(parts)
@@ -48,9 +48,9 @@ def freeze(
 
 
 def part(name: str) -> int:
-    """Where a layer stands, by its name: 0 for the stem, or the number of its stage.
+    """The part that a layer belongs to, by its name: 0 for the stem, or the number of its stage.
 
-    −1 for what comes before and after them.
+    −1 for layers before the stem and after the last stage.
     """
     if name.startswith("stem_"):
         return 0

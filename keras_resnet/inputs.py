@@ -1,4 +1,4 @@
-"""The symbolic input of a network, and what is checked of it."""
+"""The symbolic input of a network, and checks of its shape and format."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ MIN_SIZE = 32
 
 
 def checked_data_format(data_format: str | None) -> DataFormat:
-    """The format of images, Keras's own setting by default.
+    """The data format of images; Keras's global setting by default.
 
     Raises:
-        ValueError: It is unknown, or cannot be run here.
+        ValueError: The format is unknown, or not supported by the backend on this machine.
     """
     one_of("data_format", data_format, (None, "channels_last", "channels_first"))
     data_format = data_format or keras.config.image_data_format()
     first_on_tensorflow = (data_format, keras.backend.backend()) == ("channels_first", "tensorflow")
-    # Keras has imported TensorFlow where it is the backend; this package never does.
+    # If TensorFlow is the backend, Keras has imported it; this package never does.
     if first_on_tensorflow and not sys.modules["tensorflow"].config.list_physical_devices("GPU"):
         raise ValueError(
             "TensorFlow convolves channels_first only on a GPU, and there is none. Use "
@@ -40,7 +40,7 @@ def input_size(inputs: Any, data_format: str) -> tuple[Any, Any, Any]:
 
 
 def _channels_last(shape: tuple[Any, ...], data_format: str) -> tuple[Any, ...]:
-    """``(batch, height, width, channels)`` or ``(height, width, channels)``, of either format."""
+    """A shape in channels-last order, with or without the batch axis."""
     if data_format == "channels_last":
         return shape
     *batch, channels, height, width = shape
@@ -53,7 +53,12 @@ def make_input(
     input_shape: tuple[int | None, ...] | None,
     data_format: str,
 ) -> Any:
-    """The symbolic tensor that a network is built on; checks what is given."""
+    """The symbolic tensor that a network is built on.
+
+    Raises:
+        ValueError: The shape is out of range, or ``input_tensor`` is not a symbolic tensor of
+            ``input_shape``.
+    """
     if input_tensor is None:
         if input_shape is None:
             height, width, channels = architecture.input_shape

@@ -1,4 +1,4 @@
-"""The few layers that Keras lacks, each registered so that models load without custom_objects."""
+"""Layers that Keras lacks, registered so that models load without custom_objects."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ PACKAGE = "keras_resnet"
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras's batch normalization, on TensorFlow computed by the fused kernel.
+    """Batch normalization by TensorFlow's fused kernel.
 
-    Same arguments, weights and results as ``keras.layers.BatchNormalization``. Keras 3's own
-    layer is a chain of separate operations, which slow a ResNet-50 training step down
-    (``benchmarks/train_step.py``). Other backends, and the cases that the kernel does not
-    cover (masks, renormalization, synchronized statistics, axes other than the last, ranks
-    other than 4), run Keras's own path.
+    Arguments, weights and results are those of ``keras.layers.BatchNormalization``. Keras 3's own
+    layer is a chain of separate operations, which slows a ResNet-50 training step down
+    (``benchmarks/train_step.py``). Other backends, and cases that the kernel does not support
+    (masks, renormalization, synchronized statistics, axes other than the last, ranks other than
+    4), use Keras's implementation.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if not self._fusable(inputs, mask):
             return super().call(inputs, training=training, mask=mask)
-        # Keras has imported TensorFlow where it is the backend; this package never does.
+        # If TensorFlow is the backend, Keras has imported it; this package never does.
         fused_batch_norm = sys.modules["tensorflow"].compat.v1.nn.fused_batch_norm
         learning = bool(training and self.trainable)
         outputs, mean, variance = fused_batch_norm(
@@ -38,8 +38,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
             is_training=learning,
         )
         if learning:
-            # The kernel returns the unbiased variance (n / (n - 1)); Keras's moving variance
-            # is the biased one, and a model must not depend on where it was trained.
+            # The kernel returns the unbiased variance (n / (n - 1)), Keras's moving variance is
+            # the biased one, and a model must not depend on the backend that trained it.
             count = keras.ops.cast(keras.ops.size(inputs) / keras.ops.shape(inputs)[-1], "float32")
             variance = variance * (keras.ops.maximum(count - 1.0, 1.0) / count)
             self._move(self.moving_mean, mean)
@@ -69,14 +69,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class PadChannels(keras.layers.Layer):
-    """Adds channels of zeros, before and after the existing ones.
+    """Adds channels of zeros before and after the existing ones.
 
-    Half of the parameter-free shortcut, "option A" of He et al. 2015, section 3.3.
+    Part of the parameter-free shortcut, "option A" of He et al. 2015, section 3.3.
     Input ``(batch, height, width, c)``, output ``(batch, height, width, before + c + after)``.
 
     Args:
-        before: Number of zero channels in front.
-        after: Number of zero channels behind.
+        before: Number of zero channels before the existing ones.
+        after: Number of zero channels after them.
         data_format: ``"channels_last"``, or ``"channels_first"`` for ``(batch, c, height,
             width)``.
     """
@@ -110,7 +110,7 @@ class PadChannels(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class BlurPool(keras.layers.Layer):
-    """Blurs by the binomial filter 1 2 1 and keeps every ``strides``-th pixel.
+    """Blurs with the binomial filter 1 2 1 and keeps every ``strides``-th pixel.
 
     Zhang 2019, Making Convolutional Networks Shift-Invariant Again, arXiv:1904.11486, section
     3.2. The border is reflected, as in the author's code and in timm.
@@ -118,7 +118,7 @@ class BlurPool(keras.layers.Layer):
     ceil(width / strides), channels)``.
 
     Args:
-        strides: By how much height and width shrink.
+        strides: Stride in height and width.
         data_format: ``"channels_last"``, or ``"channels_first"``.
     """
 
@@ -143,7 +143,7 @@ class BlurPool(keras.layers.Layer):
         )
 
     def channels(self, shape: tuple[int | None, ...]) -> int:
-        """How many channels a tensor of that shape has."""
+        """The number of channels of a tensor of that shape."""
         return shape[3 if self.data_format == "channels_last" else 1] or 0
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -160,14 +160,15 @@ class BlurPool(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class StochasticDepth(keras.layers.Layer):
-    """Drops the whole residual branch of some images of a batch, in training.
+    """Drops the whole residual branch of a random part of the images of a batch, in training.
 
-    Huang et al. 2016, Deep Networks with Stochastic Depth, arXiv:1603.09382. What is kept is
-    scaled up, so that inference needs no correction. Input and output of any one shape.
+    Huang et al. 2016, Deep Networks with Stochastic Depth, arXiv:1603.09382. The other branches
+    are divided by ``1 - rate``, so that inference needs no correction. The input may have any
+    shape; the output has the same.
 
     Args:
         rate: Probability that an image's branch is dropped, at least 0 and below 1.
-        seed: Seed of the draws.
+        seed: Seed of the random numbers.
     """
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
@@ -180,7 +181,7 @@ class StochasticDepth(keras.layers.Layer):
         if not training:
             return inputs
         shape = (keras.ops.shape(inputs)[0], *[1] * (len(inputs.shape) - 1))
-        # Drawn in float32: in half precision the rate would be rounded.
+        # In float32: half precision would round the rate.
         draw = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
         kept = keras.ops.cast(draw >= self.rate, inputs.dtype)
         return inputs * kept / (1 - self.rate)

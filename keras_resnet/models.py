@@ -1,4 +1,4 @@
-"""The constructors that people call: ``ResNet50()`` and its kin."""
+"""The public constructors: ``ResNet50()`` and all other networks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = [*ARCHITECTURES, "create_model", "list_models"]
 
 
 class Constructor:
-    """Builds one named network; ``keras_resnet.ResNet50`` is one of these."""
+    """Builds one named network; ``keras_resnet.ResNet50`` is an instance."""
 
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture
@@ -78,7 +78,7 @@ class Constructor:
         outputs = classes if include_top else None
         if contract is not None:
             contract = contract.of_network(size, outputs, include_preprocessing)
-        # All arguments are checked by now, and only then is a file downloaded.
+        # After all arguments have been checked: this may download a file.
         source = None if weights is None else locate(weights, architecture, size[0])
         if contract is None:
             found = source and source.contract(architecture, size, classes)
@@ -116,53 +116,52 @@ def _check(
 
 _ARGUMENTS = """\
 Args:
-    include_top: Whether the pooled, fully connected classifier ends the network.
+    include_top: Whether the network ends in global pooling and a dense classifier.
     weights: ``None`` for random weights; ``"imagenet"`` for the best published file, or the
         tag of one (``"torchvision-v2"``, ``"timm-a1"``, ``"keras"``: see docs/models.md);
         ``"hf://timm/resnet50.a1_in1k"``; or the path of a ``.keras``, ``.weights.h5``,
         keras.applications ``.h5``, ``.safetensors``, ``.pth`` or ``.th`` file. What was loaded,
-        adapted and initialized anew stands in ``model.load_report``.
-    input_tensor: A Keras tensor to build upon, instead of a new ``keras.Input``.
+        adapted and reinitialized is listed in ``model.load_report``.
+    input_tensor: A Keras tensor to build the network on, instead of a new ``keras.Input``.
     input_shape: ``(height, width, channels)``; height and width at least 32 or ``None``
         for any; 1 to N channels. The architecture's own by default. ``(channels, height,
         width)`` with ``data_format="channels_first"``.
-    pooling: Without the top: ``None`` gives ``(batch, h, w, channels)``; ``"avg"`` and
-        ``"max"`` give ``(batch, channels)``.
+    pooling: Output without the top: ``None`` for ``(batch, h, w, channels)``; ``"avg"`` and
+        ``"max"`` for ``(batch, channels)``.
     classes: Number of classes. The architecture's own by default.
     classifier_activation: ``"softmax"``, or ``None`` for logits.
     name: Name of the model.
-    variant: ``None`` for the network's own, which is ``"v1.5"`` unless its name says
-        otherwise. ``"v1.5"`` strides on the 3×3 convolution of a bottleneck block, ``"v1"`` on
-        the first 1×1; networks of basic blocks are the same in both. ``"v2"`` puts norm and
-        ReLU before each convolution. ``"c"`` has a stem of three 3×3 convolutions, ``"s"`` a
-        wider one, and ``"d"`` that of c and shortcuts that average before they stride.
-    width: 0.25–4: times the filters of all stages and of a plain stem, in multiples of 8.
-        Published weights are for 1.
-    shortcut: ``"B"`` projects where shapes differ; ``"A"`` subsamples and pads with zero
-        channels, as the paper does on CIFAR-10; ``"none"`` gives a plain network.
-    output_stride: By how much the network shrinks its input at most (8, 16 or 32; at most 8
-        for the CIFAR networks); further strides become dilation.
-    antialias: Whether a blur subsamples after strided convolutions and pools.
-    stochastic_depth: Probability in training that the last block is dropped; earlier ones
-        are dropped less, in proportion to their depth.
+    variant: ``None`` for the architecture's own (see docs/models.md), ``"v1.5"`` for most.
+        ``"v1.5"`` has the stride on the 3×3 convolution of a bottleneck block, ``"v1"`` on the
+        first 1×1; networks of basic blocks are the same in both. ``"v2"`` has norm and ReLU
+        before each convolution. ``"c"`` has a stem of three 3×3 convolutions, ``"s"`` a wider
+        one, and ``"d"`` the stem of c and shortcuts with average pooling.
+    width: Filters of all stages and of a plain stem as a multiple of the architecture's own,
+        0.25–4, rounded to multiples of 8. Published weights are for 1.
+    shortcut: If shapes differ, ``"B"`` projects by a 1×1 convolution, and ``"A"`` subsamples
+        and pads with zero channels, as in the paper on CIFAR-10. ``"none"``: a plain network.
+    output_stride: Largest stride of the output relative to the input (8, 16 or 32; at most 8
+        for the CIFAR networks); further strides are replaced by dilation.
+    antialias: Whether strided convolutions and pools are followed by a blur that subsamples.
+    stochastic_depth: Probability in training that the residual branch of the last block is
+        dropped; for earlier blocks it is proportional to their depth.
     dropout_rate: Dropout before the classifier.
     zero_init_residual: Whether each block starts as the identity: the last gamma of its
-        branch at zero, or with ``"v2"`` the last kernel.
+        branch is initialized with zeros, or with ``"v2"`` the last kernel.
     norm: ``"batch"``, ``"sync_batch"`` (statistics over all devices) or ``"group"``.
     batch_norm_momentum: Keras's momentum, 1 − PyTorch's.
     batch_norm_epsilon: ``None`` for the architecture's own.
     data_format: ``"channels_last"`` or ``"channels_first"``; Keras's setting by default.
-    include_preprocessing: Whether the graph takes raw pixels 0–255 and normalizes them
-        itself.
-    contract: Normalization, labels and resize rule that travel with the model; those of the
+    include_preprocessing: Whether the graph normalizes; its input is then raw pixels 0–255.
+    contract: Normalization, labels and resize rule that are saved with the model; those of the
         weights by default.
 
 Returns:
-    A functional ``keras.Model``. The classifier computes in float32 under any policy.
+    A functional ``keras.Model``. The classifier computes in float32 under any dtype policy.
 
 Raises:
-    ValueError: An argument is out of range, or the weights cannot be had or do not fit; says
-        what was received and what would do.
+    ValueError: An argument is out of range, or the weights are not available or do not fit. The
+        message says what was received and what is allowed.
 """
 
 ResNet18 = Constructor(ARCHITECTURES["ResNet18"])
@@ -222,10 +221,10 @@ def create_model(name: str, /, **kwargs: Any) -> ImageClassifier:
     """Builds a network by name: ``create_model("resnet50", classes=10)``.
 
     Args:
-        name: One of ``list_models()``; upper and lower case do not matter.
+        name: One of ``list_models()``; case is ignored.
         **kwargs: The arguments of the constructor of that name.
 
     Raises:
-        ValueError: There is no such network; the message suggests the nearest.
+        ValueError: There is no such network; the message suggests the nearest name.
     """
     return Constructor(find(name))(**kwargs)

@@ -1,6 +1,6 @@
-"""Image files to arrays, arrays to model input, model output to names.
+"""Image files to arrays, arrays to model input, model outputs to class names.
 
-What is computed is decided by the model's contract alone; see ``keras_resnet.contract``.
+The model's contract alone defines the computation; see ``keras_resnet.contract``.
 """
 
 from __future__ import annotations
@@ -14,22 +14,25 @@ import numpy as np
 
 from keras_resnet.contract import IMAGENET_MEAN, IMAGENET_STD, Contract, crop_box
 
-# A picture of more pixels than this is refused: decoded, it would take gigabytes.
+# Images with more pixels are refused: decoded, they would take gigabytes.
 MAX_PIXELS = 100_000_000
-# Pillow reads many more, some of them by running other programs.
+# Pillow supports many more, some of them by running other programs.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 
 
 def preprocess_input(x: Any, contract: Contract | None = None) -> Any:
-    """Raw pixels 0–255 to what a model with ``normalization="outside"`` takes.
+    """Normalizes raw pixels 0–255 for a model with ``normalization="outside"``.
 
     Args:
         x: ``(..., channels)``, RGB for three channels, 0–255, of any numeric type.
         contract: The model's (``model.contract``); ImageNet's mean and standard deviation
-            by default.
+            by default. With ``normalization="inside"``, pixels are only converted to float32.
 
     Returns:
-        float32 of the same shape, its channels in the order that the model takes.
+        float32 of the same shape, with the channels in the model's order.
+
+    Raises:
+        ValueError: The number of channels is not the contract's.
     """
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -49,15 +52,18 @@ def preprocess_input(x: Any, contract: Contract | None = None) -> Any:
 def decode_predictions(
     predictions: Any, contract: Contract, top: int = 5
 ) -> list[list[tuple[str, float]]]:
-    """Names and probabilities of the likeliest classes, best first.
+    """Labels and probabilities of the most probable classes, in descending order.
 
     Args:
         predictions: ``(images, classes)`` probabilities.
-        contract: The model's; classes without a name are called by their number.
-        top: How many to give an image; all, where there are fewer classes.
+        contract: The model's; without labels, classes are named by their index.
+        top: Number of classes per image; all if there are fewer.
 
     Returns:
         For each image a list of ``(label, probability)``.
+
+    Raises:
+        ValueError: The shape does not match the contract's labels, or ``top`` is below 1.
     """
     predictions = keras.ops.convert_to_numpy(predictions)
     if predictions.ndim != 2:
@@ -75,10 +81,10 @@ def decode_predictions(
 
 
 def load_image(source: str | os.PathLike[str] | bytes, contract: Contract) -> np.ndarray:
-    """Reads a picture and fits it to a model, exactly as evaluation and SavedModel do.
+    """Reads an image and crops and resizes it for a model, as evaluation and SavedModel do.
 
-    Transparency and the EXIF orientation are ignored and of 16 bits the upper 8 are taken,
-    all as TensorFlow's decoders do.
+    As in TensorFlow's decoders, transparency and EXIF orientation are ignored, and the upper 8 of
+    16 bits are used.
 
     Args:
         source: Path or content of a JPEG, PNG, BMP, GIF (first frame) or WebP file.
@@ -88,14 +94,14 @@ def load_image(source: str | os.PathLike[str] | bytes, contract: Contract) -> np
         uint8 ``(height, width, channels)``, 0–255.
 
     Raises:
-        ValueError: The file is missing, is no picture, is too large, or the model takes
+        ValueError: The file is missing, not an image or too large, or the model's input is
             neither RGB nor grayscale.
     """
     return fit_image(_decode(source, contract), contract)
 
 
 def fit_image(image: np.ndarray, contract: Contract) -> np.ndarray:
-    """Crops and resizes one image ``(height, width, channels)`` 0–255 as the contract says.
+    """Crops and resizes one image ``(height, width, channels)`` 0–255 by the contract's rule.
 
     Returns:
         uint8 ``(contract.height, contract.width, channels)``.
@@ -142,7 +148,7 @@ def _decode(source: str | os.PathLike[str] | bytes, contract: Contract) -> np.nd
 
 
 def _in_8_bits(picture: Any) -> Any:
-    """16-bit grayscale scaled to 0–255, where Pillow would clip it; all others as they are."""
+    """Scales 16-bit grayscale to 0–255, which Pillow would clip; others are unchanged."""
     from PIL import Image
 
     if not picture.mode.startswith("I"):

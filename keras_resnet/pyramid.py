@@ -1,4 +1,4 @@
-"""A network as the encoder of a detector or a segmenter: outputs at several strides."""
+"""Feature pyramids for detection and segmentation: outputs of a network at several strides."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keras_resnet.classifier import ImageClassifier, ImageModel
 from keras_resnet.layers import PACKAGE
 from keras_resnet.models import create_model
 
-FIRST_LEVEL = 2  # of the first stage: it has shrunk an ImageNet network's input by 2²
+FIRST_LEVEL = 2  # of the first stage, whose stride is 2² in an ImageNet network
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -21,12 +21,12 @@ class FeaturePyramid(ImageModel):
 
     @property
     def pyramid_outputs(self) -> dict[str, Any]:
-        """Symbolic output of each level, as KerasHub wants it of an image encoder."""
+        """Symbolic output of each level; KerasHub's interface of image encoders."""
         return dict(self.output)
 
     @property
     def strides(self) -> dict[str, int]:
-        """By how much each level is smaller than the input."""
+        """The stride of each level relative to the input."""
         return {level: _stride(output) for level, output in self.output.items()}
 
 
@@ -35,23 +35,23 @@ def features(
 ) -> FeaturePyramid:
     """The outputs of a network's stages, for detection and segmentation.
 
-    Level 2 is the first stage, and so on. In an ImageNet network level ``n`` is smaller than the
-    input by 2ⁿ, unless ``output_stride`` stops that; in a CIFAR network by 2ⁿ⁻². The result's
-    ``strides`` says by how much. Of a v2 network, each level is taken after the norm and the
-    ReLU that follow its stage.
+    Level 2 is the first stage, level 3 the second, and so on. Level ``n`` has stride 2ⁿ in an
+    ImageNet network, unless ``output_stride`` limits it, and 2ⁿ⁻² in a CIFAR network; see
+    ``strides`` of the result. In a v2 network, each level includes the norm and the ReLU that
+    follow its stage.
 
     Args:
         model: A network of this package, whose layers are then shared; or a name for
             ``create_model``, which is called with ``include_top=False``.
-        levels: Which levels, of 2 to 5 (2 to 4 where there are three stages).
-        **kwargs: The constructor's arguments, where a name is given.
+        levels: Any of 2 to 5 (2 to 4 for networks of three stages).
+        **kwargs: The constructor's arguments, if ``model`` is a name.
 
     Returns:
         A model with the output ``{"P2": (batch, height, width, channels), …}``, and the
         network's contract and ``load_report``.
 
     Raises:
-        ValueError: A level does not exist, or arguments are given beside a model.
+        ValueError: A level does not exist, or ``kwargs`` are passed with a model.
     """
     if isinstance(model, str):
         model = create_model(model, include_top=False, **kwargs)
@@ -89,7 +89,7 @@ def _output_name(row: Architecture, stage: int) -> str:
     last = f"stage{stage}_block{row.depths[stage - 1]}"
     if not VARIANTS[row.variant].preactivation:
         return f"{last}_out"
-    # Of a pre-activation network: the activation before the block that strides next.
+    # In a pre-activation network: the activation before the block with the next stride.
     if stage == len(row.depths):
         return "post_relu"
     return f"{last}_relu1" if row.strides_last else f"stage{stage + 1}_block1_relu1"

@@ -1,4 +1,4 @@
-"""Model files: a ``.keras`` file is checked before anything in it is trusted."""
+"""Loading of ``.keras`` files, which are checked before Keras reads them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from keras_resnet.weights.formats.sandbox import read_hdf5_sandboxed
 
 
 def load_model(path: str | os.PathLike[str]) -> ImageClassifier:
-    """Reads a ``.keras`` file that holds a model with a contract. No code in it is run.
+    """Loads a model with a contract from a ``.keras`` file. Code in the file is not executed.
 
     Raises:
-        ValueError: The file is missing, damaged, hostile, or holds a model without a contract.
+        ValueError: The file is missing, damaged or hostile, or its model has no contract.
     """
     path = Path(path)
     if not path.is_file():
