@@ -69,7 +69,6 @@ def measure(path: str, threads: str) -> Result:
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter
 
-    _limit_cpu()
     before = _peak_memory(reset=True)
     began = time.perf_counter()
     interpreter = Interpreter(path, num_threads=int(threads))
