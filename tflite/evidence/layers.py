@@ -15,7 +15,8 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from keras_resnet.native_stderr import suppressed_native_stderr
-from tflite.model.graph import Graph, read_graph
+from tflite.model.flatbuffer import read_graph
+from tflite.model.graph import Graph
 from tflite.model.interpreter import check_is_tflite, check_runs
 
 COMPARED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "MEAN", "SOFTMAX")
