@@ -16,6 +16,7 @@ from keras_resnet.models import ResNet8, ResNet20
 from keras_resnet.preprocessing import load_image
 from tflite.classifier import Classifier
 from tflite.convert import USUAL_KINDS, convert
+from tflite.model.flatbuffer import unpack
 from tflite.model.interpreter import open_interpreter
 from tflite.model.metadata import attach_contract
 
@@ -227,7 +228,7 @@ def test_a_file_made_by_others_answers_the_same_with_a_contract_behind_it(test_d
         Classifier(original)
     path = tmp_path / "model.tflite"
     contract = Contract(32, 32, 3, mean=(0.0,), std=(1.0,), normalization="inside")
-    path.write_bytes(attach_contract(original.read_bytes(), contract))
+    path.write_bytes(attach_contract(unpack(original.read_bytes()), contract))
 
     photographs = sorted((test_data / "flowers/val").glob("*/*.jpg"))[::30]
     images = np.stack([load_image(photograph, contract) for photograph in photographs])

@@ -11,6 +11,7 @@ import pytest
 from keras_resnet.contract import Contract, crop_box
 from keras_resnet.preprocessing import fit_image
 from tflite.classifier import Classifier
+from tflite.model.flatbuffer import unpack
 from tflite.model.metadata import attach_contract
 
 CONTRACT = Contract(32, 32, 3, mean=(0.0,), std=(1.0,), normalization="inside")
@@ -69,7 +70,7 @@ def measured(test_data, tmp_path_factory):
 
     path = tmp_path_factory.mktemp("resize") / "resnet8.tflite"
     original = test_data / "checkpoints/mlperf-tiny/pretrainedResnet.tflite"
-    path.write_bytes(attach_contract(original.read_bytes(), CONTRACT))
+    path.write_bytes(attach_contract(unpack(original.read_bytes()), CONTRACT))
     classifier = Classifier(path)
     photographs = sorted((test_data / "flowers/val").glob("*/*.jpg"))
     boxes = []

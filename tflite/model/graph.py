@@ -258,7 +258,11 @@ def replace_operations(graph: Graph, operations: Mapping[int, Operation | None])
 
 
 def redirect(graph: Graph, numbers: Mapping[int, int]) -> Graph:
-    """The graph with every reference to a tensor of ``numbers`` replaced by its new number."""
+    """The graph in which what reads a tensor of ``numbers`` reads the one it maps to instead.
+
+    That includes the model's inputs and outputs and its signatures. What operations compute is
+    unchanged.
+    """
 
     def new(tensors: Sequence[int]) -> tuple[int, ...]:
         return tuple(numbers.get(i, i) for i in tensors)
@@ -268,10 +272,7 @@ def redirect(graph: Graph, numbers: Mapping[int, int]) -> Graph:
 
     return dataclasses.replace(
         graph,
-        operations=tuple(
-            dataclasses.replace(op, inputs=new(op.inputs), outputs=new(op.outputs))
-            for op in graph.operations
-        ),
+        operations=tuple(dataclasses.replace(op, inputs=new(op.inputs)) for op in graph.operations),
         inputs=new(graph.inputs),
         outputs=new(graph.outputs),
         signatures=tuple(
@@ -290,12 +291,12 @@ def drop_unused(graph: Graph) -> Graph:
             break
         operations = kept
     used = {i for op in operations for i in (*op.inputs, *op.outputs)}
-    numbers = sorted(used | {*graph.inputs, *graph.outputs})
-    smaller = dataclasses.replace(
-        redirect(
-            dataclasses.replace(graph, operations=operations),
-            {old: new for new, old in enumerate(numbers)},
-        ),
-        tensors=tuple(graph.tensors[i] for i in numbers),
+    used |= {*graph.inputs, *graph.outputs}
+    numbers = {old: new for new, old in enumerate(sorted(used))}
+    renumbered = tuple(
+        dataclasses.replace(op, outputs=tuple(numbers[i] for i in op.outputs)) for op in operations
     )
-    return smaller
+    tensors = tuple(graph.tensors[i] for i in numbers)
+    return dataclasses.replace(
+        redirect(dataclasses.replace(graph, operations=renumbered), numbers), tensors=tensors
+    )
