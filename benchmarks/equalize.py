@@ -51,12 +51,14 @@ def channel_maxima(graph: Graph, images: Sequence[np.ndarray]) -> dict[int, np.n
     maxima: dict[int, np.ndarray] = {}
     constants = {i: t.values for i, t in enumerate(graph.tensors) if t.constant}
     for start in range(0, len(images), CHUNK):
-        values = {graph.inputs[0]: np.stack(images[start : start + CHUNK]).astype("float32")}
+        values = {graph.inputs[0]: np.stack(images[start : start + CHUNK])}
         for op in graph.operations:
-            computed = function(op, constants)(*[values[t] for t in graph.data_inputs(op)])
-            values[op.output] = np.asarray(computed)
-            found = np.abs(values[op.output]).max(axis=tuple(range(values[op.output].ndim - 1)))
-            maxima[op.output] = np.maximum(maxima.get(op.output, 0), found)
+            inputs = [values[t].astype("float32") for t in graph.data_inputs(op)]
+            computed = np.asarray(function(op, constants)(*inputs))
+            # Feature maps in float16, as calibration keeps them.
+            values[op.output] = computed.astype("float16") if computed.ndim > 2 else computed
+            found = np.abs(values[op.output]).max(axis=tuple(range(computed.ndim - 1)))
+            maxima[op.output] = np.maximum(maxima.get(op.output, 0), found.astype("float32"))
     return maxima
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import warnings
@@ -124,10 +125,8 @@ def save_for_device(model: ImageClassifier, folder: Path) -> Contract:
     with suppressed_native_stderr():
         try:
             archive.write_out(str(folder), verbose=False)
-        except tf.errors.OpError as error:  # TensorFlow's own type, of a failure to write
-            raise OSError(
-                f"The SavedModel cannot be written to {folder}: {_reason(error)}"
-            ) from error
+        except tf.errors.OpError as error:
+            raise _os_error(error, folder) or error from error
     return contract
 
 
@@ -178,6 +177,13 @@ def _rewritten(kind: str, model: bytes, io_spec: IOSpec) -> Graph:
             return rewrite_io(unpack(model), io_spec)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{kind} cannot be {io_spec}: {_reason(error)}") from error
+
+
+def _os_error(error: Exception, folder: Path) -> OSError | None:
+    """The error of the system that TensorFlow reports by a type of its own."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+    reported = [code for code in codes if os.strerror(code) in str(error)]
+    return OSError(reported[0], os.strerror(reported[0]), str(folder)) if reported else None
 
 
 def _reason(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """What comes out of the conversion, and what it refuses."""
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -186,6 +187,44 @@ def test_a_full_disk_leaves_the_old_file_whole(model, tmp_path, monkeypatch):
         convert(model, tmp_path, ["float32"])
     assert path.read_bytes() == b"of an earlier run"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("full_at", ["SavedModel", "float32", "mixed"])
+def test_a_disk_that_fills_up_ends_in_one_line_and_leaves_no_file(full_at, tmp_path):
+    """A real limit of the system, from the start or from the first report of a kind on."""
+    code = """
+import os, resource, sys
+import numpy as np
+from keras_resnet import ResNet8
+from tflite.convert import convert
+
+def fill(reached, *_):
+    if reached == sys.argv[1]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+
+model = ResNet8(input_shape=(32, 32, 3), classes=10)
+images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype="uint8")
+fill("SavedModel")
+try:
+    convert(model, "out", ["float32", "mixed"], list(images), fill)
+except OSError as error:
+    print(error.errno, len(str(error).splitlines()), error)
+print(sorted(os.listdir("out")), sorted(n for n in os.listdir("tmp") if "autograph" not in n))
+"""
+    (tmp_path / "tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, full_at],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    error, left = done.stdout.splitlines()
+    assert error.startswith(f"{errno.EFBIG} 1 [Errno {errno.EFBIG}] {os.strerror(errno.EFBIG)}")
+    finished = ["model_float32.tflite"] if full_at == "mixed" else []
+    assert left == f"{finished} []"
 
 
 @pytest.fixture(scope="module")
