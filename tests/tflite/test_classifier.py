@@ -119,7 +119,7 @@ def with_contract(path, content, compression=zipfile.ZIP_STORED):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("[]", "must be a JSON object"),
+        ("[]", "A contract is a set of keys and values"),
         ("{", "Expecting"),
         ('{"height": 1, "widht": 2}', "Unknown contract keys"),
         ('{"height": 1}', "width"),

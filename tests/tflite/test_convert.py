@@ -1,4 +1,4 @@
-"""What comes out of the conversion, and what it refuses."""
+"""The files that conversion writes, and what it refuses."""
 
 import errno
 import hashlib
@@ -41,23 +41,23 @@ def sha256(path):
 
 
 @pytest.mark.parametrize("kind", USUAL_KINDS)
-def test_takes_raw_float32_pixels_and_answers_float32_probabilities(files, kind):
+def test_files_map_raw_float32_pixels_to_float32_probabilities(files, kind):
     interpreter = opened(files[kind])
-    (taken,), (answered,) = interpreter.get_input_details(), interpreter.get_output_details()
-    assert (taken["dtype"], list(taken["shape"])) == (np.float32, [1, 32, 32, 1])
-    assert (answered["dtype"], list(answered["shape"])) == (np.float32, [1, 10])
+    (image,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert (image["dtype"], list(image["shape"])) == (np.float32, [1, 32, 32, 1])
+    assert (output["dtype"], list(output["shape"])) == (np.float32, [1, 10])
     assert list(interpreter.get_signature_list()) == ["serve"]
 
 
 @pytest.mark.parametrize(
-    ("kind", "apart"), [("float32", 1e-4), ("float16", 5e-3), ("dynamic", 0.2), ("int8", 0.3)]
+    ("kind", "tolerance"), [("float32", 1e-4), ("float16", 5e-3), ("dynamic", 0.2), ("int8", 0.3)]
 )
-def test_answers_as_keras_does(model, files, digits, kind, apart):
+def test_probabilities_are_those_of_keras(model, files, digits, kind, tolerance):
     images = digits[0][1500:1600]
     expected = deployable(model).predict(images.astype("float32"), verbose=0)
-    answered = Classifier(files[kind]).probabilities(images)
-    assert np.abs(answered - expected).max() < apart
-    assert np.mean(answered.argmax(1) == expected.argmax(1)) >= 0.95
+    probabilities = Classifier(files[kind]).probabilities(images)
+    assert np.abs(probabilities - expected).max() < tolerance
+    assert np.mean(probabilities.argmax(1) == expected.argmax(1)) >= 0.95
 
 
 @pytest.mark.parametrize("kind", ["float32", "float16", "dynamic"])
@@ -110,7 +110,7 @@ def test_converts_a_saved_model_without_leaving_anything_else(model, files, tmp_
     assert sha256(paths["float32"]) == sha256(files["float32"])
 
 
-def test_says_how_far_it_is(model, calibration, tmp_path):
+def test_progress_is_reported(model, calibration, tmp_path):
     seen = []
     convert(model, tmp_path, ["float32", "int8"], calibration[:2], lambda *step: seen.append(step))
     assert seen[:3] == [("float32", 0, 1), ("float32", 1, 1), ("int8", 0, 1)]
@@ -235,7 +235,7 @@ def elsewhere(model, calibration, tmp_path_factory):
     np.save(folder / "images.npy", calibration)
     code = """
 import sys, keras, numpy
-print("TensorFlow has greeted", file=sys.stderr, flush=True)
+print("after the imports of Keras", file=sys.stderr, flush=True)
 from tflite.convert import convert
 from tflite.classifier import Classifier
 images = numpy.load("images.npy")
@@ -248,11 +248,11 @@ for path in convert("model.keras", "out", calibration=images).values():
     )
 
 
-def test_conversion_says_nothing_of_its_own(elsewhere):
+def test_conversion_prints_nothing(elsewhere):
     done = elsewhere[1]
-    _, greeting, said = done.stderr.partition("TensorFlow has greeted\n")
-    assert greeting, done.stderr
-    assert (done.returncode, done.stdout, said) == (0, "", "")
+    _, marker, printed = done.stderr.partition("after the imports of Keras\n")
+    assert marker, done.stderr
+    assert (done.returncode, done.stdout, printed) == (0, "", "")
 
 
 @pytest.mark.parametrize("kind", USUAL_KINDS)
@@ -260,7 +260,7 @@ def test_the_same_model_gives_the_same_bytes_in_another_process(files, elsewhere
     assert sha256(elsewhere[0] / files[kind].name) == sha256(files[kind])
 
 
-def test_a_file_made_by_others_answers_the_same_with_a_contract_behind_it(test_data, tmp_path):
+def test_a_file_made_by_others_predicts_the_same_with_a_contract_attached(test_data, tmp_path):
     """MLPerf Tiny's ResNet-8 on real photographs, before and after."""
     original = test_data / "checkpoints/mlperf-tiny/pretrainedResnet.tflite"
     with pytest.raises(ValueError, match="holds no contract"):
@@ -277,5 +277,5 @@ def test_a_file_made_by_others_answers_the_same_with_a_contract_behind_it(test_d
         bare.set_tensor(bare.get_input_details()[0]["index"], image[np.newaxis].astype("float32"))
         bare.invoke()
         expected.append(bare.get_tensor(bare.get_output_details()[0]["index"])[0])
-    assert len({int(answer.argmax()) for answer in expected}) > 1
+    assert len({int(scores.argmax()) for scores in expected}) > 1
     np.testing.assert_array_equal(Classifier(path).probabilities(images), expected)

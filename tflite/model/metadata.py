@@ -101,17 +101,14 @@ def _content(archive: zipfile.ZipFile) -> bytes:
         return file.read(MAX_CONTRACT_BYTES)
 
 
-def _parsed(content: bytes) -> dict[str, Any]:
-    """A JSON object of finite numbers, in which no key occurs twice."""
-    parsed = json.loads(
+def _parsed(content: bytes) -> Any:
+    """JSON of finite numbers, in which no key occurs twice."""
+    return json.loads(
         content.decode(),
         object_pairs_hook=_unique,
         parse_float=_finite,
         parse_constant=_finite,
     )
-    if not isinstance(parsed, dict):
-        raise ValueError(f"it must be a JSON object. Received: {type(parsed).__name__}")
-    return parsed
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
