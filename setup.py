@@ -38,7 +38,7 @@ setup(
         "grpcio",
         "ai-edge-litert",
         "flatbuffers",
-        "ai-edge-quantizer",
+        "litert-quantizer",
         "tyro",
         "rich",
         "pyyaml",

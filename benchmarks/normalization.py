@@ -1,10 +1,10 @@
-"""What normalization inside the file costs: each kind beside itself, fed normalized floats.
+"""What normalization inside the file costs: each kind against itself, fed normalized floats.
 
     python benchmarks/normalization.py [--networks ResNet8 ResNet50] [--rounds 200]
 
-The second file is the first without its first operation, the subtraction of the mean. Both run
-turn by turn in one process on one thread; the cost is the median of the ratios within a turn.
-Times are processor time of that thread: what else the machine does is not counted.
+The second file is the first without its first operation, the subtraction of the mean. Both are
+interleaved in one process on one thread; the cost is the median of the ratios within a round.
+Times are processor time of that thread: other processes are not counted.
 """
 
 from __future__ import annotations
@@ -26,30 +26,27 @@ from keras_resnet.console import progress, show_table
 from keras_resnet.native_stderr import suppressed_native_stderr
 from tflite.convert import save_for_device
 from tflite.kinds import KINDS, ConversionSource
-from tflite.model.flatbuffer import drop_unused, operation_name, pack, unpack
+from tflite.model.flatbuffer import pack, unpack
+from tflite.model.graph import drop_unused, redirect, replace_operations
 
 TIMED_KINDS = ("float32", "dynamic")
 INPUTS = {"ResNet8": ((32, 32, 3), 10), "ResNet20": ((32, 32, 3), 10)}
 
 
 def without_normalization(model: bytes) -> bytes:
-    file = unpack(model)
-    graph = file.subgraphs[0]
-    first = next(op for op in graph.operators if graph.inputs[0] in op.inputs)
-    assert operation_name(file, first) == "ADD", operation_name(file, first)
-    graph.inputs = [int(first.outputs[0])]
-    file.signatureDefs[0].inputs[0].tensorIndex = int(first.outputs[0])
-    graph.operators = [op for op in graph.operators if op is not first]
-    drop_unused(file)
-    return pack(file)
+    graph = unpack(model)
+    (first,) = graph.takers(graph.inputs[0])
+    assert first.name == "ADD", first.name
+    graph = replace_operations(graph, {graph.operations.index(first): None})
+    return pack(drop_unused(redirect(graph, {graph.inputs[0]: first.output})))
 
 
 def ready(model: bytes) -> Interpreter:
     interpreter = Interpreter(model_content=model, num_threads=1)
     interpreter.allocate_tensors()
-    (taken,) = interpreter.get_input_details()
-    noise = np.random.default_rng(0).integers(0, 256, taken["shape"]).astype("float32")
-    interpreter.set_tensor(taken["index"], noise)
+    (details,) = interpreter.get_input_details()
+    noise = np.random.default_rng(0).integers(0, 256, details["shape"]).astype("float32")
+    interpreter.set_tensor(details["index"], noise)
     for _ in range(5):
         interpreter.invoke()
     return interpreter
@@ -68,19 +65,19 @@ def measure(name: str, rounds: int) -> list[tuple[str, ...]]:
     rows = []
     with tempfile.TemporaryDirectory() as folder, suppressed_native_stderr():
         save_for_device(model, Path(folder))
-        graph = ConversionSource(Path(folder))
+        source = ConversionSource(Path(folder))
         for kind in TIMED_KINDS:
-            file = KINDS[kind].make(graph, lambda *_: None).model
+            file = KINDS[kind].make(source, lambda *_: None).model
             inside, outside = ready(file), ready(without_normalization(file))
-            turns = []
-            for turn in range(rounds):  # who goes first takes turns too
+            pairs = []
+            for turn in range(rounds):  # each is first in every other round
                 pair = (inside, outside) if turn % 2 else (outside, inside)
                 times = {id(one): seconds(one) for one in pair}
-                turns.append((times[id(inside)], times[id(outside)]))
-            taken = np.array(turns)
-            ratio = np.median(taken[:, 0] / taken[:, 1])
-            a, b = 1000 * np.median(taken, axis=0)
-            least = taken.min(0)
+                pairs.append((times[id(inside)], times[id(outside)]))
+            measured = np.array(pairs)
+            ratio = np.median(measured[:, 0] / measured[:, 1])
+            a, b = 1000 * np.median(measured, axis=0)
+            least = measured.min(0)
             rows.append(
                 (
                     f"{name} {kind}",

@@ -1,4 +1,4 @@
-"""int8 of our ResNet-50 in LiteRT beside PyTorch's in ONNX Runtime, turn by turn in one process.
+"""int8 of our ResNet-50 in LiteRT beside PyTorch's in ONNX Runtime, interleaved in one process.
 
     pip install torch onnxruntime onnx onnxscript
     python benchmarks/onnx_runtime.py [--threads 1] [--size 224] [--rounds 50] [--json]
@@ -8,7 +8,7 @@ depend on them. Ours is the ``int8`` kind as ``keras-resnet convert`` writes it,
 and softmax inside. The peer is the PyTorch module of our tests, exported and quantized by ONNX
 Runtime's own tools: static, in QDQ format, weights per channel, activations once in uint8 and once
 in int8, because its documentation says that processors differ in which is faster.
-What is not installed is left out, and the program says so.
+What is not installed is left out, with a message.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def ours(folder: Path, images: np.ndarray, threads: int) -> Callable[[], Any]:
     model = keras_resnet.ResNet50(input_shape=images.shape[1:])
     files = convert(model, folder, ["int8"], list(images))
     interpreter = open_interpreter(files["int8"], threads)
-    (taken,) = interpreter.get_input_details()
-    interpreter.set_tensor(taken["index"], images[:1].astype(taken["dtype"]))
+    (details,) = interpreter.get_input_details()
+    interpreter.set_tensor(details["index"], images[:1].astype(details["dtype"]))
     return interpreter.invoke
 
 
@@ -78,7 +78,7 @@ def theirs(folder: Path, images: np.ndarray, threads: int) -> dict[str, Callable
 
 
 class Images:
-    """What ONNX Runtime's calibration asks for images."""
+    """Calibration data reader of ONNX Runtime."""
 
     def __init__(self, inputs: np.ndarray) -> None:
         self._inputs = iter(inputs)

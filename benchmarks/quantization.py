@@ -26,14 +26,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
+from equalize import equalize
 
 from keras_resnet.console import progress, show_table
 from keras_resnet.native_stderr import suppressed_native_stderr
 from keras_resnet.saving import load_model
 from tflite.convert import save_for_device
 from tflite.kinds import KINDS, ConversionSource
-from tflite.quantization.calibrate import Tuning
-from tflite.quantization.int8 import quantize_int8
+from tflite.model.flatbuffer import pack, unpack
+from tflite.quantization.calibrate import QuantizationConfig, calibrate
+from tflite.quantization.fold_normalization import fold_normalization
+from tflite.quantization.int8 import head, with_biases
+from tflite.quantization.write import quantized_graph
 from training.config import DataConfig
 from training.data.pipeline import images
 from training.data.sources import open_source
@@ -45,60 +49,73 @@ CLOSE = 0.2
 Maker = Callable[[ConversionSource], bytes]
 
 
-def tflite_converter(graph: ConversionSource) -> bytes:
+def tflite_converter(source: ConversionSource) -> bytes:
     """TFLiteConverter with its own calibration."""
     import tensorflow as tf
 
     def representative_dataset() -> Iterator[list[np.ndarray]]:
-        for image in graph.calibration:
+        for image in source.calibration:
             yield [image[np.newaxis].astype("float32")]
 
-    converter = graph.converter()
+    converter = source.converter()
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = representative_dataset
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     return converter.convert()
 
 
-def ai_edge_quantizer(graph: ConversionSource) -> bytes:
-    """ai-edge-quantizer's static recipe with its own calibration."""
-    from ai_edge_quantizer import quantizer, recipe
+def litert_quantizer(source: ConversionSource) -> bytes:
+    """litert-quantizer's static recipe with its own calibration."""
+    from litert_quantizer import quantizer, recipe
 
-    engine = quantizer.Quantizer(graph.float32, recipe.static_wi8_ai8())
-    name = Interpreter(model_content=graph.float32).get_signature_list()["serve"]["inputs"][0]
-    data = [{name: image[np.newaxis].astype("float32")} for image in graph.calibration]
+    engine = quantizer.Quantizer(source.float32, recipe.static_wi8_ai8())
+    name = Interpreter(model_content=source.float32).get_signature_list()["serve"]["inputs"][0]
+    data = [{name: image[np.newaxis].astype("float32")} for image in source.calibration]
     return bytes(engine.quantize(engine.calibrate({"serve": data})).quantized_model)
 
 
-def ours(**changes: object) -> Maker:
-    return lambda graph: quantize_int8(graph.float32, graph.calibration, Tuning(**changes))
+def ours(
+    config: QuantizationConfig = QuantizationConfig(),
+    exact_pixels: bool = True,
+    float_head: bool = True,
+    equalized: bool = False,
+) -> Maker:
+    """The steps of ``tflite.quantization.int8``, with some of them left out or added."""
+
+    def make(source: ConversionSource) -> bytes:
+        graph = with_biases(unpack(source.float32))
+        graph = fold_normalization(graph) if exact_pixels else graph
+        graph = equalize(graph, source.calibration) if equalized else graph
+        in_float = head(graph) if float_head else frozenset()
+        quantized = calibrate(graph, source.calibration, in_float, config)
+        return pack(quantized_graph(graph, quantized, in_float))
+
+    return make
 
 
 # Name, number of calibration images, maker.
 ROWS: list[tuple[str, int, Maker]] = [
-    ("float16", 0, lambda graph: KINDS["float16"].make(graph, lambda *_: None).model),
+    ("float16", 0, lambda source: KINDS["float16"].make(source, lambda *_: None).model),
     (
-        "dynamic (ai-edge-quantizer)",
+        "dynamic (litert-quantizer)",
         0,
-        lambda graph: KINDS["dynamic"].make(graph, lambda *_: None).model,
+        lambda source: KINDS["dynamic"].make(source, lambda *_: None).model,
     ),
     *(("TFLiteConverter", n, tflite_converter) for n in (20, 100, 500)),
-    *(("ai-edge-quantizer", n, ai_edge_quantizer) for n in (20, 100, 500)),
+    *(("litert-quantizer", n, litert_quantizer) for n in (20, 100, 500)),
     *(("ours", n, ours()) for n in (20, 100, 500)),
-    ("ours, min-max ranges", CALIBRATION, ours(ranges="min-max")),
-    ("ours, 99.99 % ranges", CALIBRATION, ours(ranges="percentile")),
-    ("ours, nearest rounding", CALIBRATION, ours(rounding="nearest")),
-    ("ours, biases as they were", CALIBRATION, ours(correct_bias=False)),
+    ("ours, min-max ranges", CALIBRATION, ours(QuantizationConfig(ranges="min-max"))),
+    ("ours, 99.99 % ranges", CALIBRATION, ours(QuantizationConfig(ranges="percentile"))),
+    ("ours, nearest rounding", CALIBRATION, ours(QuantizationConfig(rounding="nearest"))),
+    ("ours, biases as they were", CALIBRATION, ours(QuantizationConfig(correct_bias=False))),
     ("ours, normalized pixels", CALIBRATION, ours(exact_pixels=False)),
     ("ours, int8 head", CALIBRATION, ours(float_head=False)),
-    ("ours, equalized", CALIBRATION, ours(equalize=True)),
+    ("ours, equalized", CALIBRATION, ours(equalized=True)),
     (
         "ours, all of it off",
         CALIBRATION,
         ours(
-            ranges="min-max",
-            rounding="nearest",
-            correct_bias=False,
+            QuantizationConfig(ranges="min-max", rounding="nearest", correct_bias=False),
             exact_pixels=False,
             float_head=False,
         ),
@@ -110,53 +127,53 @@ def probabilities(model: bytes, pixels: np.ndarray) -> np.ndarray:
     """float32 ``(images, classes)``."""
     interpreter = Interpreter(model_content=model, num_threads=1)
     interpreter.allocate_tensors()
-    (taken,), (answered,) = interpreter.get_input_details(), interpreter.get_output_details()
-    answers = []
+    (image_input,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    outputs = []
     for image in pixels:
-        interpreter.set_tensor(taken["index"], _as_taken(image[np.newaxis], taken))
+        interpreter.set_tensor(image_input["index"], _as_input(image[np.newaxis], image_input))
         interpreter.invoke()
-        answers.append(interpreter.get_tensor(answered["index"])[0])
-    if answered["dtype"] == np.float32:
-        return np.array(answers)
-    scale, zero_point = answered["quantization"]
-    return (np.array(answers, "float32") - zero_point) * scale
+        outputs.append(interpreter.get_tensor(output["index"])[0])
+    if output["dtype"] == np.float32:
+        return np.array(outputs)
+    scale, zero_point = output["quantization"]
+    return (np.array(outputs, "float32") - zero_point) * scale
 
 
-def _as_taken(pixels: np.ndarray, taken: dict) -> np.ndarray:
-    """ai-edge-quantizer's files take int8 and not float32."""
-    if taken["dtype"] == np.float32:
+def _as_input(pixels: np.ndarray, details: dict) -> np.ndarray:
+    """litert-quantizer's files take int8 and not float32."""
+    if details["dtype"] == np.float32:
         return pixels.astype("float32")
-    scale, zero_point = taken["quantization"]
+    scale, zero_point = details["quantization"]
     return np.clip(np.rint(pixels / scale) + zero_point, -128, 127).astype("int8")
 
 
-def log_odds(answers: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def log_odds(scores: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Of the first of two classes against the second; ``(images,)``."""
-    # Some files answer in multiples of 1/256: what is none of it counts as half of one.
-    chosen = np.log(np.maximum(np.take_along_axis(answers, classes, axis=1), 1 / 512))
+    # Some files give multiples of 1/256: zero counts as half of that.
+    chosen = np.log(np.maximum(np.take_along_axis(scores, classes, axis=1), 1 / 512))
     return chosen[:, 0] - chosen[:, 1]
 
 
 def measure(path: Path, data: str, data_dir: str, count: int, only: list[str]) -> dict:
     model = load_model(path)
-    source = open_source(DataConfig(source=data, data_dir=data_dir), seed=0)
+    data_source = open_source(DataConfig(source=data, data_dir=data_dir), seed=0)
     few = max(n for _, n, _ in ROWS)
-    train = images(source.train, model.contract, few + JUDGED)
+    train = images(data_source.train, model.contract, few + JUDGED)
     pictures = np.stack([image for image, _ in train])
     # Drawn, for a data set may be sorted by class.
     pictures = pictures[np.random.default_rng(0).permutation(len(pictures))]
     calibration, judged = list(pictures[:few]), pictures[few:]
-    test, labels = map(np.array, zip(*images(source.test, model.contract, count)))
+    test, labels = map(np.array, zip(*images(data_source.test, model.contract, count)))
 
     with tempfile.TemporaryDirectory() as folder, suppressed_native_stderr():
         save_for_device(model, Path(folder))
-        graph = ConversionSource(Path(folder))
-        exact, sure = (probabilities(graph.float32, x) for x in (test, judged))
+        float32 = ConversionSource(Path(folder)).float32
+        exact, sure = (probabilities(float32, x) for x in (test, judged))
         pairs = np.argsort(-sure, axis=1, kind="stable")[:, :2]
         odds = log_odds(sure, pairs)
         close = odds < np.quantile(odds, CLOSE)
         judged, pairs, odds = judged[close], pairs[close], odds[close]
-        rows = [("float32", 0, lambda g: g.float32), *ROWS]
+        rows = [("float32", 0, lambda source: source.float32), *ROWS]
         results = []
         with progress(path.stem) as bar:
             for done, (name, n, make) in enumerate(rows):
@@ -166,15 +183,15 @@ def measure(path: Path, data: str, data_dir: str, count: int, only: list[str]) -
                 began = time.perf_counter()
                 file = make(ConversionSource(Path(folder), calibration[:n]))
                 seconds = time.perf_counter() - began
-                answers, moved = probabilities(file, test), probabilities(file, judged)
+                scores, moved = probabilities(file, test), probabilities(file, judged)
                 results.append(
                     {
                         "name": name,
                         "calibration_images": n,
-                        "top1": 100 * float((answers.argmax(1) == labels).mean()),
+                        "top1": 100 * float((scores.argmax(1) == labels).mean()),
                         "drop": 100 * float((exact.argmax(1) == labels).mean())
-                        - 100 * float((answers.argmax(1) == labels).mean()),
-                        "agreement": 100 * float((answers.argmax(1) == exact.argmax(1)).mean()),
+                        - 100 * float((scores.argmax(1) == labels).mean()),
+                        "agreement": 100 * float((scores.argmax(1) == exact.argmax(1)).mean()),
                         "error": float(np.abs(log_odds(moved, pairs) - odds).mean()),
                         "bytes": len(file),
                         "seconds": seconds,

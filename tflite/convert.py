@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import warnings
@@ -19,9 +20,12 @@ from keras_resnet.files import atomic_write
 from keras_resnet.native_stderr import suppressed_native_stderr
 from keras_resnet.saving import load_model
 from tflite.kinds import KINDS, Artifact, ConversionSource
+from tflite.model.flatbuffer import unpack
+from tflite.model.graph import Graph
 from tflite.model.io_spec import UNIVERSAL, IOSpec
 from tflite.model.metadata import attach_contract
 from tflite.model.rewrite_io import rewrite_io
+from tflite.model.sandbox import trust
 from tflite.quantization.budget import Budget
 
 USUAL_KINDS = tuple(kind for kind, row in KINDS.items() if row.usual)
@@ -38,22 +42,25 @@ def convert(
 ) -> dict[str, Path]:
     """Writes ``out/model_<kind>.tflite`` for each kind.
 
-    Each file takes float32 ``(1, height, width, channels)`` raw pixels 0–255 and answers
-    float32 ``(1, classes)`` probabilities unless ``io_spec`` says otherwise, with the
-    contract and the labels inside. Mixed precision models are rebuilt in float32 first. A file
-    is complete or not there: it is written beside its place and renamed.
+    Each file takes float32 ``(1, height, width, channels)`` raw pixels 0–255 and gives float32
+    ``(1, classes)`` probabilities unless ``io_spec`` says otherwise, with the contract and the
+    labels inside. Mixed precision models are rebuilt in float32 first. Files are written
+    atomically: each is complete or does not exist.
 
     Args:
         model: A model with a contract of fixed height and width, or its ``.keras`` file.
-        out: Folder; made where it is missing.
+        out: Folder; created if it is missing.
         kinds: Any of ``KINDS``. ``int16x8`` warns that it is slow.
         calibration: Representative images for int8, int16x8 and mixed, uint8 ``(height,
             width, channels)`` 0–255, already fitted to the model; a hundred of the training
-            images will do.
-        progress: Called with ``(kind, steps done, steps in all)``.
-        budget: What the mixed kind may cost. Beside it, ``model_mixed.png`` and ``.json`` show
+            images suffice.
+        progress: Called with ``(kind, steps done, steps in all)``: with 0 steps done before
+            work on a kind begins, then after each step, such as an operation quantized. While
+            TensorFlow's converter runs, which is all of float32 and float16, the beginning of
+            the first kind and the end of int16x8, there are no calls.
+        budget: The limits of the mixed kind. Beside it, ``model_mixed.png`` and ``.json`` show
             what could have been chosen.
-        io_spec: What the files take and answer. Accuracy does not depend on it.
+        io_spec: Input and outputs of the files. Accuracy does not depend on it.
 
     Returns:
         The path of each kind.
@@ -62,6 +69,7 @@ def convert(
         ValueError: A kind is unknown, int8 has no calibration images, images do not fit, the
             model takes any size, the model file is not readable, TFLite cannot express
             the model, or the model cannot have that io_spec.
+        OSError: A file cannot be written, for example because the disk is full.
     """
     _check_kinds(kinds)
     images = [] if calibration is None else list(calibration)
@@ -78,24 +86,30 @@ def convert(
     paths = {}
     with tempfile.TemporaryDirectory() as folder:
         contract = save_for_device(model, Path(folder))
-        graph = ConversionSource(Path(folder), images, budget)
-        if io_spec != UNIVERSAL:  # what cannot be is said before anything takes time
-            _with_io("float32", _make("float32", graph, _silent).model, io_spec)
+        source = ConversionSource(Path(folder), images, budget)
+        if io_spec != UNIVERSAL:  # an impossible io_spec is refused before anything takes time
+            _rewritten("float32", _make("float32", source, _no_progress).model, io_spec)
         for kind in kinds:
-            report = partial(progress, kind) if progress else _silent
+            report = partial(progress, kind) if progress else _no_progress
             report(0, 1)
             paths[kind] = out / f"model_{kind}.tflite"
-            made = _make(kind, graph, report)
-            file = _with_io(kind, made.model, io_spec)
-            for suffix, content in made.beside.items():
+            artifact = _make(kind, source, report)
+            graph = _rewritten(kind, artifact.model, io_spec)
+            for suffix, content in artifact.beside.items():
                 _write(paths[kind].with_suffix(suffix), content)
-            _write(paths[kind], attach_contract(file, contract, io_spec))
+            file = attach_contract(graph, contract, io_spec)
+            _write(paths[kind], file)
+            trust(file)
             report(1, 1)
     return paths
 
 
 def save_for_device(model: ImageClassifier, folder: Path) -> Contract:
-    """Writes a SavedModel of what the device runs; returns what that expects of an image."""
+    """Writes a SavedModel of what the device runs; returns its contract.
+
+    Raises:
+        OSError: The folder cannot be written to, for example because the disk is full.
+    """
     import tensorflow as tf
 
     device_model = deployable(model)
@@ -109,7 +123,10 @@ def save_for_device(model: ImageClassifier, folder: Path) -> Contract:
         input_signature=[tf.TensorSpec(shape, tf.float32, name="image")],
     )
     with suppressed_native_stderr():
-        archive.write_out(str(folder), verbose=False)
+        try:
+            archive.write_out(str(folder), verbose=False)
+        except tf.errors.OpError as error:
+            raise _os_error(error, folder) or error from error
     return contract
 
 
@@ -138,28 +155,39 @@ def _check_fits(contract: Contract, images: Sequence[np.ndarray]) -> None:
             )
 
 
-def _silent(done: int, total: int) -> None:
-    """Reports nothing to nobody."""
+def _no_progress(done: int, total: int) -> None:
+    """No-op."""
 
 
-def _make(kind: str, graph: ConversionSource, report: Callable[[int, int], None]) -> Artifact:
+def _make(kind: str, source: ConversionSource, report: Callable[[int, int], None]) -> Artifact:
     if KINDS[kind].warning:
         warnings.warn(KINDS[kind].warning, stacklevel=3)
     try:
         with suppressed_native_stderr():
-            return KINDS[kind].make(graph, report)
+            return KINDS[kind].make(source, report)
+    except (OSError, MemoryError):
+        raise  # of the machine, not of the model
     except Exception as error:  # the converter raises its own types and bare Exception
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"TFLite cannot make {kind} of this model: {reason}") from error
+        raise ValueError(f"TFLite cannot make {kind} of this model: {_reason(error)}") from error
 
 
-def _with_io(kind: str, model: bytes, io_spec: IOSpec) -> bytes:
+def _rewritten(kind: str, model: bytes, io_spec: IOSpec) -> Graph:
     try:
         with suppressed_native_stderr():
-            return rewrite_io(model, io_spec)
+            return rewrite_io(unpack(model), io_spec)
     except (ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{kind} cannot be {io_spec}: {reason}") from error
+        raise ValueError(f"{kind} cannot be {io_spec}: {_reason(error)}") from error
+
+
+def _os_error(error: Exception, folder: Path) -> OSError | None:
+    """The error of the system that TensorFlow reports by a type of its own."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+    reported = [code for code in codes if os.strerror(code) in str(error)]
+    return OSError(reported[0], os.strerror(reported[0]), str(folder)) if reported else None
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _write(path: Path, data: bytes) -> None:

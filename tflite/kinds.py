@@ -1,7 +1,7 @@
 """The kinds of .tflite file: one small function each, and one table of them.
 
-Every kind takes float32 raw pixels 0–255 and answers float32 probabilities; they differ in
-what is stored and computed between. Which quantizer makes which kind was measured:
+Every kind takes float32 raw pixels 0–255 and gives float32 probabilities; they differ in what
+is stored and computed between. Which quantizer makes which kind was measured:
 ``docs/quantization.md``.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from tflite.model.flatbuffer import pack, unpack
 from tflite.model.fold_scale import fold_scale
 from tflite.quantization.budget import Budget
 
@@ -60,7 +61,7 @@ class Artifact:
 
     Attributes:
         model: The bytes of a .tflite file.
-        beside: Other files that belong to it: their content, by what they end in.
+        beside: Other files that belong to it: their content, by their suffix.
     """
 
     model: bytes
@@ -69,7 +70,7 @@ class Artifact:
 
 def float32(source: ConversionSource, progress: Progress) -> Artifact:
     """Nothing quantized."""
-    return Artifact(fold_scale(source.float32))
+    return Artifact(_with_folded_scale(source.float32))
 
 
 def float16(source: ConversionSource, progress: Progress) -> Artifact:
@@ -79,24 +80,24 @@ def float16(source: ConversionSource, progress: Progress) -> Artifact:
     converter = source.converter()
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.target_spec.supported_types = [tf.float16]
-    return Artifact(fold_scale(converter.convert()))
+    return Artifact(_with_folded_scale(converter.convert()))
 
 
 def dynamic(source: ConversionSource, progress: Progress) -> Artifact:
     """Weights in int8 per channel; activations quantized as they are computed."""
-    from ai_edge_quantizer import quantizer, recipe
+    from litert_quantizer import quantizer, recipe
 
-    quantized = quantizer.Quantizer(
-        fold_scale(source.float32), recipe.dynamic_wi8_afp32()
-    ).quantize()
-    return Artifact(bytes(quantized.quantized_model))
+    folded = _with_folded_scale(source.float32)
+    result = quantizer.Quantizer(folded, recipe.dynamic_wi8_afp32()).quantize()
+    return Artifact(bytes(result.quantized_model))
 
 
 def int8(source: ConversionSource, progress: Progress) -> Artifact:
     """Weights in int8 per channel, activations in int8 by the ranges of the calibration."""
     from tflite.quantization.int8 import quantize_int8
 
-    return Artifact(quantize_int8(source.float32, source.calibration, progress=progress))
+    graph = unpack(source.float32)
+    return Artifact(pack(quantize_int8(graph, source.calibration, progress)))
 
 
 def int16x8(source: ConversionSource, progress: Progress) -> Artifact:
@@ -118,11 +119,18 @@ def int16x8(source: ConversionSource, progress: Progress) -> Artifact:
 
 
 def mixed(source: ConversionSource, progress: Progress) -> Artifact:
-    """int8, with as many residual blocks in float32 as the budget asks for."""
+    """int8, with as many residual blocks in float32 as the budget needs."""
     from tflite.quantization.mixed import plot, quantize_mixed
 
-    made = quantize_mixed(source.float32, source.calibration, source.budget, progress)
-    return Artifact(made.model, {".png": plot(made), ".json": made.to_json().encode()})
+    graph = unpack(source.float32)
+    chosen = quantize_mixed(graph, source.calibration, source.budget, progress)
+    return Artifact(chosen.model, {".png": plot(chosen), ".json": chosen.to_json().encode()})
+
+
+def _with_folded_scale(model: bytes) -> bytes:
+    graph = unpack(model)
+    folded = fold_scale(graph)
+    return model if folded is graph else pack(folded)
 
 
 @dataclass(frozen=True)
@@ -131,9 +139,10 @@ class Kind:
 
     Attributes:
         make: From the source to the files; calls the second argument with ``(steps done,
-            steps in all)`` where it takes long.
+            steps in all)`` after each step, except while TensorFlow's converter runs, which
+            reports nothing and cannot be interrupted.
         calibrated: Whether it needs representative images.
-        usual: Whether it is made where nobody says which kinds.
+        usual: Whether it is made by default.
         warning: What to know before shipping it.
     """
 

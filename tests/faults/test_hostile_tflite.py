@@ -17,8 +17,9 @@ from keras_resnet.models import ResNet8
 from keras_resnet.subprocess_call import SubprocessError
 from tflite.classifier import Classifier
 from tflite.convert import convert
-from tflite.evidence.inspect import inspect, model_bytes
+from tflite.evidence.inspect import inspect
 from tflite.model import sandbox
+from tflite.model.flatbuffer import read_graph
 from tflite.model.metadata import attach_contract
 
 FUZZ = Path(__file__).with_name("fuzz_tflite.py")
@@ -44,7 +45,7 @@ def assert_refused(path: Path, why: str = r"\.tflite") -> None:
 
 
 def with_labels(sound: Path, path: Path, labels: tuple[str, ...]) -> Path:
-    path.write_bytes(attach_contract(model_bytes(sound), Contract(32, 32, 3, labels=labels)))
+    path.write_bytes(attach_contract(read_graph(sound), Contract(32, 32, 3, labels=labels)))
     return path
 
 

@@ -1,4 +1,4 @@
-"""Running a file as an app would, and files that are none."""
+"""Running a file as an app would, and files that are not models."""
 
 import json
 import zipfile
@@ -10,7 +10,8 @@ from keras_resnet.contract import Contract
 from keras_resnet.deployment import deployable
 from tflite.classifier import Classifier
 from tflite.convert import USUAL_KINDS
-from tflite.model.metadata import attach_contract, read_contract
+from tflite.model.flatbuffer import read_graph
+from tflite.model.metadata import MAX_CONTRACT_BYTES, attach_contract, read_contract
 
 
 @pytest.mark.parametrize("kind", USUAL_KINDS)
@@ -23,13 +24,13 @@ def test_contract_and_labels_are_in_every_file(model, files, kind):
 
 
 def test_contract_survives_the_round_trip(files, tmp_path):
-    contract = Contract(48, 64, 4, mean=(1.0, 2.0, 3.0, 4.0), labels=("é", "two\nlines"))
+    labels = ("é", "two\nlines", *"abcdefgh")
+    contract = Contract(32, 32, 1, mean=(1.5,), resize="stretch", labels=labels)
     path = tmp_path / "x.tflite"
-    model = files["float32"].read_bytes()
-    path.write_bytes(attach_contract(model[: model.index(b"PK\x03\x04")], contract))
+    path.write_bytes(attach_contract(read_graph(files["float32"]), contract))
     assert read_contract(path) == contract
     with zipfile.ZipFile(path) as archive:
-        assert archive.read("labels.txt").decode() == "é\ntwo lines\n"
+        assert archive.read("labels.txt").decode().split("\n")[:2] == ["é", "two lines"]
 
 
 def test_predicts_files_and_arrays_of_any_size_alike(files, digits, tmp_path):
@@ -47,9 +48,9 @@ def test_predicts_files_and_arrays_of_any_size_alike(files, digits, tmp_path):
 
 def test_names_digits_that_it_has_not_seen(files, held_out):
     classifier = Classifier(files["int8"])
-    answered = [best for ((best, _),) in classifier.predict([x for x, _ in held_out], top=1)]
+    predicted = [best for ((best, _),) in classifier.predict([x for x, _ in held_out], top=1)]
     labels = classifier.contract.labels
-    assert np.mean([name == labels[k] for name, (_, k) in zip(answered, held_out)]) > 0.8
+    assert np.mean([name == labels[k] for name, (_, k) in zip(predicted, held_out)]) > 0.8
 
 
 @pytest.mark.parametrize("image", [np.zeros((32, 32)), np.zeros((32, 32, 3)), np.zeros((0, 9, 1))])
@@ -87,20 +88,88 @@ def test_other_files_are_refused(tmp_path):
         Classifier(path)
 
 
-def test_a_contract_of_another_model_is_refused(files, tmp_path):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"height": 64},
+        {"width": 16000},
+        {"height": None, "width": None},
+        {"channels": 3, "mean": (0.0,), "std": (1.0,)},
+        {"labels": tuple("abcdefghi")},
+        {"labels": tuple("abcdefghijk")},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("read", [read_contract, Classifier])
+def test_a_contract_of_another_model_is_refused(files, tmp_path, changes, read):
     path = tmp_path / "swapped.tflite"
-    model = files["float32"].read_bytes()
-    path.write_bytes(attach_contract(model[: model.index(b"PK\x03\x04")], Contract(64, 64, 1)))
-    with pytest.raises(ValueError, match="of another model"):
-        Classifier(path)
+    contract = read_contract(files["float32"]).replace(**changes)
+    path.write_bytes(attach_contract(read_graph(files["float32"]), contract))
+    with pytest.raises(ValueError, match="of another model") as caught:
+        read(path)
+    assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"height": 1, "widht": 2}', '{"height": 1}'])
-def test_a_damaged_contract_is_refused(tmp_path, content):
-    path = tmp_path / "x.tflite"
-    with zipfile.ZipFile(path, "w") as archive:
+def with_contract(path, content, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
         archive.writestr("contract.json", content)
-    with pytest.raises(ValueError, match="is not readable"):
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("[]", "A contract is a set of keys and values"),
+        ("{", "Expecting"),
+        ('{"height": 1, "widht": 2}', "Unknown contract keys"),
+        ('{"height": 1}', "width"),
+        ('{"height": 32, "width": 32, "height": 64}', "a key occurs twice"),
+        ('{"height": 32, "width": 32, "mean": [NaN]}', "must be finite"),
+        ('{"height": 32, "width": 32, "std": [1e999]}', "must be finite"),
+        ('{"height": 32, "width": 32, "crop_fraction": -Infinity}', "must be finite"),
+        (b'{"height": 32, "width": 32, "labels": ["\xff"]}', "utf-8"),
+        ('{"height": 32, "width": 32, "labels": {"a": 1}}', "labels"),
+        ('{"height": ' + "9" * 5000 + "}", "digits"),
+        ("[" * 100_000, "recursion"),
+        (b"\xff\xfe{\x00}\x00", "utf-8"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_damaged_contract_is_refused(tmp_path, content, reason):
+    path = with_contract(tmp_path / "x.tflite", content)
+    with pytest.raises(ValueError, match="is not readable") as caught:
+        read_contract(path)
+    assert reason in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_contract_that_zipfile_decompresses_without_a_limit_is_refused(tmp_path, compression):
+    path = with_contract(tmp_path / "x.tflite", " " * 1_000_000, compression)
+    with pytest.raises(ValueError, match="is compressed by method"):
+        read_contract(path)
+
+
+def test_a_contract_that_decompresses_to_too_much_is_refused(tmp_path):
+    content = b" " * (MAX_CONTRACT_BYTES + 1)
+    path = with_contract(tmp_path / "x.tflite", content, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(ValueError, match="is larger than 10,000,000 bytes"):
+        read_contract(path)
+    # One that claims to be small is read no further than that.
+    claimed, real = (len(content).to_bytes(4, "little"), (10).to_bytes(4, "little"))
+    path.write_bytes(path.read_bytes().replace(claimed, real))
+    with pytest.raises(ValueError, match=r"is not readable|holds no contract"):
+        read_contract(path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_archive_with_two_contracts_is_refused(files, tmp_path):
+    path = tmp_path / "x.tflite"
+    path.write_bytes(files["float32"].read_bytes())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("contract.json", archive.read("contract.json"))
+    with pytest.raises(ValueError, match=r"more than one contract\.json"):
         read_contract(path)
 
 

@@ -1,5 +1,6 @@
-"""What comes out of the conversion, and what it refuses."""
+"""The files that conversion writes, and what it refuses."""
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -16,6 +17,7 @@ from keras_resnet.models import ResNet8, ResNet20
 from keras_resnet.preprocessing import load_image
 from tflite.classifier import Classifier
 from tflite.convert import USUAL_KINDS, convert
+from tflite.model.flatbuffer import unpack
 from tflite.model.interpreter import open_interpreter
 from tflite.model.metadata import attach_contract
 
@@ -39,23 +41,23 @@ def sha256(path):
 
 
 @pytest.mark.parametrize("kind", USUAL_KINDS)
-def test_takes_raw_float32_pixels_and_answers_float32_probabilities(files, kind):
+def test_files_map_raw_float32_pixels_to_float32_probabilities(files, kind):
     interpreter = opened(files[kind])
-    (taken,), (answered,) = interpreter.get_input_details(), interpreter.get_output_details()
-    assert (taken["dtype"], list(taken["shape"])) == (np.float32, [1, 32, 32, 1])
-    assert (answered["dtype"], list(answered["shape"])) == (np.float32, [1, 10])
+    (image,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert (image["dtype"], list(image["shape"])) == (np.float32, [1, 32, 32, 1])
+    assert (output["dtype"], list(output["shape"])) == (np.float32, [1, 10])
     assert list(interpreter.get_signature_list()) == ["serve"]
 
 
 @pytest.mark.parametrize(
-    ("kind", "apart"), [("float32", 1e-4), ("float16", 5e-3), ("dynamic", 0.2), ("int8", 0.3)]
+    ("kind", "tolerance"), [("float32", 1e-4), ("float16", 5e-3), ("dynamic", 0.2), ("int8", 0.3)]
 )
-def test_answers_as_keras_does(model, files, digits, kind, apart):
+def test_probabilities_are_those_of_keras(model, files, digits, kind, tolerance):
     images = digits[0][1500:1600]
     expected = deployable(model).predict(images.astype("float32"), verbose=0)
-    answered = Classifier(files[kind]).probabilities(images)
-    assert np.abs(answered - expected).max() < apart
-    assert np.mean(answered.argmax(1) == expected.argmax(1)) >= 0.95
+    probabilities = Classifier(files[kind]).probabilities(images)
+    assert np.abs(probabilities - expected).max() < tolerance
+    assert np.mean(probabilities.argmax(1) == expected.argmax(1)) >= 0.95
 
 
 @pytest.mark.parametrize("kind", ["float32", "float16", "dynamic"])
@@ -108,7 +110,7 @@ def test_converts_a_saved_model_without_leaving_anything_else(model, files, tmp_
     assert sha256(paths["float32"]) == sha256(files["float32"])
 
 
-def test_says_how_far_it_is(model, calibration, tmp_path):
+def test_progress_is_reported(model, calibration, tmp_path):
     seen = []
     convert(model, tmp_path, ["float32", "int8"], calibration[:2], lambda *step: seen.append(step))
     assert seen[:3] == [("float32", 0, 1), ("float32", 1, 1), ("int8", 0, 1)]
@@ -187,6 +189,44 @@ def test_a_full_disk_leaves_the_old_file_whole(model, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("full_at", ["SavedModel", "float32", "mixed"])
+def test_a_disk_that_fills_up_ends_in_one_line_and_leaves_no_file(full_at, tmp_path):
+    """A real limit of the system, from the start or from the first report of a kind on."""
+    code = """
+import os, resource, sys
+import numpy as np
+from keras_resnet import ResNet8
+from tflite.convert import convert
+
+def fill(reached, *_):
+    if reached == sys.argv[1]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+
+model = ResNet8(input_shape=(32, 32, 3), classes=10)
+images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype="uint8")
+fill("SavedModel")
+try:
+    convert(model, "out", ["float32", "mixed"], list(images), fill)
+except OSError as error:
+    print(error.errno, len(str(error).splitlines()), error)
+print(sorted(os.listdir("out")), sorted(n for n in os.listdir("tmp") if "autograph" not in n))
+"""
+    (tmp_path / "tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, full_at],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    error, left = done.stdout.splitlines()
+    assert error.startswith(f"{errno.EFBIG} 1 [Errno {errno.EFBIG}] {os.strerror(errno.EFBIG)}")
+    finished = ["model_float32.tflite"] if full_at == "mixed" else []
+    assert left == f"{finished} []"
+
+
 @pytest.fixture(scope="module")
 def elsewhere(model, calibration, tmp_path_factory):
     """The same conversion from the saved model, in a process of its own."""
@@ -195,7 +235,7 @@ def elsewhere(model, calibration, tmp_path_factory):
     np.save(folder / "images.npy", calibration)
     code = """
 import sys, keras, numpy
-print("TensorFlow has greeted", file=sys.stderr, flush=True)
+print("after the imports of Keras", file=sys.stderr, flush=True)
 from tflite.convert import convert
 from tflite.classifier import Classifier
 images = numpy.load("images.npy")
@@ -208,11 +248,11 @@ for path in convert("model.keras", "out", calibration=images).values():
     )
 
 
-def test_conversion_says_nothing_of_its_own(elsewhere):
+def test_conversion_prints_nothing(elsewhere):
     done = elsewhere[1]
-    _, greeting, said = done.stderr.partition("TensorFlow has greeted\n")
-    assert greeting, done.stderr
-    assert (done.returncode, done.stdout, said) == (0, "", "")
+    _, marker, printed = done.stderr.partition("after the imports of Keras\n")
+    assert marker, done.stderr
+    assert (done.returncode, done.stdout, printed) == (0, "", "")
 
 
 @pytest.mark.parametrize("kind", USUAL_KINDS)
@@ -220,14 +260,14 @@ def test_the_same_model_gives_the_same_bytes_in_another_process(files, elsewhere
     assert sha256(elsewhere[0] / files[kind].name) == sha256(files[kind])
 
 
-def test_a_file_made_by_others_answers_the_same_with_a_contract_behind_it(test_data, tmp_path):
+def test_a_file_made_by_others_predicts_the_same_with_a_contract_attached(test_data, tmp_path):
     """MLPerf Tiny's ResNet-8 on real photographs, before and after."""
     original = test_data / "checkpoints/mlperf-tiny/pretrainedResnet.tflite"
     with pytest.raises(ValueError, match="holds no contract"):
         Classifier(original)
     path = tmp_path / "model.tflite"
     contract = Contract(32, 32, 3, mean=(0.0,), std=(1.0,), normalization="inside")
-    path.write_bytes(attach_contract(original.read_bytes(), contract))
+    path.write_bytes(attach_contract(unpack(original.read_bytes()), contract))
 
     photographs = sorted((test_data / "flowers/val").glob("*/*.jpg"))[::30]
     images = np.stack([load_image(photograph, contract) for photograph in photographs])
@@ -237,5 +277,5 @@ def test_a_file_made_by_others_answers_the_same_with_a_contract_behind_it(test_d
         bare.set_tensor(bare.get_input_details()[0]["index"], image[np.newaxis].astype("float32"))
         bare.invoke()
         expected.append(bare.get_tensor(bare.get_output_details()[0]["index"])[0])
-    assert len({int(answer.argmax()) for answer in expected}) > 1
+    assert len({int(scores.argmax()) for scores in expected}) > 1
     np.testing.assert_array_equal(Classifier(path).probabilities(images), expected)

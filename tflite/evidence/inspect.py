@@ -14,7 +14,8 @@ from typing import Any
 
 from tflite.evidence.lint import Finding, lint
 from tflite.evidence.preflight import Line, preflight
-from tflite.model.graph import Graph, read_graph
+from tflite.model.flatbuffer import read_graph
+from tflite.model.graph import Graph
 from tflite.model.interpreter import check_is_tflite, check_runs
 
 

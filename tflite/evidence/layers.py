@@ -17,7 +17,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from keras_resnet.native_stderr import suppressed_native_stderr
 from keras_resnet.text import shorten
-from tflite.model.graph import read_graph
+from tflite.model.flatbuffer import read_graph
 from tflite.model.interpreter import check_is_tflite, check_runs
 
 COMPARED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "MEAN", "SOFTMAX")

@@ -1,265 +1,327 @@
-"""A .tflite file's bytes: added to without packing them anew, or unpacked and packed again.
-
-A flatbuffer's offsets are relative, and all but those to a table's layout point forward. So a
-new root table can stand before the old file and point into it, and a new name can stand behind
-it. Not a byte of the weights moves against its alignment, and a file of 100 MB costs a copy.
-"""
+"""A .tflite file's bytes to a ``Graph``, and back: the only place that knows TFLite's schema."""
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Mapping, Sequence
+import copy
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from flatbuffers.table import Table
 
-from tflite.model.graph import OPERATIONS
+from tflite.model.graph import Graph, Operation, Quantization, Signature, Tensor
+from tflite.model.layer_names import LayerNames
 
 IDENTIFIER = b"TFL3"
 ALIGNMENT = 16  # of every buffer: "force_align: 16" in TFLite's schema.fbs
-# The fields of the table Model there, by slot; all but the first are offsets.
-VERSION, BUFFERS, METADATA, FIELDS = 0, 4, 6, 10
-OFFSET = 1  # a field of the table Buffer, by slot
+OPERATIONS = {code: name for name, code in vars(schema.BuiltinOperator).items() if name[0] != "_"}
+TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if name[0] != "_"}
+_OPERATION_CODES = {name: code for code, name in OPERATIONS.items()}
+_TYPE_CODES = {name: code for code, name in TYPES.items()}
+
+
+def read_graph(path: str | os.PathLike[str]) -> Graph:
+    """Reads a file that a runtime has found to be sound (see ``tflite.model.sandbox``).
+
+    Raises:
+        ValueError: It is damaged nevertheless.
+    """
+    try:
+        return unpack(Path(path).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def unpack(model: bytes) -> Graph:
+    """The graph of a .tflite file. Constants are views into its bytes.
+
+    Args:
+        model: The whole file; what is appended to the flatbuffer is ignored, but for weights.
+
+    Raises:
+        ValueError: The flatbuffer is damaged.
+    """
+    try:
+        return _graph(model)
+    except Exception as error:  # flatbuffers checks nothing and fails in a dozen ways
+        raise ValueError(f"{type(error).__name__} while reading the flatbuffer") from error
+
+
+def pack(graph: Graph) -> bytes:
+    """The bytes of a .tflite file; equal graphs give equal bytes.
+
+    Raises:
+        ValueError: The graph is of a file with several subgraphs, of which it holds only one.
+    """
+    if graph.subgraphs != 1:
+        raise ValueError(f"A file of {graph.subgraphs} subgraphs can only be read, not written")
+    model = _model(graph)
+    data = sum(buffer.size_in_bytes for buffer in model.buffers)
+    builder = flatbuffers.Builder(data + (1 << 20))
+    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
+    return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
 
 class AlignedBuffer(schema.BufferT):
-    """Aligned as kernels and memory maps demand, which the generated class does not do."""
+    """Aligned as kernels and memory maps require, which the generated class does not do."""
+
+    @property
+    def size_in_bytes(self) -> int:
+        return 0 if self.data is None else len(self.data)
 
     def Pack(self, builder: flatbuffers.Builder) -> int:
         if self.data is None:
             return super().Pack(builder)
-        vector = _bytes_vector(builder, np.frombuffer(self.data, "uint8").tobytes())
+        builder.StartVector(1, len(self.data), ALIGNMENT)
+        builder.head -= len(self.data)
+        memoryview(builder.Bytes)[builder.head :][: len(self.data)] = self.data
+        vector = builder.EndVector()
         schema.BufferStart(builder)
         schema.BufferAddData(builder, vector)
         return schema.BufferEnd(builder)
 
 
-def unpack(model: bytes) -> Any:
-    """The file as the schema's own plain objects, every weight in its buffer: a ``ModelT``."""
-    file = schema.ModelT.InitFromPackedBuf(model, 0)
-    buffers = []
-    for old in file.buffers:
-        buffer = AlignedBuffer()
-        buffer.data = old.data
-        if old.offset > 1:  # behind the flatbuffer: see _with_moved_places
-            buffer.data = np.frombuffer(model, "uint8", old.size, old.offset)
-        buffers.append(buffer)
-    file.buffers = buffers
-    return file
+def _graph(data: bytes) -> Graph:
+    model = schema.ModelT.InitFromPackedBuf(data, 0)
+    subgraph = model.subgraphs[0]
+    contents = [_content(data, buffer) for buffer in model.buffers]
+    tensors = tuple(_tensor(tensor, contents[tensor.buffer]) for tensor in subgraph.tensors)
+    signatures = tuple(
+        Signature(_text(s.signatureKey), _entries(s.inputs), _entries(s.outputs))
+        for s in model.signatureDefs or ()
+    )
+    metadata = {
+        _text(entry.name): b"" if (found := contents[entry.buffer]) is None else found.tobytes()
+        for entry in model.metadata or ()
+    }
+    operations = _named(
+        [_operation(model, operator) for operator in subgraph.operators or ()], tensors
+    )
+    for buffer in model.buffers:  # their content is with the tensors and the metadata
+        buffer.data, buffer.offset, buffer.size = None, 0, 0
+    return Graph(
+        tensors,
+        operations,
+        _numbers(subgraph.inputs),
+        _numbers(subgraph.outputs),
+        signatures,
+        metadata,
+        len(model.subgraphs),
+        model,
+    )
 
 
-def pack(file: Any) -> bytes:
-    """The reverse of ``unpack``; the same objects give the same bytes."""
-    size = sum(0 if buffer.data is None else len(buffer.data) for buffer in file.buffers)
-    builder = flatbuffers.Builder(size + 65536)
-    builder.Finish(file.Pack(builder), file_identifier=IDENTIFIER)
-    return bytes(builder.Output())
+def _content(data: bytes, buffer: Any) -> np.ndarray | None:
+    # Weights may follow the flatbuffer: field ``offset`` of a ``Buffer`` in schema.fbs, as
+    # litert-quantizer writes it for all but small models. 0 and 1 stand for none.
+    if buffer.offset > 1:
+        return np.frombuffer(data, "uint8", buffer.size, buffer.offset)
+    return None if buffer.data is None or not len(buffer.data) else np.asarray(buffer.data, "uint8")
 
 
-def operation_code(file: Any, name: str, version: int) -> int:
-    """The place of an operation among a ``ModelT``'s codes, where it is put if need be."""
-    builtin = getattr(schema.BuiltinOperator, name)
-    for i, code in enumerate(file.operatorCodes):
-        if code.builtinCode == builtin:
-            code.version = max(code.version, version)
+def _tensor(tensor: Any, data: np.ndarray | None) -> Tensor:
+    signature = tensor.shapeSignature
+    return Tensor(
+        name=_text(tensor.name),
+        shape=_shape(tensor),
+        dtype=TYPES.get(tensor.type, str(tensor.type)),
+        quantized=_quantization(tensor),
+        data=data,
+        dynamic=signature is not None and any(size < 0 for size in signature),
+        buffer=tensor.buffer,
+        source=tensor,
+    )
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    return () if tensor.shape is None else tuple(map(int, tensor.shape))
+
+
+def _quantization(tensor: Any) -> Quantization | None:
+    found = tensor.quantization
+    if found is None or found.scale is None or not len(found.scale):
+        return None
+    points = np.zeros(len(found.scale), int) if found.zeroPoint is None else found.zeroPoint
+    return Quantization(
+        tuple(map(float, found.scale)), tuple(map(int, points)), int(found.quantizedDimension)
+    )
+
+
+def _operation(model: Any, operator: Any) -> Operation:
+    code = model.operatorCodes[operator.opcodeIndex]
+    name, custom = _code_name(code)
+    return Operation(
+        name=name,
+        inputs=_numbers(operator.inputs),
+        outputs=_numbers(operator.outputs),
+        options=operator.builtinOptions,
+        version=code.version,
+        custom=custom,
+        source=operator,
+    )
+
+
+def _named(operations: list[Operation], tensors: Sequence[Tensor]) -> tuple[Operation, ...]:
+    """The same operations, each with the Keras layer that it came from."""
+    layers = LayerNames([
+        tensors[number].name
+        for op in operations
+        # One that reads constants alone unpacks float16 weights, which are named otherwise.
+        if not all(tensors[i].constant for i in op.inputs)
+        for number in op.outputs
+    ])  # fmt: skip
+    return tuple(
+        dataclasses.replace(op, layer=layers.of(tensors[op.output].name, op.name))
+        if op.outputs
+        else op
+        for op in operations
+    )
+
+
+def _code_name(code: Any) -> tuple[str, bool]:
+    """The name of an operation, and whether it is a custom one."""
+    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    custom = number == schema.BuiltinOperator.CUSTOM
+    name = _text(code.customCode) if custom else ""
+    return name or OPERATIONS.get(number, f"operation {number}"), custom
+
+
+def _numbers(tensors: Any) -> tuple[int, ...]:
+    # TFLite writes -1 for an optional input that is absent.
+    return () if tensors is None else tuple(int(i) for i in tensors if i >= 0)
+
+
+def _entries(maps: Any) -> dict[str, int]:
+    return {_text(entry.name): int(entry.tensorIndex) for entry in maps or ()}
+
+
+def _text(name: bytes | str | None) -> str:
+    return name if isinstance(name, str) else (name or b"").decode(errors="replace")
+
+
+def _model(graph: Graph) -> Any:
+    """The graph in the schema's own objects; those of ``graph.source`` are copied first."""
+    model = copy.copy(graph.source) if graph.source else _empty_model()
+    model.operatorCodes = [copy.copy(code) for code in model.operatorCodes]
+    model.buffers = [AlignedBuffer() for _ in model.buffers]
+    subgraph = copy.copy(model.subgraphs[0])
+    subgraph.tensors = [_packed_tensor(model, tensor) for tensor in graph.tensors]
+    subgraph.operators = [_packed_operation(model, op) for op in graph.operations]
+    subgraph.inputs, subgraph.outputs = list(graph.inputs), list(graph.outputs)
+    model.subgraphs = [subgraph]
+    if graph.signatures:
+        model.signatureDefs = [_packed_signature(signature) for signature in graph.signatures]
+    if graph.metadata:
+        model.metadata = _packed_metadata(model, graph)
+    return model
+
+
+def _empty_model() -> Any:
+    model = schema.ModelT()
+    model.version = 3
+    model.description = "keras-resnet"
+    model.operatorCodes, model.metadata = [], []
+    model.buffers = [AlignedBuffer()]  # by convention the first one is empty
+    subgraph = schema.SubGraphT()
+    subgraph.name = "main"
+    model.subgraphs = [subgraph]
+    return model
+
+
+def _packed_tensor(model: Any, tensor: Tensor) -> Any:
+    packed = copy.copy(tensor.source) if tensor.source else schema.TensorT()
+    packed.name = tensor.name
+    if not tensor.source or _shape(packed) != tensor.shape:
+        packed.shape = np.array(tensor.shape, "int32")
+        packed.shapeSignature = None
+    packed.type = _TYPE_CODES.get(tensor.dtype, packed.type)
+    packed.buffer = _buffer(model, tensor.data, tensor.buffer)
+    if _quantization(packed) != tensor.quantized:
+        packed.quantization = _packed_quantization(tensor.quantized)
+    return packed
+
+
+def _buffer(model: Any, data: Any, number: int | None) -> int:
+    """Puts data into the buffer of that number, or into a new one; returns the number."""
+    if data is None:
+        return number or 0
+    if number is None:
+        model.buffers.append(AlignedBuffer())
+        number = len(model.buffers) - 1
+    model.buffers[number].data = data
+    return number
+
+
+def _packed_quantization(quantized: Quantization | None) -> Any:
+    if quantized is None:
+        return None
+    packed = schema.QuantizationParametersT()
+    packed.scale = np.array(quantized.scales, "float32")
+    packed.zeroPoint = np.array(quantized.zero_points, "int64")
+    packed.quantizedDimension = quantized.axis
+    return packed
+
+
+def _packed_operation(model: Any, op: Operation) -> Any:
+    packed = copy.copy(op.source) if op.source else schema.OperatorT()
+    packed.opcodeIndex = _operation_code(model, op)
+    packed.inputs, packed.outputs = _with_absent(op.inputs, packed.inputs), list(op.outputs)
+    if op.options is not packed.builtinOptions:
+        packed.builtinOptions = op.options
+        kind = type(op.options).__name__.removesuffix("T")
+        packed.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
+    return packed
+
+
+def _with_absent(inputs: tuple[int, ...], before: Any) -> list[int]:
+    """The inputs, with -1 where an optional one was absent before."""
+    if before is None or sum(i >= 0 for i in before) != len(inputs):
+        return list(inputs)
+    present = iter(inputs)
+    return [next(present) if i >= 0 else -1 for i in before]
+
+
+def _operation_code(model: Any, op: Operation) -> int:
+    """The index of an operation among the model's codes, to which it is added if need be."""
+    for i, code in enumerate(model.operatorCodes):
+        if _code_name(code) == (op.name, op.custom):
+            code.version = max(code.version, op.version)
             return i
     code = schema.OperatorCodeT()
-    code.builtinCode = builtin
+    code.builtinCode = _OPERATION_CODES["CUSTOM" if op.custom else op.name]
+    code.customCode = op.name if op.custom else None
     # Runtimes from before there were 128 operations read this field.
-    code.deprecatedBuiltinCode = min(builtin, 127)
-    code.version = version
-    file.operatorCodes.append(code)
-    return len(file.operatorCodes) - 1
+    code.deprecatedBuiltinCode = min(code.builtinCode, 127)
+    code.version = op.version
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
 
 
-def operation_name(file: Any, op: Any) -> str:
-    """Such as ``"CONV_2D"``; empty where this package does not know it."""
-    code = file.operatorCodes[op.opcodeIndex]
-    return OPERATIONS.get(max(code.builtinCode, code.deprecatedBuiltinCode), "")
+def _packed_signature(signature: Signature) -> Any:
+    packed = schema.SignatureDefT()
+    packed.signatureKey, packed.subgraphIndex = signature.key, 0
+    packed.inputs = [_packed_entry(*entry) for entry in signature.inputs.items()]
+    packed.outputs = [_packed_entry(*entry) for entry in signature.outputs.items()]
+    return packed
 
 
-def is_constant(file: Any, tensor: int) -> bool:
-    """Whether a tensor's values stand in the file."""
-    data = file.buffers[file.subgraphs[0].tensors[int(tensor)].buffer].data
-    return data is not None and len(data) > 0
+def _packed_entry(name: str, tensor: int) -> Any:
+    packed = schema.TensorMapT()
+    packed.name, packed.tensorIndex = name, tensor
+    return packed
 
 
-def add_tensor(file: Any, name: str, shape: Sequence[int], dtype: str) -> int:
-    """A new tensor without values; returns its number."""
-    tensor = schema.TensorT()
-    tensor.name = name
-    tensor.shape = np.array(shape, "int32")
-    tensor.type = getattr(schema.TensorType, dtype.upper())
-    tensor.buffer = 0  # by convention the empty one
-    file.subgraphs[0].tensors.append(tensor)
-    return len(file.subgraphs[0].tensors) - 1
-
-
-def add_constant(file: Any, name: str, values: np.ndarray) -> int:
-    """A new tensor with values; returns its number."""
-    tensor = add_tensor(file, name, values.shape, str(values.dtype))
-    set_constant(file, tensor, values)
-    return tensor
-
-
-def set_constant(file: Any, tensor: int, values: np.ndarray) -> None:
-    """Other values of the same shape and type, in a buffer of its own: several may share one."""
-    buffer = AlignedBuffer()
-    buffer.data = values.tobytes()
-    file.buffers.append(buffer)
-    file.subgraphs[0].tensors[tensor].buffer = len(file.buffers) - 1
-
-
-def drop_unused(file: Any) -> None:
-    """Takes out operations whose answers nobody takes, and tensors and values likewise."""
-    graph = file.subgraphs[0]
-    count = 0
-    while count != len(graph.operators):
-        count = len(graph.operators)
-        taken = {int(i) for op in graph.operators for i in op.inputs} | set(map(int, graph.outputs))
-        graph.operators = [op for op in graph.operators if taken & set(map(int, op.outputs))]
-    used = {int(i) for op in graph.operators for i in (*op.inputs, *op.outputs) if i >= 0}
-    kept = sorted(used | set(map(int, (*graph.inputs, *graph.outputs))))
-    number = {old: new for new, old in enumerate(kept)} | {-1: -1}
-    for part in (graph, *graph.operators):
-        part.inputs = [number[int(i)] for i in part.inputs]
-        part.outputs = [number[int(i)] for i in part.outputs]
-    graph.tensors = [graph.tensors[i] for i in kept]
-    for signature in file.signatureDefs:
-        for entry in (*signature.inputs, *signature.outputs):
-            entry.tensorIndex = number[entry.tensorIndex]
-    filled = {tensor.buffer for subgraph in file.subgraphs for tensor in subgraph.tensors}
-    filled |= {entry.buffer for entry in file.metadata or ()}
-    for i, buffer in enumerate(file.buffers):
-        if i not in filled:
-            buffer.data = None
-
-
-def with_metadata(model: bytes, name: str, content: bytes) -> bytes:
-    """The model with an entry in ``Model.metadata``; an older one of that name is replaced.
-
-    Raises:
-        ValueError: The model has fields that this package does not know.
-    """
-    old = schema.Model.GetRootAs(model, 0)
-    root = old._tab
-    if _fields(root) > FIELDS:
-        raise ValueError("The model is of a newer schema than this package knows")
-    builder, length = _in_front_of(model)
-    kept = [
-        _item(root, METADATA, i)
-        for i in range(old.MetadataLength())
-        if old.Metadata(i).Name() != name.encode()
-    ]
-    buffers = [_item(root, BUFFERS, i) for i in range(old.BuffersLength())]
-
-    data = _bytes_vector(builder, content)
-    builder.StartObject(3)
-    builder.PrependUOffsetTRelativeSlot(0, data, 0)
-    buffer = builder.EndObject()
-    text = builder.CreateString(name)
-    builder.StartObject(2)
-    builder.PrependUOffsetTRelativeSlot(0, text, 0)
-    builder.PrependUint32Slot(1, len(buffers), 0)
-    entry = builder.EndObject()
-    vectors = {
-        BUFFERS: offset_vector(builder, [*(length - place for place in buffers), buffer]),
-        METADATA: offset_vector(builder, [*(length - place for place in kept), entry]),
-    }
-    builder.StartObject(FIELDS)
-    builder.PrependUint32Slot(VERSION, old.Version(), 0)
-    for slot in range(1, FIELDS):
-        if field := root.Offset(4 + 2 * slot):
-            here = length - root.Indirect(root.Pos + field)
-            builder.PrependUOffsetTRelativeSlot(slot, vectors.pop(slot, here), 0)
-        elif slot in vectors:
-            builder.PrependUOffsetTRelativeSlot(slot, vectors[slot], 0)
-    builder.Prep(ALIGNMENT, 0)
-    builder.Finish(builder.EndObject(), file_identifier=IDENTIFIER)
-    return _with_moved_places(bytearray(builder.Output()), by=len(builder.Output()) - length)
-
-
-def _with_moved_places(model: bytearray, by: int) -> bytes:
-    """Weights that stand behind the flatbuffer are told by their place in the file.
-
-    Field ``offset`` of a ``Buffer`` in schema.fbs, as ai-edge-quantizer writes it for all but
-    small models; 0 and 1 stand for none.
-    """
-    root = schema.Model.GetRootAs(model, 0)
-    for i in range(root.BuffersLength()):
-        buffer = root.Buffers(i)
-        if buffer.Offset() > 1:
-            place = buffer._tab.Pos + buffer._tab.Offset(4 + 2 * OFFSET)
-            struct.pack_into("<Q", model, place, buffer.Offset() + by)
-    return bytes(model)
-
-
-def with_names(model: bytes, inputs: Mapping[int, str], outputs: Mapping[int, str]) -> bytes:
-    """The model with other names for its input and output tensors, in the signatures too.
-
-    Args:
-        model: A TFLite flatbuffer.
-        inputs: The name of each input to rename, by its place among the inputs.
-        outputs: The same of the outputs.
-    """
-    renamed = bytearray(model)
-    old = schema.Model.GetRootAs(model, 0)
-    graph = old.Subgraphs(0)
-    tensors = {graph.Inputs(i): name for i, name in inputs.items()}
-    tensors |= {graph.Outputs(i): name for i, name in outputs.items()}
-    places = [(graph.Tensors(i)._tab, 3, name) for i, name in tensors.items()]
-    for i in range(old.SignatureDefsLength()):
-        signature = old.SignatureDefs(i)
-        maps = [signature.Inputs(k) for k in range(signature.InputsLength())]
-        maps += [signature.Outputs(k) for k in range(signature.OutputsLength())]
-        places += [
-            (m._tab, 0, tensors[m.TensorIndex()]) for m in maps if m.TensorIndex() in tensors
-        ]
-    for table, slot, name in places:
-        if field := table.Offset(4 + 2 * slot):
-            _point(renamed, table.Pos + field, name)
-    return bytes(renamed)
-
-
-def offset_vector(builder: flatbuffers.Builder, offsets: list[int]) -> int:
-    """A vector of tables or strings."""
-    builder.StartVector(4, len(offsets), 4)
-    for offset in reversed(offsets):
-        builder.PrependUOffsetTRelative(offset)
-    return builder.EndVector()
-
-
-def _in_front_of(model: bytes) -> tuple[flatbuffers.Builder, int]:
-    """A builder, which builds from the end to the front, as if it had just built the model."""
-    padded = model + bytes(-len(model) % ALIGNMENT)
-    builder = flatbuffers.Builder(len(padded) + 65536)
-    builder.head -= len(padded)
-    builder.Bytes[builder.head :] = padded
-    return builder, len(padded)
-
-
-def _bytes_vector(builder: flatbuffers.Builder, data: bytes) -> int:
-    builder.StartVector(1, len(data), ALIGNMENT)
-    builder.head -= len(data)
-    builder.Bytes[builder.head : builder.head + len(data)] = data
-    return builder.EndVector()
-
-
-def _point(data: bytearray, place: int, name: str) -> None:
-    """Lets the offset at ``place`` point to a new string at the end."""
-    data += bytes(-len(data) % 4)
-    struct.pack_into("<I", data, place, len(data) - place)
-    text = name.encode()
-    data += struct.pack("<I", len(text)) + text + b"\0"
-
-
-def _fields(table: Table) -> int:
-    vtable = table.Pos - struct.unpack_from("<i", table.Bytes, table.Pos)[0]
-    return struct.unpack_from("<H", table.Bytes, vtable)[0] // 2 - 2
-
-
-def _item(table: Table, slot: int, index: int) -> int:
-    return table.Indirect(table.Vector(table.Offset(4 + 2 * slot)) + 4 * index)
+def _packed_metadata(model: Any, graph: Graph) -> list[Any]:
+    """Each entry in the buffer that it had, or in a new one."""
+    buffers = {_text(entry.name): entry.buffer for entry in model.metadata or ()}
+    packed = []
+    for name, content in graph.metadata.items():
+        entry = schema.MetadataT()
+        entry.name = name
+        entry.buffer = _buffer(model, content or None, buffers.get(name))
+        packed.append(entry)
+    return packed

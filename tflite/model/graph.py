@@ -1,20 +1,21 @@
-"""What is in a .tflite file, as plain data."""
+"""The graph of a .tflite file as plain data, and the steps from which rewriting is made.
+
+This is the only representation of a model in ``tflite``: ``flatbuffer.unpack`` reads it from
+bytes, functions such as ``fold_scale`` and ``rewrite_io`` map a graph to another graph, and
+``flatbuffer.pack`` writes it. Tensors are referred to by their number, the index in
+``Graph.tensors``.
+"""
 
 from __future__ import annotations
 
-import os
-import re
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import prod
-from pathlib import Path
+from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
-OPERATIONS = {code: name for name, code in vars(schema.BuiltinOperator).items() if name[0] != "_"}
-TYPES = {
-    code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")
-}
 BITS = {
     "float64": 64,
     "int64": 64,
@@ -32,6 +33,23 @@ BITS = {
     "int4": 4,
     "int2": 2,
 }
+# Types whose values NumPy can view.
+NUMPY_TYPES = frozenset(BITS) - {"bfloat16", "int4", "int2"}
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How integers stand for real values: ``real = scale * (integer - zero_point)``.
+
+    Attributes:
+        scales: One for the whole tensor, or one for each slice along ``axis``.
+        zero_points: As many as there are scales.
+        axis: The axis of the scales, where there are several.
+    """
+
+    scales: tuple[float, ...]
+    zero_points: tuple[int, ...]
+    axis: int = 0
 
 
 @dataclass(frozen=True)
@@ -41,23 +59,58 @@ class Tensor:
     Attributes:
         name: As in the file.
         shape: Its size along each axis.
-        dynamic: Whether an axis may have another size.
         dtype: Such as ``"float32"`` or ``"int8"``.
-        scales: Number of scales: 0 not quantized, 1 per tensor, more per channel.
-        constant: Whether its values stand in the file.
+        quantized: Its quantization; ``None`` if it has none.
+        data: The bytes of a constant, as a uint8 array, which may be a view into the file;
+            ``None`` if the tensor is computed.
+        dynamic: Whether the size along an axis may change between runs.
+        buffer: The number of its buffer in the file it was read from; ``None`` if it needs a
+            new one.
+        source: What the file says beyond the fields above (a ``TensorT`` of TFLite's schema).
     """
 
     name: str
     shape: tuple[int, ...]
-    dynamic: bool
     dtype: str
-    scales: int
-    constant: bool
+    quantized: Quantization | None = None
+    data: np.ndarray | None = field(default=None, compare=False, repr=False)
+    dynamic: bool = False
+    buffer: int | None = None
+    source: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def constant(self) -> bool:
+        """Whether its values are in the file."""
+        return self.data is not None
+
+    @property
+    def values(self) -> np.ndarray:
+        """The values of a constant, as stored, in its shape; read-only.
+
+        Raises:
+            ValueError: The tensor is not constant, or NumPy has no such type.
+        """
+        if self.data is None or self.dtype not in NUMPY_TYPES:
+            raise ValueError(f"The values of {self.name} ({self.dtype}) cannot be read")
+        values = self.data.view(self.dtype).reshape(self.shape)
+        values.flags.writeable = False
+        return values
+
+    def with_values(self, values: np.ndarray) -> Tensor:
+        """The tensor with other values, of any shape, in a buffer of its own."""
+        data = np.ascontiguousarray(values).reshape(-1).view("uint8")
+        dtype = str(values.dtype)
+        return dataclasses.replace(self, shape=values.shape, dtype=dtype, data=data, buffer=None)
 
     @property
     def bytes(self) -> int:
         """Size in memory."""
         return prod(self.shape) * BITS.get(self.dtype, 0) // 8
+
+    @property
+    def scales(self) -> int:
+        """Number of scales: 0 not quantized, 1 per tensor, more per channel."""
+        return len(self.quantized.scales) if self.quantized else 0
 
     @property
     def quantization(self) -> str:
@@ -70,42 +123,85 @@ class Operation:
     """One operation.
 
     Attributes:
-        name: TFLite's, such as ``"CONV_2D"``; of a custom one its own name.
-        custom: Whether it is none of TFLite's own.
-        inputs: Numbers of the tensors it takes.
-        outputs: Numbers of the tensors it answers.
-        layer: The Keras layer it came from, as far as the tensors' names tell.
+        name: As in TFLite's schema, such as ``"CONV_2D"``; of a custom operation its own name.
+        inputs: Numbers of its input tensors, without optional ones that are absent.
+        outputs: Numbers of its output tensors.
+        options: The options object of TFLite's schema for this operation, or ``None``.
+        version: Of the operation, as TFLite counts them.
+        custom: Whether it is not one of TFLite's own operations.
+        layer: The Keras layer that it came from, as far as the names of tensors tell.
+        source: What the file says beyond the fields above (an ``OperatorT`` of the schema).
     """
 
     name: str
-    custom: bool
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    layer: str
+    options: Any = field(default=None, compare=False)
+    version: int = 1
+    custom: bool = False
+    layer: str = ""
+    source: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def output(self) -> int:
+        """Number of its first output tensor."""
+        return self.outputs[0]
+
+    @property
+    def activation(self) -> int:
+        """The fused activation function, as numbered in the schema; 0 for none."""
+        return getattr(self.options, "fusedActivationFunction", 0) or 0
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A named entry point: names of its inputs and outputs, and the numbers of their tensors."""
+
+    key: str
+    inputs: Mapping[str, int]
+    outputs: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A model of one subgraph."""
+    """A model of one subgraph.
+
+    Attributes:
+        tensors: All tensors.
+        operations: In the order in which they run.
+        inputs: Numbers of the model's input tensors.
+        outputs: Numbers of the model's output tensors.
+        signatures: Its named entry points.
+        metadata: Content of each entry of ``Model.metadata``, by name.
+        subgraphs: How many subgraphs the file has; only the first one is read.
+        source: What the file says beyond the fields above (a ``ModelT`` of the schema).
+    """
 
     tensors: tuple[Tensor, ...]
     operations: tuple[Operation, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    subgraphs: int
-    metadata: tuple[str, ...]
+    signatures: tuple[Signature, ...] = ()
+    metadata: Mapping[str, bytes] = field(default_factory=dict)
+    subgraphs: int = 1
+    source: Any = field(default=None, compare=False, repr=False)
 
     def maker(self, tensor: int) -> Operation | None:
-        """The operation that answers this tensor."""
+        """The operation that computes this tensor."""
         return next((op for op in self.operations if tensor in op.outputs), None)
 
     def takers(self, tensor: int) -> list[Operation]:
-        """The operations that take this tensor."""
+        """The operations that have this tensor as an input."""
         return [op for op in self.operations if tensor in op.inputs]
 
     def data_inputs(self, operation: Operation) -> list[int]:
-        """What an operation takes that is not constant."""
+        """The inputs of an operation that are computed, not constant."""
         return [i for i in operation.inputs if not self.tensors[i].constant]
+
+    def groups(self, operation: Operation) -> int:
+        """The number of groups into which a convolution divides its input channels."""
+        channels, kernel = (self.tensors[i].shape[-1] for i in operation.inputs[:2])
+        return channels // kernel
 
     @property
     def multiply_adds(self) -> int:
@@ -116,8 +212,8 @@ class Graph:
         if op.name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
             return 0
         weights = self.tensors[op.inputs[1]].shape
-        answered = prod(self.tensors[op.outputs[0]].shape)
-        return answered * prod(weights[1:3] if op.name.startswith("DEPTHWISE") else weights[1:])
+        outputs = prod(self.tensors[op.output].shape)
+        return outputs * prod(weights[1:3] if op.name.startswith("DEPTHWISE") else weights[1:])
 
     @property
     def arena_bytes(self) -> int:
@@ -141,118 +237,66 @@ class Graph:
         return sum(tensor.bytes for tensor in self.tensors if tensor.constant)
 
 
-def read_graph(path: str | os.PathLike[str]) -> Graph:
-    """Reads a file that a runtime has found to be sound (see ``tflite.model.sandbox``).
-
-    Raises:
-        ValueError: It is damaged nevertheless.
-    """
-    data = Path(path).read_bytes()
-    try:
-        return _graph(schema.Model.GetRootAs(data, 0))
-    except Exception as error:  # flatbuffers checks nothing and stumbles in a dozen ways
-        raise ValueError(f"{path} is damaged: {type(error).__name__} while reading it") from error
+def add_tensors(graph: Graph, *tensors: Tensor) -> tuple[Graph, list[int]]:
+    """The graph with more tensors, and their numbers."""
+    first = len(graph.tensors)
+    numbers = list(range(first, first + len(tensors)))
+    return dataclasses.replace(graph, tensors=(*graph.tensors, *tensors)), numbers
 
 
-def _graph(model: schema.Model) -> Graph:
-    subgraph = model.Subgraphs(0)
-    tensors = tuple(_tensor(model, subgraph.Tensors(i)) for i in range(subgraph.TensorsLength()))
-    answered = [
-        number
-        for operator in (subgraph.Operators(i) for i in range(subgraph.OperatorsLength()))
-        # One that takes constants alone unpacks float16 weights, which are named otherwise.
-        if not all(tensors[number].constant for number in _numbers(operator.InputsAsNumpy()))
-        for number in _numbers(operator.OutputsAsNumpy())
-    ]
-    layers = Layers([tensors[number].name for number in answered])
-    operations = []
-    for i in range(subgraph.OperatorsLength()):
-        operator = subgraph.Operators(i)
-        code = model.OperatorCodes(operator.OpcodeIndex())
-        number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-        custom = (code.CustomCode() or b"").decode(errors="replace")
-        outputs = _numbers(operator.OutputsAsNumpy())
-        name = OPERATIONS.get(number, f"operation {number}")
-        operations.append(
-            Operation(
-                name=custom or name,
-                custom=number == schema.BuiltinOperator.CUSTOM,
-                inputs=_numbers(operator.InputsAsNumpy()),
-                outputs=outputs,
-                layer=layers.of(tensors[outputs[0]].name, name) if outputs else "",
-            )
-        )
-    names = (model.Metadata(i).Name() for i in range(model.MetadataLength()))
-    return Graph(
-        tensors,
-        tuple(operations),
-        _numbers(subgraph.InputsAsNumpy()),
-        _numbers(subgraph.OutputsAsNumpy()),
-        model.SubgraphsLength(),
-        tuple((name or b"").decode(errors="replace") for name in names),
+def replace_tensors(graph: Graph, tensors: Mapping[int, Tensor]) -> Graph:
+    """The graph with other tensors under the same numbers."""
+    return dataclasses.replace(
+        graph, tensors=tuple(tensors.get(i, tensor) for i, tensor in enumerate(graph.tensors))
     )
 
 
-def _tensor(model: schema.Model, tensor: schema.Tensor) -> Tensor:
-    quantization = tensor.Quantization()
-    signature = tensor.ShapeSignatureAsNumpy()
-    return Tensor(
-        name=(tensor.Name() or b"").decode(errors="replace"),
-        shape=() if tensor.ShapeIsNone() else tuple(map(int, tensor.ShapeAsNumpy())),
-        dynamic=bool(np.any(np.asarray(signature) < 0)) if tensor.ShapeSignatureLength() else False,
-        dtype=TYPES.get(tensor.Type(), str(tensor.Type())),
-        scales=quantization.ScaleLength() if quantization else 0,
-        constant=model.Buffers(tensor.Buffer()).DataLength() > 0,
-    )
+def replace_operations(graph: Graph, operations: Mapping[int, Operation | None]) -> Graph:
+    """The graph with other operations in the place of those at these indices; None removes one."""
+    kept = (operations.get(i, op) for i, op in enumerate(graph.operations))
+    return dataclasses.replace(graph, operations=tuple(op for op in kept if op is not None))
 
 
-def _numbers(array: np.ndarray | int) -> tuple[int, ...]:
-    # flatbuffers answers 0 for a vector that is not there; TFLite writes -1 for no tensor.
-    return tuple(int(i) for i in array if i >= 0) if isinstance(array, np.ndarray) else ()
+def redirect(graph: Graph, numbers: Mapping[int, int]) -> Graph:
+    """The graph in which what reads a tensor of ``numbers`` reads the one it maps to instead.
 
-
-# What the converter calls the operations that a layer becomes.
-ENDINGS = {
-    "CONV_2D": ("convolution", "Conv2D"),
-    "DEPTHWISE_CONV_2D": ("depthwise",),
-    "FULLY_CONNECTED": ("MatMul",),
-    "ADD": ("Add", "add"),
-    "MEAN": ("Mean",),
-    "SOFTMAX": ("Softmax",),
-    "MUL": ("mul", "Mul"),
-}
-
-
-class Layers:
-    """Keras layers in the names of tensors: ``net/conv1_1/convolution;net/norm1_1/…``.
-
-    The export numbers every layer of a model that it calls anew, ``conv1`` as ``conv1_1``; only
-    where all carry such a number is it none of the layer's own.
+    That includes the model's inputs and outputs and its signatures. What operations compute is
+    unchanged.
     """
 
-    def __init__(self, names: list[str]) -> None:
-        found = [part[1] for name in names for part in _parts(name)]
-        self._numbered = bool(found) and all(re.search(r"_\d+$", layer) for layer in found)
+    def new(tensors: Sequence[int]) -> tuple[int, ...]:
+        return tuple(numbers.get(i, i) for i in tensors)
 
-    def of(self, name: str, operation: str) -> str:
-        """The layer that an operation with an output of this name came from, or ``""``."""
-        parts = _parts(name)
-        endings = ENDINGS.get(operation, ())
-        fitting = (
-            [layer for ending, layer in parts if ending.startswith(endings)] if endings else []
-        )
-        if not parts:
-            return ""
-        layer = (fitting or [parts[0][1]])[0]
-        return re.sub(r"_\d+$", "", layer) if self._numbered else layer
+    def renamed(entries: Mapping[str, int]) -> dict[str, int]:
+        return dict(zip(entries, new(tuple(entries.values()))))
 
-
-def _parts(name: str) -> list[tuple[str, str]]:
-    """Pairs of what the layer does and the layer, for each part of a fused name."""
-    paths = (part.split("/") for part in name.split(";"))
-    # Of a path such as net/norm/batchnorm/mul the last two are the operation's.
-    kept = (
-        [p for p in path if p not in ("batchnorm", "Reshape", "reduction_indices")]
-        for path in paths
+    return dataclasses.replace(
+        graph,
+        operations=tuple(dataclasses.replace(op, inputs=new(op.inputs)) for op in graph.operations),
+        inputs=new(graph.inputs),
+        outputs=new(graph.outputs),
+        signatures=tuple(
+            Signature(s.key, renamed(s.inputs), renamed(s.outputs)) for s in graph.signatures
+        ),
     )
-    return [(path[-1], path[-2]) for path in kept if len(path) > 1]
+
+
+def drop_unused(graph: Graph) -> Graph:
+    """Removes operations whose outputs nothing reads, and the tensors that only they used."""
+    operations = graph.operations
+    while True:
+        read = {i for op in operations for i in op.inputs} | set(graph.outputs)
+        kept = tuple(op for op in operations if read & set(op.outputs))
+        if len(kept) == len(operations):
+            break
+        operations = kept
+    used = {i for op in operations for i in (*op.inputs, *op.outputs)}
+    used |= {*graph.inputs, *graph.outputs}
+    numbers = {old: new for new, old in enumerate(sorted(used))}
+    renumbered = tuple(
+        dataclasses.replace(op, outputs=tuple(numbers[i] for i in op.outputs)) for op in operations
+    )
+    tensors = tuple(graph.tensors[i] for i in numbers)
+    return dataclasses.replace(
+        redirect(dataclasses.replace(graph, operations=renumbered), numbers), tensors=tensors
+    )

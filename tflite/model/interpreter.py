@@ -1,4 +1,4 @@
-"""Opening a .tflite file, with an answer in one line where it is not one."""
+"""Opening a .tflite file, with an error of one line if it is not one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def open_interpreter(path: str | os.PathLike[str], threads: int) -> Interpreter:
         threads: Number of CPU threads.
 
     Raises:
-        ValueError: The file is missing, damaged, no TFLite model, or has other ends.
+        ValueError: The file is missing, damaged, no TFLite model, or has another input or output.
     """
     interpreter, io_spec = open_classifier(path, threads)
     require_universal(path, io_spec)
@@ -31,7 +31,7 @@ def open_interpreter(path: str | os.PathLike[str], threads: int) -> Interpreter:
 
 
 def require_universal(path: str | os.PathLike[str], io_spec: IOSpec) -> None:
-    """Raises ValueError where a file has other ends than those that every runtime takes."""
+    """Raises ValueError if a file has not the input and output that every runtime supports."""
     if io_spec != UNIVERSAL:
         raise ValueError(
             f"{path} is from {io_spec}; this needs {UNIVERSAL}: "
@@ -40,10 +40,11 @@ def require_universal(path: str | os.PathLike[str], io_spec: IOSpec) -> None:
 
 
 def open_classifier(path: str | os.PathLike[str], threads: int) -> tuple[Interpreter, IOSpec]:
-    """The same for a file with any of the ends that ``tflite.convert`` writes, and these.
+    """The same for a file with any input and outputs that ``tflite.convert`` writes, and these.
 
     Raises:
-        ValueError: The file is missing, damaged, no TFLite model, or has ends of another sort.
+        ValueError: The file is missing, damaged, no TFLite model, or has another kind of input
+            or output.
     """
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise ValueError(f"threads must be an integer of at least 1. Received: {threads!r}")
@@ -55,7 +56,7 @@ def open_classifier(path: str | os.PathLike[str], threads: int) -> tuple[Interpr
         try:
             interpreter = Interpreter(model_path=str(path), num_threads=threads)
             interpreter.allocate_tensors()
-        # Kept, not raised: its message says what suppressed_native_stderr() would print once more.
+        # Kept, not raised: suppressed_native_stderr() would print once more what its message says.
         except (ValueError, RuntimeError) as error:
             failure = error
     if failure:
@@ -63,12 +64,12 @@ def open_classifier(path: str | os.PathLike[str], threads: int) -> tuple[Interpr
         raise ValueError(f"{path} is damaged, or needs another runtime: {reason}") from failure
     io_spec = io_spec_of(interpreter.get_input_details(), interpreter.get_output_details())
     if io_spec is None:
-        _refuse_ends(path, interpreter)
+        _refuse_io(path, interpreter)
     return interpreter, io_spec
 
 
 def check_runs(path: Path) -> None:
-    """Raises ValueError where the interpreter does not survive the file, in another process."""
+    """Raises ValueError if the interpreter does not survive the file, in another process."""
     try:
         ensure_sound(path)
     except ValueError as error:
@@ -76,7 +77,7 @@ def check_runs(path: Path) -> None:
 
 
 def check_is_tflite(path: Path) -> None:
-    """Raises ValueError where a file is missing or does not begin as a TFLite model does."""
+    """Raises ValueError if a file is missing or does not begin as a TFLite model does."""
     if not path.is_file():
         raise ValueError(f"There is no model file {path}")
     with open(path, "rb") as file:
@@ -84,13 +85,13 @@ def check_is_tflite(path: Path) -> None:
             raise ValueError(f"{path} is not a TFLite model: bytes 5–8 are not TFL3")
 
 
-def _refuse_ends(path: Path, interpreter: Interpreter) -> NoReturn:
+def _refuse_io(path: Path, interpreter: Interpreter) -> NoReturn:
     def described(details: list[dict]) -> str:
         return ", ".join(f"{np.dtype(d['dtype'])} {tuple(map(int, d['shape']))}" for d in details)
 
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     raise ValueError(
         f"{path} must take images (batch, height, width, channels), float32 or raw pixels of 8 "
-        "bits, and answer float32 (batch, classes). "
+        "bits, and give float32 (batch, classes). "
         f"Received: {described(inputs)} to {described(outputs)}"
     )

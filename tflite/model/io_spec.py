@@ -1,4 +1,4 @@
-"""What a file takes and what it answers: the type of its pixels, its batch, its outputs."""
+"""Input and output of a file: the type of its pixels, its batch, its outputs."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy as np
 from keras_resnet.contract import one_of
 
 IMAGE, PROBABILITIES, LOGITS, CLASSES = "image", "probabilities", "logits", "classes"
-# What is added to a raw pixel before it is stored in that type.
+# Added to a raw pixel before it is stored in that type.
 SHIFTS = {"float32": 0, "uint8": 0, "int8": -128}
 
 
 @dataclass(frozen=True)
 class IOSpec:
-    """The ends of a file. By default those that every runtime takes.
+    """Input and outputs of a file. The default is supported by every runtime.
 
     Attributes:
         io: Type of the input: ``"float32"`` and ``"uint8"`` are raw pixels 0–255, ``"int8"``
-            is raw pixels minus 128. Answers are float32 in any case.
-        batch: How many images are taken at once, always.
-        logits: Whether the softmax at the end is left to whoever runs the file.
-        top_k: Answer that many likeliest classes, best first, as two outputs,
-            ``probabilities`` float32 and ``classes`` int32, instead of one probability a class.
+            is raw pixels minus 128. Scores are float32 in any case.
+        batch: The fixed number of images in one run.
+        logits: Whether the softmax is left out, for the caller to compute.
+        top_k: Give that many likeliest classes, best first, as two outputs, ``probabilities``
+            float32 and ``classes`` int32, instead of one probability a class.
 
     Raises:
         ValueError: A value is out of range, or the combination cannot be read.
@@ -73,11 +73,11 @@ UNIVERSAL = IOSpec()
 def io_spec_of(
     inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
 ) -> IOSpec | None:
-    """What an interpreter's details tell; ``None`` where it is no image classifier of ours.
+    """From an interpreter's details; ``None`` if it is not an image classifier as ours are.
 
     Args:
-        inputs: As ``get_input_details()`` answers.
-        outputs: As ``get_output_details()`` answers.
+        inputs: As returned by ``get_input_details()``.
+        outputs: As returned by ``get_output_details()``.
     """
     if len(inputs) != 1 or len(inputs[0]["shape"]) != 4:
         return None

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 import flatbuffers
 
 from keras_resnet.contract import Contract
-from tflite.model.flatbuffer import offset_vector
 from tflite.model.io_spec import CLASSES, IMAGE, LOGITS, PROBABILITIES, SHIFTS, IOSpec
 
 IDENTIFIER = b"M001"
-# The least that parsers need to know: nothing here is newer than the schema's first release.
+# The oldest parser that reads it: nothing here is newer than the schema's first release.
 MIN_PARSER_VERSION = "1.0.0"
 COLOR_SPACES = {"rgb": 1, "grayscale": 2, "raw": 0}  # enum ColorSpaceType
 FEATURE_PROPERTIES, IMAGE_PROPERTIES = 1, 2  # union ContentProperties
@@ -32,8 +31,8 @@ def model_metadata(
     Args:
         contract: What the model expects of an image.
         labels_file: Name of the file of labels behind the model; ``None`` without one.
-        version: Of the program that made the model.
-        io_spec: What the model takes and answers.
+        version: Of the program that wrote the model.
+        io_spec: Input and outputs of the model.
     """
     builder = flatbuffers.Builder(2048)
     size = f"{contract.height} × {contract.width}"
@@ -46,14 +45,14 @@ def model_metadata(
         (0, _string(builder, IMAGE)),
         (1, _string(builder, _pixels(f"{color} image of {size}", io_spec))),
         (3, _image_content(builder, contract)),
-        (4, offset_vector(builder, [_raw_pixels(builder)])),
+        (4, _vector(builder, [_raw_pixels(builder)])),
         (5, _range(builder, low, low + 255)),
     )
-    answers = [_answer(builder, name, io_spec, labels_file) for name in io_spec.outputs]
+    outputs = [_output(builder, name, io_spec, labels_file) for name in io_spec.outputs]
     graph = _table(
         builder,
-        (2, offset_vector(builder, [image])),
-        (3, offset_vector(builder, answers)),
+        (2, _vector(builder, [image])),
+        (3, _vector(builder, outputs)),
     )
     inside = "normalization is" if io_spec.logits else "normalization and softmax are"
     description = (
@@ -65,7 +64,7 @@ def model_metadata(
         (0, _string(builder, "image classifier")),
         (1, _string(builder, description)),
         (2, _string(builder, version)),
-        (3, offset_vector(builder, [graph])),
+        (3, _vector(builder, [graph])),
         (7, _string(builder, MIN_PARSER_VERSION)),
     )
     builder.Finish(root, file_identifier=IDENTIFIER)
@@ -79,7 +78,7 @@ def _pixels(image: str, io_spec: IOSpec) -> str:
     return f"{image} raw pixels, 0–255{several}."
 
 
-def _answer(
+def _output(
     builder: flatbuffers.Builder, name: str, io_spec: IOSpec, labels_file: str | None
 ) -> int:
     """The table TensorMetadata of one output."""
@@ -90,7 +89,7 @@ def _answer(
         if io_spec.top_k
         else "One probability a class; they sum to 1.",
     }[name]
-    # Labels stand with the tensor that tells classes: by place, or by number.
+    # Labels belong to the tensor that says which class: by position, or by value.
     kind = TENSOR_VALUE_LABELS if io_spec.top_k else TENSOR_AXIS_LABELS
     labeled = labels_file is not None and (name == CLASSES or not io_spec.top_k)
     files = [_labels(builder, labels_file, kind)] if labels_file is not None and labeled else []
@@ -101,7 +100,7 @@ def _answer(
     ]
     if name == PROBABILITIES:
         fields.append((5, _range(builder, 0.0, 1.0)))
-    fields.append((6, offset_vector(builder, files)))
+    fields.append((6, _vector(builder, files)))
     return _table(builder, *fields)
 
 
@@ -118,7 +117,7 @@ def _feature_content(builder: flatbuffers.Builder) -> int:
 
 
 def _raw_pixels(builder: flatbuffers.Builder) -> int:
-    """The ProcessUnit that leaves pixels as they are, of whatever type: grids tell of integers."""
+    """The ProcessUnit that leaves pixels as they are: quantization says what integers mean."""
     # One value, not one a channel: MediaPipe refuses those.
     options = _table(builder, (0, _floats(builder, [0.0])), (1, _floats(builder, [1.0])))
     return _union(builder, NORMALIZATION_OPTIONS, options)
@@ -148,7 +147,7 @@ def _table(builder: flatbuffers.Builder, *fields: tuple[int, int]) -> int:
 
 
 def _union(builder: flatbuffers.Builder, kind: int, offset: int) -> int:
-    """A table whose first field is a union: its type stands in one slot, itself in the next."""
+    """A table whose first field is a union: its type in one slot, the union in the next."""
     builder.StartObject(2)
     builder.PrependUint8Slot(0, kind, 0)
     builder.PrependUOffsetTRelativeSlot(1, offset, 0)
@@ -166,6 +165,14 @@ def _floats(builder: flatbuffers.Builder, values: Sequence[float]) -> int:
     builder.StartVector(4, len(values), 4)
     for value in reversed(values):
         builder.PrependFloat32(value)
+    return builder.EndVector()
+
+
+def _vector(builder: flatbuffers.Builder, offsets: Sequence[int]) -> int:
+    """A vector of tables."""
+    builder.StartVector(4, len(offsets), 4)
+    for offset in reversed(offsets):
+        builder.PrependUOffsetTRelative(offset)
     return builder.EndVector()
 
 

@@ -1,191 +1,169 @@
-"""Another input and other outputs for a finished .tflite file.
+"""Another input and other outputs for a finished graph.
 
-Every kind is made and calibrated with the ends that every runtime takes. Others are put on
-afterwards, without touching the network between: what a file answers does not depend on them.
+Every kind is made and calibrated with the universal input and output (``io_spec.UNIVERSAL``).
+Others replace them afterwards and leave the network between unchanged, so that its predictions
+do not depend on them.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from tflite.model.flatbuffer import (
-    add_constant,
-    add_tensor,
+from tflite.model.flatbuffer import pack
+from tflite.model.graph import (
+    Graph,
+    Operation,
+    Quantization,
+    Tensor,
+    add_tensors,
     drop_unused,
-    is_constant,
-    operation_code,
-    operation_name,
-    pack,
-    unpack,
+    redirect,
+    replace_operations,
+    replace_tensors,
 )
-from tflite.model.io_spec import SHIFTS, UNIVERSAL, IOSpec
+from tflite.model.io_spec import CLASSES, IMAGE, PROBABILITIES, SHIFTS, UNIVERSAL, IOSpec
 
 
-def rewrite_io(model: bytes, io_spec: IOSpec) -> bytes:
-    """The same network between other ends.
+def rewrite_io(graph: Graph, io_spec: IOSpec) -> Graph:
+    """The same network with another input and other outputs.
 
     Args:
-        model: A .tflite file from one float32 image of raw pixels to probabilities.
-        io_spec: The ends that it shall have.
+        graph: From one float32 image of raw pixels to probabilities.
+        io_spec: The input and the outputs that it shall have.
 
     Raises:
-        ValueError: It does not end in a softmax, has fewer classes than are asked for, or holds
-            an operation that takes one image only.
+        ValueError: The last operation is no softmax, there are fewer classes than ``top_k``, or
+            an operation takes only one image.
     """
     if io_spec == UNIVERSAL:
-        return model
-    file = unpack(model)
+        return graph
     if io_spec.logits:
-        _leave_out_softmax(file)
+        graph = _without_softmax(graph)
     if io_spec.io != "float32":
-        _take_integers(file, io_spec.io)
+        graph = _with_integer_input(graph, io_spec.io)
     if io_spec.top_k:
-        _answer_likeliest(file, io_spec.top_k)
-    drop_unused(file)
-    if io_spec.batch > 1:
-        _take_batch(file, io_spec.batch)
-    return pack(file)
+        graph = _with_top_k(graph, io_spec.top_k)
+    graph = drop_unused(graph)
+    return _with_batch(graph, io_spec.batch) if io_spec.batch > 1 else graph
 
 
-def _leave_out_softmax(file: Any) -> None:
-    graph = file.subgraphs[0]
-    makers = {int(op.outputs[0]): op for op in graph.operators}
-    last = makers[int(graph.outputs[0])]
-    if operation_name(file, last) == "DEQUANTIZE":
-        last = makers.get(int(last.inputs[0]), last)
-    if operation_name(file, last) != "SOFTMAX":
-        raise ValueError("the model does not end in a softmax that could be left out")
-    _replace(file, int(last.outputs[0]), int(last.inputs[0]))
+def _without_softmax(graph: Graph) -> Graph:
+    last = graph.maker(graph.outputs[0])
+    if last is not None and last.name == "DEQUANTIZE":
+        last = graph.maker(last.inputs[0]) or last
+    if last is None or last.name != "SOFTMAX":
+        raise ValueError("the last operation of the model is no softmax that could be left out")
+    return redirect(graph, {last.output: last.inputs[0]})
 
 
-def _take_integers(file: Any, io: str) -> None:
-    graph = file.subgraphs[0]
-    old = int(graph.inputs[0])
-    takers = [op for op in graph.operators if old in op.inputs]
-    new = add_tensor(file, "image", graph.tensors[old].shape, io)
-    graph.tensors[new].quantization = _pixel_grid(io)
+def _with_integer_input(graph: Graph, io: str) -> Graph:
+    old = graph.inputs[0]
+    pixels = Tensor(
+        IMAGE, graph.tensors[old].shape, io, quantized=Quantization((1.0,), (SHIFTS[io],))
+    )
+    graph, (new,) = add_tensors(graph, pixels)
+    takers = graph.takers(old)
     first = takers[0]
-    if (
-        len(takers) == 1
-        and operation_name(file, first) == "QUANTIZE"
-        and _holds_pixels(file, first)
-    ):
+    if len(takers) == 1 and first.name == "QUANTIZE" and _keeps_pixels(graph, first):
+        index = graph.operations.index(first)
         if io == "int8":  # the network's own first tensor
-            graph.operators = [op for op in graph.operators if op is not first]
-            new = int(first.outputs[0])
+            new = first.output
+            graph = replace_operations(graph, {index: None})
         else:
-            first.inputs = [new]
+            graph = replace_operations(graph, {index: dataclasses.replace(first, inputs=(new,))})
     else:
-        convert = schema.OperatorT()
-        convert.opcodeIndex = operation_code(file, "DEQUANTIZE", 2 if io == "int8" else 1)
-        convert.inputs, convert.outputs = [new], [old]
-        convert.builtinOptions = schema.DequantizeOptionsT()
-        convert.builtinOptionsType = schema.BuiltinOptions.DequantizeOptions
-        graph.operators = [convert, *graph.operators]
-    graph.inputs = [new]
-    file.signatureDefs[0].inputs[0].tensorIndex = new
+        convert = Operation(
+            "DEQUANTIZE", (new,), (old,), schema.DequantizeOptionsT(), 2 if io == "int8" else 1
+        )
+        graph = dataclasses.replace(graph, operations=(convert, *graph.operations))
+    signature = graph.signatures[0]
+    inputs = dict.fromkeys(signature.inputs, new)
+    return dataclasses.replace(
+        graph, inputs=(new,), signatures=(dataclasses.replace(signature, inputs=inputs),)
+    )
 
 
-def _answer_likeliest(file: Any, count: int) -> None:
-    graph = file.subgraphs[0]
-    scores = int(graph.outputs[0])
-    batch, classes = map(int, graph.tensors[scores].shape)
-    if count > classes:
-        raise ValueError(f"top_k must be at most the model's {classes} classes. Received: {count}")
-    k = add_constant(file, "k", np.array(count, "int32"))
-    outputs = [
-        add_tensor(file, "probabilities", [batch, count], "float32"),
-        add_tensor(file, "classes", [batch, count], "int32"),
-    ]
-    sort = schema.OperatorT()
-    sort.opcodeIndex = operation_code(file, "TOPK_V2", 1)
-    sort.inputs, sort.outputs = [scores, k], outputs
-    sort.builtinOptions = schema.TopKV2OptionsT()
-    sort.builtinOptionsType = schema.BuiltinOptions.TopKV2Options
-    graph.operators.append(sort)
-    graph.outputs = outputs
-    answers = file.signatureDefs[0].outputs
-    answers[0].tensorIndex = outputs[0]
-    classes_map = schema.TensorMapT()
-    classes_map.name, classes_map.tensorIndex = b"classes", outputs[1]
-    answers.append(classes_map)
+def _keeps_pixels(graph: Graph, quantize: Operation) -> bool:
+    """Whether the output of a QUANTIZE is raw pixels minus 128: integers pass it unchanged."""
+    output = graph.tensors[quantize.output]
+    return output.dtype == "int8" and output.quantized == Quantization((1.0,), (SHIFTS["int8"],))
 
 
-def _take_batch(file: Any, batch: int) -> None:
-    """Every shape is asked of the runtime itself, once the input and the constants tell it."""
-    graph = file.subgraphs[0]
-    taken = graph.tensors[int(graph.inputs[0])]
-    taken.shape = np.array([batch, *taken.shape[1:]], "int32")
-    for op in graph.operators:
-        if operation_name(file, op) == "RESHAPE":
-            _reshape_batch(file, op, batch)
-        if operation_name(file, op) == "CONCATENATION":
-            for number in op.inputs:
-                _repeat_constant(file, number, batch)
+def _with_top_k(graph: Graph, k: int) -> Graph:
+    scores = graph.outputs[0]
+    batch, classes = graph.tensors[scores].shape
+    if k > classes:
+        raise ValueError(f"top_k must be at most the model's {classes} classes. Received: {k}")
+    graph, (count, *outputs) = add_tensors(
+        graph,
+        Tensor("k", (), "int32").with_values(np.array(k, "int32")),
+        Tensor(PROBABILITIES, (batch, k), "float32"),
+        Tensor(CLASSES, (batch, k), "int32"),
+    )
+    sort = Operation("TOPK_V2", (scores, count), tuple(outputs), schema.TopKV2OptionsT())
+    signature = graph.signatures[0]
+    names = (*signature.outputs, CLASSES)
+    return dataclasses.replace(
+        graph,
+        operations=(*graph.operations, sort),
+        outputs=tuple(outputs),
+        signatures=(dataclasses.replace(signature, outputs=dict(zip(names, outputs))),),
+    )
+
+
+def _with_batch(graph: Graph, batch: int) -> Graph:
+    """Computed shapes are those that the runtime infers from the input and the constants."""
+    image = graph.inputs[0]
+    shape = (batch, *graph.tensors[image].shape[1:])
+    tensors = {image: dataclasses.replace(graph.tensors[image], shape=shape)}
+    operations = {}
+    for index, op in enumerate(graph.operations):
+        if op.name == "RESHAPE":
+            sizes = graph.tensors[op.inputs[1]].values.copy()
+            sizes[0] = batch
+            tensors[op.inputs[1]] = graph.tensors[op.inputs[1]].with_values(sizes)
+            operations[index] = _with_new_shape(op, sizes)
+        if op.name == "CONCATENATION":
+            repeated = ((i, graph.tensors[i]) for i in op.inputs)
+            tensors |= {i: _repeated(t, batch) for i, t in repeated if _is_one_image(t)}
+    graph = replace_operations(replace_tensors(graph, tensors), operations)
+    shapes = _inferred_shapes(graph)
+    computed = {
+        number: dataclasses.replace(tensor, shape=shapes[number], dynamic=False)
+        for number, tensor in enumerate(graph.tensors)
+        if number in shapes and not tensor.constant
+    }
+    graph = replace_tensors(graph, computed)
+    if any(graph.tensors[i].shape[0] != batch for i in graph.outputs):
+        raise ValueError("an operation of the model takes only one image; leave batch at 1")
+    return graph
+
+
+def _with_new_shape(op: Operation, sizes: np.ndarray) -> Operation:
+    if op.options is None or op.options.newShape is None:
+        return op
+    options = schema.ReshapeOptionsT()
+    options.newShape = sizes
+    return dataclasses.replace(op, options=options)
+
+
+def _is_one_image(tensor: Tensor) -> bool:
+    return tensor.constant and len(tensor.shape) == 4 and tensor.shape[0] == 1
+
+
+def _repeated(tensor: Tensor, batch: int) -> Tensor:
+    return tensor.with_values(np.repeat(tensor.values, batch, axis=0))
+
+
+def _inferred_shapes(graph: Graph) -> dict[int, tuple[int, ...]]:
     interpreter = Interpreter(
-        model_content=pack(file),
+        model_content=pack(graph),
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
     interpreter.allocate_tensors()
-    shapes = {details["index"]: details["shape"] for details in interpreter.get_tensor_details()}
-    for number, tensor in enumerate(graph.tensors):
-        if number in shapes and not is_constant(file, number):
-            tensor.shape = np.array(shapes[number], "int32")
-            tensor.shapeSignature = None
-    if any(graph.tensors[int(i)].shape[0] != batch for i in graph.outputs):
-        raise ValueError("the model holds an operation that takes one image only; leave batch at 1")
-
-
-def _reshape_batch(file: Any, op: Any, batch: int) -> None:
-    constant = file.buffers[file.subgraphs[0].tensors[int(op.inputs[1])].buffer]
-    shape = np.frombuffer(bytes(constant.data), "int32").copy()
-    shape[0] = batch
-    constant.data = np.frombuffer(shape.tobytes(), "uint8")
-    if op.builtinOptions is not None and op.builtinOptions.newShape is not None:
-        op.builtinOptions.newShape = shape
-
-
-def _repeat_constant(file: Any, number: int, batch: int) -> None:
-    tensor = file.subgraphs[0].tensors[int(number)]
-    if is_constant(file, number) and len(tensor.shape) == 4 and tensor.shape[0] == 1:
-        buffer = file.buffers[tensor.buffer]
-        buffer.data = np.tile(np.frombuffer(bytes(buffer.data), "uint8"), batch)
-        tensor.shape = np.array([batch, *tensor.shape[1:]], "int32")
-
-
-def _holds_pixels(file: Any, quantize: Any) -> bool:
-    """Whether a QUANTIZE answers raw pixels minus 128, so that integers pass it unchanged."""
-    answered = file.subgraphs[0].tensors[int(quantize.outputs[0])]
-    grid = answered.quantization
-    return (
-        answered.type == schema.TensorType.INT8
-        and grid is not None
-        and list(grid.scale) == [1.0]
-        and list(grid.zeroPoint) == [SHIFTS["int8"]]
-    )
-
-
-def _pixel_grid(io: str) -> Any:
-    grid = schema.QuantizationParametersT()
-    grid.scale = np.array([1.0], "float32")
-    grid.zeroPoint = np.array([SHIFTS[io]], "int64")
-    return grid
-
-
-def _replace(file: Any, old: int, new: int) -> None:
-    """Whoever took or answered the old tensor takes or answers the new one."""
-    graph = file.subgraphs[0]
-
-    def replaced(numbers: Any) -> list[int]:
-        return [new if number == old else int(number) for number in numbers]
-
-    for op in graph.operators:
-        op.inputs = replaced(op.inputs)
-    graph.inputs, graph.outputs = replaced(graph.inputs), replaced(graph.outputs)
-    for signature in file.signatureDefs:
-        for entry in (*signature.inputs, *signature.outputs):
-            entry.tensorIndex = new if entry.tensorIndex == old else entry.tensorIndex
+    details = interpreter.get_tensor_details()
+    return {one["index"]: tuple(map(int, one["shape"])) for one in details}

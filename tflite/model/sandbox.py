@@ -1,4 +1,4 @@
-"""Tries a .tflite file in a subprocess, because a bad one can crash the process that reads it.
+"""Tries a .tflite file in a subprocess, because a bad one can crash the process that runs it.
 
 The runtimes are C++: they verify a file's structure, but not that its numbers make sense, so
 that a damaged or hostile file may end in a crash, an endless loop or all memory used. The
@@ -20,12 +20,13 @@ START_SECONDS = 60
 BYTES_PER_SECOND = 1_000_000
 MICRO_ARENA = 1 << 28  # bytes
 
-# Digests of what this process wrote itself or has tried.
+# Cache of ``ensure_sound``: digests of contents that the interpreter has survived, or that this
+# process wrote itself.
 _sound: set[str] = set()
 
 
 def trust(data: bytes) -> None:
-    """Remembers the content of a file that this process wrote itself, so that none tries it."""
+    """Tells ``ensure_sound`` that this process wrote a file of this content itself."""
     _sound.add(hashlib.sha256(data).hexdigest())
 
 
@@ -52,7 +53,7 @@ def run_sandboxed(path: Path, runtime: str) -> dict[str, Any]:
         runtime: ``"litert"``, ``"compiled_model"``, ``"mediapipe"`` or ``"micro"``.
 
     Returns:
-        What the runtime reports of the model.
+        What the runtime reports about the model.
 
     Raises:
         ValueError: The runtime refuses the file, or does not survive it.
@@ -102,22 +103,22 @@ def _litert(path: str) -> dict[str, Any]:
 
 
 def _delegated(operations: list[dict[str, Any]]) -> dict[str, Any]:
-    """How many nodes XNNPACK runs: those between the inputs and outputs of its own nodes."""
+    """How many nodes XNNPACK took over: those between the inputs and outputs of its own nodes."""
     plain = [op for op in operations if op["op_name"] != "DELEGATE"]
     makers = {int(out): i for i, op in enumerate(plain) for out in op["outputs"]}
-    replaced: set[int] = set()
+    delegated: set[int] = set()
     parts = [op for op in operations if op["op_name"] == "DELEGATE"]
     for part in parts:
-        given = {int(i) for i in part["inputs"]}
-        waiting = [int(out) for out in part["outputs"]]
-        while waiting:
-            maker = makers.get(waiting.pop())
-            if maker is None or maker in replaced:
+        inputs = {int(i) for i in part["inputs"]}
+        pending = [int(out) for out in part["outputs"]]
+        while pending:
+            maker = makers.get(pending.pop())
+            if maker is None or maker in delegated:
                 continue
-            replaced.add(maker)
-            waiting += [int(i) for i in plain[maker]["inputs"] if int(i) not in given]
-    left = sorted({plain[i]["op_name"] for i in range(len(plain)) if i not in replaced})
-    return {"nodes": len(plain), "delegated": len(replaced), "parts": len(parts), "left": left}
+            delegated.add(maker)
+            pending += [int(i) for i in plain[maker]["inputs"] if int(i) not in inputs]
+    left = sorted({plain[i]["op_name"] for i in range(len(plain)) if i not in delegated})
+    return {"nodes": len(plain), "delegated": len(delegated), "parts": len(parts), "left": left}
 
 
 def _compiled_model(path: str) -> dict[str, Any]:
@@ -149,7 +150,7 @@ def _micro(path: str) -> dict[str, Any]:
     import numpy as np
     from tflite_micro import runtime
 
-    # What is more than that is for no microcontroller.
+    # No microcontroller has more.
     interpreter = runtime.Interpreter.from_file(path, arena_size=MICRO_ARENA)
     details = interpreter.get_input_details(0)
     interpreter.set_input(np.zeros(details["shape"], details["dtype"]), 0)

@@ -1,5 +1,5 @@
 """Post-training quantization to int8, tuned on calibration images layer by layer.
 
-``int8.py`` tells the story; the other modules are its steps. Nothing here knows Keras: it
-starts from the bytes of a float32 .tflite file and ends with those of a quantized one.
+``int8.py`` is the sequence of steps; the other modules are the steps. Nothing here knows Keras:
+from the graph of a float32 .tflite file to that of a quantized one.
 """

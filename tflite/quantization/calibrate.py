@@ -1,8 +1,9 @@
-"""From a float network and images to the integers and grids of a quantized one.
+"""From a float graph and images to the integers and quantization parameters of a quantized one.
 
-One walk through the network, operation by operation, with two sets of activations: those of
-the float network, and those of the quantized one as far as it is made. Each layer is rounded
-on what it will really receive, and its bias takes back what the rounding so far has shifted.
+One pass through the graph, operation by operation, with two sets of activations: those of the
+float network, and those of the quantized network up to this operation. Each layer is rounded on
+the activations that it will really receive, and its bias compensates the mean shift that the
+rounding so far has caused.
 """
 
 from __future__ import annotations
@@ -15,16 +16,22 @@ from typing import Any, Literal
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tflite.model.graph import Graph, Operation
 from tflite.quantization.gptq import (
     channel_scales,
     round_by_least_squares,
     round_to_nearest,
 )
-from tflite.quantization.network import WEIGHTED, Network, Operation
-from tflite.quantization.operations import MOVES, function
-from tflite.quantization.quant_params import PIXELS, PROBABILITIES, RANGES, QuantParams, by_min_max
+from tflite.quantization.operations import MOVES, WEIGHTED, function
+from tflite.quantization.quant_params import (
+    PIXELS,
+    PROBABILITIES,
+    RANGES,
+    QuantParams,
+    by_min_max,
+)
 
-# Images computed at a time: at least so many, and more where the numbers of one image are few.
+# Images computed at a time: at least so many, and more where feature maps are small.
 CHUNK = 4
 CHUNK_VALUES = 2_000_000
 # Positions of a feature map that a layer's weights are rounded on; the time is proportional.
@@ -36,25 +43,19 @@ SMALL_CLASSIFIER = 0.02
 
 
 @dataclass(frozen=True)
-class Tuning:
+class QuantizationConfig:
     """How to quantize. The defaults won in ``benchmarks/quantization.py``.
 
     Attributes:
-        ranges: What decides how much of an activation's range is kept.
+        ranges: How the range of an activation is chosen from its values.
         rounding: Each weight to its nearest integer, or all by least squares.
-        correct_bias: Whether biases take back the mean error of each channel (Nagel et al.
+        correct_bias: Whether biases compensate the mean error of each channel (Nagel et al.
             2019, arXiv:1906.04721, section 4.2, with calibration images).
-        equalize: Whether channels are rescaled to equal ranges first.
-        exact_pixels: Whether normalization is folded into the first convolution.
-        float_head: Whether everything from the global pooling on computes in float.
     """
 
     ranges: Literal["min-max", "percentile", "squared-error"] = "squared-error"
     rounding: Literal["nearest", "least-squares"] = "least-squares"
     correct_bias: bool = True
-    equalize: bool = False
-    exact_pixels: bool = True
-    float_head: bool = True
 
 
 @dataclass(frozen=True)
@@ -79,84 +80,66 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Quantized:
-    """Everything that a file needs beyond the float network.
+    """Everything that a quantized graph needs beyond the float one.
 
     Attributes:
-        grids: QuantParams of each tensor that is int8; a tensor without one is float32.
+        quant_params: Of each tensor that is int8; a tensor without them is float32.
         kernels: Kernel of each quantized layer, by the number of its output tensor.
     """
 
-    grids: Mapping[int, QuantParams]
+    quant_params: Mapping[int, QuantParams]
     kernels: Mapping[int, Kernel]
 
 
 def calibrate(
-    network: Network,
+    graph: Graph,
     images: Sequence[np.ndarray],
     in_float: frozenset[int] = frozenset(),
-    tuning: Tuning = Tuning(),
+    config: QuantizationConfig = QuantizationConfig(),
     step: Callable[[], None] = lambda: None,
 ) -> Quantized:
-    """Chooses grids, rounds weights and corrects biases.
+    """Chooses quantization parameters, rounds weights and corrects biases.
 
     Args:
-        network: The float network, on raw pixels.
+        graph: The float network, on raw pixels, in which every layer has a bias.
         images: uint8 ``(height, width, channels)``, all of one shape.
         in_float: Output tensors of the operations that compute in float32.
-        tuning: How.
+        config: How.
         step: Called after each operation.
     """
     pixels = _Activations(np.stack(images))
-    live = {network.input: _Pair(pixels, pixels)}
-    grids = {network.input: PIXELS}
+    live = {graph.inputs[0]: _Pair(pixels, pixels)}
+    quant_params = {graph.inputs[0]: PIXELS}
     kernels = {}
-    for op, dead in _with_dead_tensors(network):
-        pairs = [live[t] for t in network.variables(op)]
+    for op, dead in _with_dead_tensors(graph):
+        variables = graph.data_inputs(op)
+        pairs = [live[t] for t in variables]
         inexact = [pair.quantized for pair in pairs]
-        constants = {t: network.constants[t] for t in op.inputs if t in network.constants}
-        exact = _compute(network, op, [pair.exact for pair in pairs], constants)
+        constants = {t: graph.tensors[t].values for t in op.inputs if graph.tensors[t].constant}
+        exact = _compute(graph, op, [pair.exact for pair in pairs], constants)
 
         if op.output not in in_float:
-            inexact = [x.on(grids[t]) for x, t in zip(inexact, network.variables(op))]
+            inexact = [x.rounded(quant_params[t]) for x, t in zip(inexact, variables)]
             if op.name not in WEIGHTED:
-                for tensor in _operands(network, op):
-                    grids[tensor] = _constant_grid(op, constants[tensor], grids)
-                    constants[tensor] = _rounded(constants[tensor], grids[tensor])
-        if op.name in WEIGHTED and not keeps_float_weights(network, op, in_float):
-            kernels[op.output] = kernel = _kernel(network, op, pairs[0].exact, inexact[0], tuning)
+                for tensor in _operands(graph, op):
+                    params = _constant_params(op, constants[tensor], quant_params)
+                    quant_params[tensor] = params
+                    constants[tensor] = params.dequantize(params.quantize(constants[tensor]))
+        if op.name in WEIGHTED and not keeps_float_weights(graph, op, in_float):
+            kernels[op.output] = kernel = _kernel(graph, op, pairs[0].exact, inexact[0], config)
             constants |= dict(zip(op.inputs[1:], (kernel.dequantized, kernel.bias)))
-        if not {op.output, *(user.output for user in network.users(op.output))} <= in_float:
-            grids[op.output] = _grid(op, exact, grids, tuning)
+        if not {op.output, *(taker.output for taker in graph.takers(op.output))} <= in_float:
+            quant_params[op.output] = _output_params(op, exact, quant_params, config)
 
-        quantized = _compute(
-            network, op, inexact, constants, None if op.output in in_float else grids[op.output]
-        )
-        live[op.output] = _Pair(exact, quantized)
+        wanted = None if op.output in in_float else quant_params[op.output]
+        live[op.output] = _Pair(exact, _compute(graph, op, inexact, constants, wanted))
         for tensor in dead:
             del live[tensor]
         step()
-    return Quantized(grids, kernels)
+    return Quantized(quant_params, kernels)
 
 
-def channel_maxima(
-    network: Network, images: Sequence[np.ndarray], step: Callable[[], None] = lambda: None
-) -> dict[int, np.ndarray]:
-    """Largest magnitude of each channel of each computed tensor, on calibration images."""
-    live = {network.input: _Activations(np.stack(images))}
-    maxima = {}
-    for op, dead in _with_dead_tensors(network):
-        constants = {t: network.constants[t] for t in op.inputs if t in network.constants}
-        live[op.output] = _compute(network, op, [live[t] for t in network.variables(op)], constants)
-        values = live[op.output].at(slice(None))
-        axes = tuple(range(values.ndim - 1))
-        maxima[op.output] = np.maximum(values.max(axes), -values.min(axes)).astype("float32")
-        for tensor in dead:
-            del live[tensor]
-        step()
-    return maxima
-
-
-def keeps_float_weights(network: Network, op: Operation, in_float: frozenset[int]) -> bool:
+def keeps_float_weights(graph: Graph, op: Operation, in_float: frozenset[int]) -> bool:
     """Whether a layer's weights stay in float32.
 
     They do where it computes in float. A large classifier is the exception: TFLite multiplies
@@ -165,9 +148,12 @@ def keeps_float_weights(network: Network, op: Operation, in_float: frozenset[int
     """
     if op.name not in WEIGHTED or op.output not in in_float:
         return False
-    sizes = [network.constants[o.inputs[1]].size for o in network.operations if o.name in WEIGHTED]
-    small = network.constants[op.inputs[1]].size < SMALL_CLASSIFIER * sum(sizes)
-    return op.name != "FULLY_CONNECTED" or small
+
+    def weights(layer: Operation) -> int:
+        return math.prod(graph.tensors[layer.inputs[1]].shape)
+
+    everything = sum(weights(o) for o in graph.operations if o.name in WEIGHTED)
+    return op.name != "FULLY_CONNECTED" or weights(op) < SMALL_CLASSIFIER * everything
 
 
 @dataclass(frozen=True)
@@ -175,23 +161,25 @@ class _Activations:
     """One tensor for all images, kept in as few bytes as it needs.
 
     Attributes:
-        values: uint8 pixels, int8 on a grid, or floats.
-        grid: That of int8 values.
+        values: uint8 pixels, int8, or floats.
+        quant_params: Of int8 values.
     """
 
     values: np.ndarray
-    grid: QuantParams | None = None
+    quant_params: QuantParams | None = None
 
     def at(self, index: Any) -> np.ndarray:
         """Some of them, in float32."""
         values = self.values[index]
-        return self.grid.dequantize(values) if self.grid else _cast(values, "float32")
+        if self.quant_params:
+            return self.quant_params.dequantize(values)
+        return _cast(values, "float32")
 
-    def on(self, grid: QuantParams) -> _Activations:
-        """The same, rounded to a grid."""
-        if self.grid == grid:
+    def rounded(self, quant_params: QuantParams) -> _Activations:
+        """The same in int8."""
+        if self.quant_params == quant_params:
             return self
-        return _Activations(grid.quantize(self.at(slice(None))), grid)
+        return _Activations(quant_params.quantize(self.at(slice(None))), quant_params)
 
 
 @dataclass(frozen=True)
@@ -202,25 +190,26 @@ class _Pair:
     quantized: _Activations
 
 
-def _with_dead_tensors(network: Network) -> Iterator[tuple[Operation, list[int]]]:
-    """Each operation, and the tensors that nobody needs after it."""
-    last = {tensor: op for op in network.operations for tensor in network.variables(op)}
-    for op in network.operations:
-        yield op, [tensor for tensor, user in last.items() if user is op]
+def _with_dead_tensors(graph: Graph) -> Iterator[tuple[Operation, list[int]]]:
+    """Each operation, and the tensors that no operation reads after it."""
+    last = {tensor: op for op in graph.operations for tensor in graph.data_inputs(op)}
+    for op in graph.operations:
+        yield op, [tensor for tensor, taker in last.items() if taker is op]
 
 
 def _compute(
-    network: Network,
+    graph: Graph,
     op: Operation,
     inputs: Sequence[_Activations],
     constants: Mapping[int, np.ndarray],
-    grid: QuantParams | None = None,
+    quant_params: QuantParams | None = None,
 ) -> _Activations:
-    """The output of an operation for all images; on a grid where one is given."""
+    """The output of an operation for all images, in int8 if there are parameters for it."""
     count = len(inputs[0].values)
-    shape = (count, *network.shapes[op.output][1:])
+    shape = (count, *graph.tensors[op.output].shape[1:])
     # Eleven bits are enough to choose eight, and take half of the memory.
-    output = np.empty(shape, "int8" if grid else "float16" if len(shape) > 2 else "float32")
+    dtype = "int8" if quant_params else "float16" if len(shape) > 2 else "float32"
+    output = np.empty(shape, dtype)
     compute = function(op, constants)
     largest = max(math.prod(x.values.shape[1:]) for x in (*inputs, _Activations(output)))
     size = max(CHUNK, CHUNK_VALUES // largest)
@@ -229,8 +218,9 @@ def _compute(
         computed = np.asarray(compute(*[x.at(chunk) for x in inputs]))
         if output.dtype == np.float16 and max(computed.max(), -computed.min()) > HALF:
             output = output.astype("float32")
-        output[chunk] = grid.quantize(computed) if grid else _cast(computed, output.dtype)
-    return _Activations(output, grid)
+        rounded = quant_params.quantize(computed) if quant_params else _cast(computed, output.dtype)
+        output[chunk] = rounded
+    return _Activations(output, quant_params)
 
 
 def _cast(values: np.ndarray, dtype: str | np.dtype) -> np.ndarray:
@@ -240,61 +230,64 @@ def _cast(values: np.ndarray, dtype: str | np.dtype) -> np.ndarray:
     return np.asarray(tf.cast(values, dtype))
 
 
-def _grid(
-    op: Operation, exact: _Activations, grids: Mapping[int, QuantParams], tuning: Tuning
+def _output_params(
+    op: Operation,
+    exact: _Activations,
+    quant_params: Mapping[int, QuantParams],
+    config: QuantizationConfig,
 ) -> QuantParams:
     if op.name in MOVES:
-        return grids[op.inputs[0]]
+        return quant_params[op.inputs[0]]
     if op.name in ("LOGISTIC", "SOFTMAX"):
         return PROBABILITIES
-    return RANGES[tuning.ranges](exact.at(slice(None)))
+    return RANGES[config.ranges](exact.at(slice(None)))
 
 
-def _operands(network: Network, op: Operation) -> list[int]:
+def _operands(graph: Graph, op: Operation) -> list[int]:
     """The constants that an operation computes with, and not its axes or paddings."""
-    constants = network.constants
-    return [t for t in op.inputs if t in constants and constants[t].dtype == np.float32]
+    found = ((t, graph.tensors[t]) for t in op.inputs)
+    return [t for t, tensor in found if tensor.constant and tensor.dtype == "float32"]
 
 
-def _constant_grid(
-    op: Operation, values: np.ndarray, grids: Mapping[int, QuantParams]
+def _constant_params(
+    op: Operation, values: np.ndarray, quant_params: Mapping[int, QuantParams]
 ) -> QuantParams:
-    return grids[op.inputs[0]] if op.name in MOVES else by_min_max(values)
-
-
-def _rounded(values: np.ndarray, grid: QuantParams) -> np.ndarray:
-    return grid.dequantize(grid.quantize(values))
+    return quant_params[op.inputs[0]] if op.name in MOVES else by_min_max(values)
 
 
 def _kernel(
-    network: Network, op: Operation, exact: _Activations, quantized: _Activations, tuning: Tuning
+    graph: Graph,
+    op: Operation,
+    exact: _Activations,
+    quantized: _Activations,
+    config: QuantizationConfig,
 ) -> Kernel:
-    weights, bias = (network.constants[t] for t in op.inputs[1:3])
-    groups = network.groups(op)
-    positions = _positions(network, op, len(exact.values))
+    weights, bias = (graph.tensors[t].values for t in op.inputs[1:3])
+    groups = graph.groups(op)
+    positions = _positions(graph, op, len(exact.values))
     values, shifts = [], []
     scales = channel_scales(weights.reshape(len(weights), -1))
     for group, (w, s) in enumerate(zip(np.split(weights, groups), np.split(scales, groups))):
-        right = _patches(network, op, exact, positions, group)
-        wrong = _patches(network, op, quantized, positions, group)
+        right = _patches(graph, op, exact, positions, group)
+        wrong = _patches(graph, op, quantized, positions, group)
         flat = w.reshape(len(w), -1)
         mean = wrong.mean(axis=0)
-        if tuning.rounding == "least-squares":
+        if config.rounding == "least-squares":
             q = round_by_least_squares(flat, s, wrong - mean)
         else:
             q = round_to_nearest(flat, s)
         shifts.append(flat @ right.mean(axis=0) - (q * s[:, None]) @ mean)
         values.append(q.reshape(w.shape))
-    if tuning.correct_bias:
+    if config.correct_bias:
         bias = bias + np.concatenate(shifts)
     return Kernel(np.concatenate(values), scales, bias.astype("float32"))
 
 
-def _positions(network: Network, op: Operation, images: int) -> tuple[np.ndarray, ...] | None:
-    """Image, row and column of the outputs that are looked at; ``None`` for a matrix."""
+def _positions(graph: Graph, op: Operation, images: int) -> tuple[np.ndarray, ...] | None:
+    """Image, row and column of the outputs that are sampled; ``None`` for a matrix."""
     if op.name == "FULLY_CONNECTED":
         return None
-    _, height, width, _ = network.shapes[op.output]
+    _, height, width, _ = graph.tensors[op.output].shape
     each = min(math.ceil(SAMPLES / images), height * width)
     random = np.random.default_rng(0)
     chosen = [random.choice(height * width, each, replace=False) for _ in range(images)]
@@ -303,7 +296,7 @@ def _positions(network: Network, op: Operation, images: int) -> tuple[np.ndarray
 
 
 def _patches(
-    network: Network,
+    graph: Graph,
     op: Operation,
     activations: _Activations,
     positions: tuple[np.ndarray, ...] | None,
@@ -313,9 +306,9 @@ def _patches(
     if positions is None:
         return activations.at(slice(None))
     images, rows, columns = positions
-    _, kernel_height, kernel_width, channels = network.constants[op.inputs[1]].shape
+    _, kernel_height, kernel_width, channels = graph.tensors[op.inputs[1]].shape
     options = op.options
-    _, height, width, _ = network.shapes[op.inputs[0]]
+    _, height, width, _ = graph.tensors[op.inputs[0]].shape
 
     def taps(starts: np.ndarray, stride: int, dilation: int, kernel: int, size: int) -> np.ndarray:
         reach = (kernel - 1) * dilation + 1

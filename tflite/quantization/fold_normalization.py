@@ -1,7 +1,7 @@
 """Normalization folded into the first convolution, so that raw pixels are its exact input.
 
 Quantizing normalized pixels costs more than any other rounding of a small residual network:
-on ResNet-20 it makes 37 % of the error in the answers (``docs/quantization.md``).
+on ResNet-20 it makes 37 % of the error in the outputs (``docs/quantization.md``).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import dataclasses
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite.quantization.network import Network, Operation
+from tflite.model.graph import Graph, Operation, replace_operations, replace_tensors
 
 WHITE = np.float32(255)
 
 
-def fold_normalization(network: Network) -> Network:
+def fold_normalization(graph: Graph) -> Graph:
     """The same function of raw pixels, without arithmetic on them in front.
 
     ``conv(pixels * m + a)`` becomes ``conv'(pixels, 255)``: the kernel takes over ``m``, where
@@ -25,57 +25,61 @@ def fold_normalization(network: Network) -> Network:
     must not be added.
 
     Returns:
-        The network itself where it does not begin with a normalization and a convolution.
+        The graph itself if it does not begin with a normalization and a convolution.
     """
-    found = _find(network)
+    found = _find(graph)
     if found is None:
-        return network
+        return graph
     multiply, add, conv = found
-    kernel = network.constants[conv.inputs[1]]
+    tensors = graph.tensors
+    kernel = tensors[conv.inputs[1]]
     channels = kernel.shape[-1]
-    scale = network.constants[multiply.inputs[1]] if multiply else np.ones(1, "float32")
-    m, a = (_by_channel(x, channels)[0] for x in (scale, network.constants[add.inputs[1]]))
-    offset = (kernel * (a / WHITE)).sum(axis=-1, keepdims=True)
+    scale = tensors[multiply.inputs[1]].values if multiply else np.ones(1, "float32")
+    m, a = (_by_channel(x, channels)[0] for x in (scale, tensors[add.inputs[1]].values))
+    offset = (kernel.values * (a / WHITE)).sum(axis=-1, keepdims=True)
+    weights = np.concatenate([kernel.values * m, offset], axis=-1).astype("float32")
 
-    white, joined = add.inputs[1], add.output
-    shape = network.shapes[network.input]
+    image, white, joined = graph.inputs[0], add.inputs[1], add.output
+    shape = tensors[image].shape
+    new = {
+        number: dataclasses.replace(
+            tensors[number], shape=(*tensors[number].shape[:-1], channels + 1)
+        )
+        for number in {joined, conv.inputs[0]}
+    }
+    new[joined] = dataclasses.replace(new[joined], name="pixels_and_white")
+    new[white] = dataclasses.replace(tensors[white], name="white").with_values(
+        np.full((*shape[:-1], 1), WHITE)
+    )
+    new[conv.inputs[1]] = kernel.with_values(weights)
     join = Operation(
-        "CONCATENATION", (network.input, white), joined, _concatenation_options(len(shape) - 1)
+        "CONCATENATION", (image, white), (joined,), _concatenation_options(len(shape) - 1)
     )
-    operations = tuple(join if op is add else op for op in network.operations if op is not multiply)
-    wider = {t: (*network.shapes[t][:-1], channels + 1) for t in {joined, conv.inputs[0]}}
-    return dataclasses.replace(
-        network,
-        operations=operations,
-        constants={
-            **network.constants,
-            white: np.full((*shape[:-1], 1), WHITE),
-            conv.inputs[1]: np.concatenate([kernel * m, offset], axis=-1).astype("float32"),
-        },
-        shapes={**network.shapes, **wider, white: (*shape[:-1], 1)},
-        names={**network.names, white: "white", joined: "pixels_and_white"},
-    )
+    operations: dict[int, Operation | None] = {graph.operations.index(add): join}
+    if multiply:
+        operations[graph.operations.index(multiply)] = None
+    return replace_operations(replace_tensors(graph, new), operations)
 
 
-def _find(network: Network) -> tuple[Operation | None, Operation, Operation] | None:
+def _find(graph: Graph) -> tuple[Operation | None, Operation, Operation] | None:
     """The multiplication, if any, the addition, and the convolution, perhaps behind a PAD."""
     chain: list[Operation] = []
-    tensor = network.input
-    while len(users := network.users(tensor)) == 1 and len(chain) < 4:
-        chain.append(users[0])
-        tensor = users[0].output
-        if users[0].name == "CONV_2D":
+    tensor = graph.inputs[0]
+    while len(takers := graph.takers(tensor)) == 1 and len(chain) < 4:
+        chain.append(takers[0])
+        tensor = takers[0].output
+        if takers[0].name == "CONV_2D":
             break
     names = [op.name for op in chain if op.name != "PAD"]
     if names not in (["MUL", "ADD", "CONV_2D"], ["ADD", "CONV_2D"]):
         return None
     *multiply, add = [op for op in chain if op.name in ("MUL", "ADD")]
-    channels = network.shapes[network.input][-1]
-    constants = [network.constants.get(op.inputs[1]) for op in (*multiply, add)]
+    operands = [graph.tensors[op.inputs[1]] for op in (*multiply, add)]
+    channels = graph.tensors[graph.inputs[0]].shape[-1]
     constant = all(
-        x is not None and not np.ptp(_by_channel(x, channels), 0).any() for x in constants
+        t.constant and not np.ptp(_by_channel(t.values, channels), 0).any() for t in operands
     )
-    plain = not any(op.activation for op in (*multiply, add)) and network.groups(chain[-1]) == 1
+    plain = not any(op.activation for op in (*multiply, add)) and graph.groups(chain[-1]) == 1
     return (multiply[0] if multiply else None, add, chain[-1]) if constant and plain else None
 
 

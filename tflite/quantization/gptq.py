@@ -1,4 +1,4 @@
-"""Weights to int8, each rounding error made good by the weights that are not rounded yet."""
+"""Weights to int8, each rounding error compensated by the weights that are not rounded yet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def channel_scales(weights: np.ndarray) -> np.ndarray:
 
 
 def round_to_nearest(weights: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """int8 ``(out, in)``, each weight for itself."""
+    """int8 ``(out, in)``, each weight on its own."""
     return np.clip(np.rint(weights / scales[:, None]), -127, 127).astype("int8")
 
 
@@ -24,19 +24,19 @@ def round_by_least_squares(
 ) -> np.ndarray:
     """int8 weights whose outputs, on inputs as these, differ least from the float weights'.
 
-    One input after the other is rounded, and what that changes is made good by those that
+    One input after the other is rounded, and what that changes is compensated by those that
     are not rounded yet, as far as the inputs correlate: Frantar et al. 2022, "GPTQ",
     arXiv:2210.17323, section 3, which is Hassibi and Stork's optimal brain surgeon.
 
     Args:
         weights: ``(out, in)``.
         scales: ``(out,)``, from ``channel_scales``.
-        inputs: ``(samples, in)``, centred: their mean is the bias's affair.
+        inputs: ``(samples, in)``, centred: bias correction takes care of their mean.
 
     Returns:
         int8 ``(out, in)``.
     """
-    order = np.argsort(-np.square(inputs).sum(axis=0), kind="stable")  # the most telling first
+    order = np.argsort(-np.square(inputs).sum(axis=0), kind="stable")  # the strongest first
     inputs = inputs[:, order]
     second_moment = inputs.T @ inputs
     damping = DAMPING * second_moment.trace() / len(order)

@@ -1,8 +1,8 @@
 """int8 where it costs nothing, float32 where it does: as much of each as a budget asks for.
 
-The parts that can go back to float32 are the residual blocks. Single layers inside them cannot
-be told apart: what is lost is lost in the rounding of activations, and these are rounded as
-long as either neighbour computes in int8.
+The parts that can go back to float32 are the residual blocks. Single layers inside a block cannot
+be judged apart: the loss is in the rounding of activations, and these are rounded as long as
+either neighbour computes in int8.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from tflite.devices.benchmark import benchmark
-from tflite.quantization.budget import Budget
-from tflite.quantization.calibrate import Quantized, Tuning, calibrate
-from tflite.quantization.int8 import head, prepared
-from tflite.quantization.network import Network, Operation
+from tflite.model.flatbuffer import pack
+from tflite.model.graph import Graph, Operation
+from tflite.model.sandbox import trust
+from tflite.quantization.budget import DEFAULT_MAX_DROP, Budget
+from tflite.quantization.calibrate import Quantized, calibrate
+from tflite.quantization.int8 import head, prepare
 from tflite.quantization.operations import MOVES
-from tflite.quantization.write import write_network
+from tflite.quantization.write import quantized_graph
 
 ROUNDS = 30
 
@@ -35,8 +37,8 @@ class Point:
 
     Attributes:
         blocks: Names of the parts in float32, the one that gains most first.
-        shift: How far the log-odds of the two likeliest classes move, on average.
-        drop: Percent of images that would get another answer.
+        shift: Mean absolute change of the log-odds of the two likeliest classes.
+        drop: Percent of images whose predicted class would change.
         bytes: Size of the file.
         latency: Median milliseconds an image on one thread.
     """
@@ -69,56 +71,54 @@ class Mixed:
 
 
 def quantize_mixed(
-    float32: bytes,
+    float32: Graph,
     images: Sequence[np.ndarray],
     budget: Budget = Budget(),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Mixed:
     """Returns blocks of an int8 network to float32, the most harmful for their size first.
 
-    What a block does is measured with all others in float32: errors of different blocks are
-    nearly independent, so that their squares add up. Then one after the other goes back, in
-    that order, and each of the resulting files is measured as it is.
+    The error of a block is measured with all others in float32: errors of different blocks are
+    nearly independent, so that their squares add up. Then blocks return to float32 one after the
+    other, in that order, and each of the resulting files is measured as it is.
 
     Args:
-        float32: A .tflite file from raw pixels 0–255 to the answer.
+        float32: From raw pixels 0–255 to probabilities.
         images: Calibration images, uint8 ``(height, width, channels)`` 0–255.
         budget: What the file may cost.
         progress: Called with ``(steps done, steps in all)``.
 
     Raises:
-        ValueError: No file keeps within the budget, or the network is not of a kind that can
-            be quantized.
+        ValueError: No file is within the budget, or the network has operations that cannot be
+            quantized.
     """
-    network = prepared(float32, Tuning())
-    parts = blocks(network)
-    total = len(network.operations) + 2 * len(parts) + 2
-    done = 0
+    graph = prepare(float32)
+    parts = blocks(graph)
+    total = len(graph.operations) + 2 * len(parts) + 2 + ROUNDS
+    done = iter(range(1, total + 1))
 
     def step() -> None:
-        nonlocal done
-        done += 1
-        progress(done, total)
+        progress(next(done), total)
 
-    quantized = calibrate(network, images, head(network), Tuning(), step)
-    exact, classes = _log_odds_of(float32, images)
+    quantized = calibrate(graph, images, head(graph), step=step)
+    exact, classes = _log_odds_of(pack(float32), images)
     step()
 
     def shifts(file: bytes) -> np.ndarray:
         step()
         return _log_odds_of(file, images, classes)[0] - exact
 
-    smallest = len(_write(network, quantized, []))
+    smallest = len(_write(graph, quantized, []))
 
     def harm_per_byte(name: str) -> float:
         others = [tensors for other, tensors in parts.items() if other != name]
-        grown = len(_write(network, quantized, [parts[name]])) - smallest
-        return float((shifts(_write(network, quantized, others)) ** 2).mean()) / grown
+        grown = len(_write(graph, quantized, [parts[name]])) - smallest
+        return float((shifts(_write(graph, quantized, others)) ** 2).mean()) / grown
 
     harms = {name: harm_per_byte(name) for name in parts}
     order = sorted(parts, key=lambda name: -harms[name])  # ties in the order of the network
     files = [
-        _write(network, quantized, [parts[name] for name in order[:count]])
+        _write(graph, quantized, [parts[name] for name in order[:count]])
         for count in range(len(order) + 1)
     ]
     moved = [shifts(file) for file in files]
@@ -130,71 +130,95 @@ def quantize_mixed(
             bytes=len(files[count]),
             latency=latency,
         )
-        for count, latency in enumerate(_latencies(files, images[0]))
+        for count, latency in enumerate(_latencies(files, images[0], step))
     )
     chosen = choose(points, budget)
     return Mixed(files[chosen], points, chosen)
 
 
 def choose(points: Sequence[Point], budget: Budget) -> int:
-    """Index of the point that the budget asks for.
+    """Index of the point that the budget asks for (see ``Budget``).
+
+    Args:
+        points: From all int8 to all float32.
+        budget: The limits. The last point is within any ``max_drop``: what differs between it
+            and the float network is the order of floating-point operations.
 
     Raises:
-        ValueError: No point is as fast as that.
+        ValueError: No point is within ``max_latency``, or within both limits; the message says
+            the nearest.
     """
-    if budget.max_latency is None:
-        fitting = [i for i, point in enumerate(points) if point.drop <= budget.max_drop]
-        return min(fitting, default=len(points) - 1)
-    fitting = [i for i, point in enumerate(points) if point.latency <= budget.max_latency]
-    if not fitting:
-        fastest = min(point.latency for point in points)
+    drop, latency = budget.max_drop, budget.max_latency
+    if drop is None and latency is None:
+        drop = DEFAULT_MAX_DROP
+    last = len(points) - 1
+    accurate = [i for i, p in enumerate(points) if drop is None or p.drop <= drop or i == last]
+    if latency is None:
+        return accurate[0]
+    fast = [i for i in accurate if points[i].latency <= latency]
+    if fast:
+        return fast[0] if drop is not None else min(fast, key=lambda i: (points[i].shift, i))
+    fastest = min(points[i].latency for i in accurate)
+    if drop is None:
         raise ValueError(
-            f"No mixed file runs in {budget.max_latency} ms here; the fastest takes "
-            f"{fastest:.3f} ms. Raise the limit, or take a smaller network."
+            f"No mixed file runs within max_latency={latency:g} ms here; the fastest takes "
+            f"{fastest:.3f} ms. Raise max_latency, or take a smaller network."
         )
-    return min(fitting, key=lambda i: (points[i].shift, i))
+    raise ValueError(
+        f"No mixed file is within both max_drop={drop:g} % and max_latency={latency:g} ms here: "
+        f"the fastest within max_drop takes {fastest:.3f} ms, {_nearest(points, latency)}. Raise "
+        "one of the limits, or take a smaller network."
+    )
 
 
-def blocks(network: Network) -> dict[str, list[int]]:
+def _nearest(points: Sequence[Point], latency: float) -> str:
+    within = [point.drop for point in points if point.latency <= latency]
+    if not within:
+        return "and none is within max_latency"
+    return f"the most accurate within max_latency has a drop of {min(within):.2f} %"
+
+
+def blocks(graph: Graph) -> dict[str, list[int]]:
     """The output tensors of each part between two places where a single tensor passes.
 
     In a residual network these parts are the stem and the blocks. The head is none of them:
     it computes in float32 anyway.
     """
-    excluded = head(network)
-    last = {t: i for i, op in enumerate(network.operations) for t in network.variables(op)}
+    excluded = head(graph)
+    last = {t: i for i, op in enumerate(graph.operations) for t in graph.data_inputs(op)}
     parts: dict[str, list[int]] = {}
     current: list[Operation] = []
-    for i, op in enumerate(network.operations):
+    computed = [graph.inputs[0]]
+    for i, op in enumerate(graph.operations):
         if op.output in excluded:
             break
         current.append(op)
-        made = [network.input, *(o.output for o in network.operations[: i + 1])]
-        passing = [t for t in made if last.get(t, -1) > i]
+        computed.append(op.output)
+        passing = [t for t in computed if last.get(t, -1) > i]
         if passing == [op.output] and op.name not in MOVES:
-            parts[f"{len(parts)}: {_layer(network, current)}"] = [o.output for o in current]
+            parts[f"{len(parts)}: {_layer(graph, current)}"] = [o.output for o in current]
             current = []
     return parts
 
 
 def expected_changes(exact: np.ndarray, shifts: np.ndarray) -> float:
-    """Percent of images that would get another answer.
+    """Percent of images whose predicted class would change.
 
-    On a hundred images an answer seldom changes, and counting says little. Every image's
-    shift is therefore tried on every image: 10,000 trials instead of 100.
+    On a hundred images a class seldom changes, and counting says little. Every image's shift is
+    therefore tried on every image: 10,000 trials instead of 100.
 
     Args:
         exact: Log-odds of the two likeliest classes by the float network, ``(images,)``.
-        shifts: How far the other network moves each, ``(images,)``.
+        shifts: By how much the other network changes each, ``(images,)``.
     """
     return 100 * float((exact[:, None] + shifts[None, :] < 0).mean())
 
 
 def plot(mixed: Mixed) -> bytes:
-    """The choice as a picture, PNG: what it costs against size and against latency.
+    """The choice as a picture, PNG: accuracy against size and against latency.
 
-    Above in answers that stay the same, which is what a budget is about; below in log-odds, which
-    tell files apart even where no answer is expected to change.
+    Above, the share of unchanged predictions, which a budget limits; below, log-odds, which
+    distinguish files even if no prediction is expected to change.
     """
     from matplotlib.figure import Figure
 
@@ -202,11 +226,11 @@ def plot(mixed: Mixed) -> bytes:
     figure = Figure(figsize=(9, 6.5), layout="constrained")
     figure.suptitle(
         f"chosen: {len(chosen.blocks)} of {len(points) - 1} blocks in float32, "
-        f"{chosen.drop:.2f} % of answers expected to change\n"
+        f"{chosen.drop:.2f} % of predictions expected to change\n"
         f"{chosen.bytes / 1e6:.3g} MB, {chosen.latency:.3g} ms on one thread"
     )
     rows = {
-        "answers expected to stay (%)": [100 - point.drop for point in points],
+        "unchanged predictions (%)": [100 - point.drop for point in points],
         "mean shift of the log-odds": [point.shift for point in points],
     }
     columns = {
@@ -229,14 +253,14 @@ def plot(mixed: Mixed) -> bytes:
     return file.getvalue()
 
 
-def _write(network: Network, quantized: Quantized, parts: list[list[int]]) -> bytes:
-    in_float = head(network).union(*parts) if parts else head(network)
-    return write_network(network, quantized, in_float)
+def _write(graph: Graph, quantized: Quantized, parts: list[list[int]]) -> bytes:
+    in_float = head(graph).union(*parts) if parts else head(graph)
+    return pack(quantized_graph(graph, quantized, in_float))
 
 
-def _layer(network: Network, part: list[Operation]) -> str:
-    """The name of a part: that of its last layer, without the converter's trimmings."""
-    last = network.names[part[-1].output].split(";")[-1]
+def _layer(graph: Graph, part: list[Operation]) -> str:
+    """The name of a part: that of its last layer, without the converter's additions."""
+    last = graph.tensors[part[-1].output].name.split(";")[-1]
     return last.rsplit("/", 1)[0].rsplit("/", 1)[-1]
 
 
@@ -249,22 +273,26 @@ def _log_odds_of(
     """
     interpreter = Interpreter(model_content=model)
     interpreter.allocate_tensors()
-    (taken,), (answered,) = interpreter.get_input_details(), interpreter.get_output_details()
-    answers = []
+    (image_input,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    outputs = []
     for image in images:
-        interpreter.set_tensor(taken["index"], image[np.newaxis].astype("float32"))
+        interpreter.set_tensor(image_input["index"], image[np.newaxis].astype("float32"))
         interpreter.invoke()
-        answers.append(interpreter.get_tensor(answered["index"])[0])
-    probabilities = np.array(answers, "float64")
+        outputs.append(interpreter.get_tensor(output["index"])[0])
+    probabilities = np.array(outputs, "float64")
     if classes is None:
         classes = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
     chosen = np.log(np.maximum(np.take_along_axis(probabilities, classes, axis=1), 1e-30))
     return chosen[:, 0] - chosen[:, 1], classes
 
 
-def _latencies(files: list[bytes], image: np.ndarray) -> list[float]:
+def _latencies(files: list[bytes], image: np.ndarray, step: Callable[[], None]) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         paths = {str(i): Path(folder) / f"{i}.tflite" for i in range(len(files))}
         for path, file in zip(paths.values(), files):
             path.write_bytes(file)
-        return [x.median_ms for x in benchmark(paths, image, threads=(1,), rounds=ROUNDS)]
+            trust(file)
+        latencies = benchmark(
+            paths, image, threads=(1,), rounds=ROUNDS, progress=lambda done, total: step()
+        )
+        return [latency.median_ms for latency in latencies]

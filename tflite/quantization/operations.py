@@ -6,34 +6,38 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
-from tflite.quantization.network import RELU, RELU6, Operation
+from tflite.model.graph import Operation
 
 Values = Any  # a tf.Tensor or a numpy array
 
-# Operations that move values and compute none: what comes out lies on the grid of what went
-# in, and TFLite's kernels demand that it does.
+RELU, RELU6 = schema.ActivationFunctionType.RELU, schema.ActivationFunctionType.RELU6
+# Operations with a kernel and a bias.
+WEIGHTED = ("CONV_2D", "FULLY_CONNECTED")
+# Operations that move values and compute none: TFLite's kernels require that their output has
+# the quantization parameters of their input.
 MOVES = ("PAD", "MAX_POOL_2D", "RESHAPE", "CONCATENATION")
 
 
 def function(op: Operation, constants: Mapping[int, np.ndarray]) -> Callable[..., Values]:
-    """One operation as a function of its variables, its fused activation included.
+    """One operation as a function of its computed inputs, its fused activation included.
 
     Args:
         op: The operation.
-        constants: Value of each of its inputs that is none of the variables, by its number.
+        constants: Values of each of its constant inputs, by tensor number.
 
     Raises:
-        ValueError: The operation is not one that residual networks are made of.
+        ValueError: Residual networks have no such operation.
     """
     if op.name not in _OPERATIONS:
         raise ValueError(f"{op.name} cannot be quantized here. Known: {', '.join(_OPERATIONS)}")
     if op.name == "CONV_2D":
-        # Once, and not for each batch: turning a kernel round takes as long as a small layer.
+        # Once, and not for each batch: transposing a kernel takes as long as a small layer.
         constants = {**constants, op.inputs[1]: _filters(constants[op.inputs[1]])}
 
-    def compute(*variables: Values) -> Values:
-        rest = iter(variables)
+    def compute(*computed: Values) -> Values:
+        rest = iter(computed)
         inputs = [constants[t] if t in constants else next(rest) for t in op.inputs]
         return _activate(_OPERATIONS[op.name](op.options, *inputs), op.activation)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 BINS = 4096
-# Of larger tensors that many values are drawn; the ends of the range are exact.
+# Of larger tensors that many values are drawn; minimum and maximum are exact.
 MAX_COUNTED = 2_000_000
 # Fractions of the range that are tried. Below a third of it no real tensor had its optimum.
 SHRINKS = np.linspace(1.0, 0.3, 71)
@@ -22,7 +22,7 @@ class QuantParams:
     zero_point: int
 
     def quantize(self, values: np.ndarray) -> np.ndarray:
-        """int8 of the same shape: the nearest point of the grid, ties to even."""
+        """int8 of the same shape: the nearest representable value, ties to even."""
         q = values * np.float32(1 / self.scale)
         np.rint(q, out=q)
         q += np.float32(self.zero_point)
@@ -35,14 +35,14 @@ class QuantParams:
         return values
 
 
-# Raw pixels are integers: on this grid their quantization is exact.
+# Raw pixels are integers: with these their quantization is exact.
 PIXELS = QuantParams(1.0, -128)
-# What TFLite's int8 sigmoid and softmax put out, whatever goes in.
+# The output of TFLite's int8 sigmoid and softmax, whatever their input.
 PROBABILITIES = QuantParams(1 / 256, -128)
 
 
 def spanning(low: float, high: float) -> QuantParams:
-    """The grid from ``low`` to ``high``, widened so that zero lies on it, as padding needs."""
+    """Covers ``low`` to ``high``, and zero exactly, as padding needs."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = float(np.float32(max((high - low) / 255, 1e-8)))
     return QuantParams(scale, int(np.clip(np.rint(-128 - low / scale), -128, 127)))
@@ -66,12 +66,11 @@ def by_squared_error(values: np.ndarray) -> QuantParams:
     counts, edges = _histogram(values)
     centres = (edges[:-1] + edges[1:]) / 2
 
-    def error(grid: QuantParams) -> float:
-        clipped = np.clip(
-            centres, grid.scale * (-128 - grid.zero_point), grid.scale * (127 - grid.zero_point)
-        )
+    def error(tried: QuantParams) -> float:
+        scale, zero_point = tried.scale, tried.zero_point
+        clipped = np.clip(centres, scale * (-128 - zero_point), scale * (127 - zero_point))
         # Within the range, rounding errors are uniform: their variance is a twelfth.
-        return float((counts * ((centres - clipped) ** 2 + grid.scale**2 / 12)).sum())
+        return float((counts * ((centres - clipped) ** 2 + scale**2 / 12)).sum())
 
     low, high = edges[0], edges[-1]
     return min((spanning(low * shrink, high * shrink) for shrink in SHRINKS), key=error)

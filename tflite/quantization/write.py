@@ -1,15 +1,16 @@
-"""A quantized network to the bytes of a .tflite file."""
+"""A float graph and its quantization parameters to a quantized graph."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite.model.flatbuffer import AlignedBuffer, operation_code, pack
+from tflite.model.graph import Graph, Operation, Quantization, Signature, Tensor
 from tflite.quantization.calibrate import Quantized, keeps_float_weights
-from tflite.quantization.network import WEIGHTED, Network, Operation
+from tflite.quantization.operations import WEIGHTED
 from tflite.quantization.quant_params import QuantParams
 
 # The version of each operation that takes int8, and what a file may ask for at most of an
@@ -18,23 +19,17 @@ INT8_VERSIONS = {"CONV_2D": 3, "FULLY_CONNECTED": 4, "DEQUANTIZE": 2, "QUANTIZE"
 DEFAULT_INT8_VERSION = 2
 HYBRID_PER_CHANNEL_VERSION = 12
 
-_TYPES = {
-    np.dtype("float32"): schema.TensorType.FLOAT32,
-    np.dtype("int8"): schema.TensorType.INT8,
-    np.dtype("int32"): schema.TensorType.INT32,
-    np.dtype("int64"): schema.TensorType.INT64,
-}
 
+def quantized_graph(graph: Graph, quantized: Quantized, in_float: frozenset[int]) -> Graph:
+    """The quantized graph, with the signature of the float one and none of its metadata.
 
-def write_network(network: Network, quantized: Quantized, in_float: frozenset[int]) -> bytes:
-    """The file. Operations of ``in_float`` compute in float32, all others in int8.
-
-    Where one side meets the other a QUANTIZE or DEQUANTIZE stands between them.
+    Operations whose output is in ``in_float`` compute in float32, all others in int8; QUANTIZE
+    and DEQUANTIZE connect the two.
     """
-    writer = _Writer(network, quantized)
-    for op in network.operations:
+    writer = _Writer(graph, quantized)
+    for op in graph.operations:
         if op.output in in_float:
-            writer.float_operation(op, keeps_float_weights(network, op, in_float))
+            writer.float_operation(op, keeps_float_weights(graph, op, in_float))
         else:
             writer.int8_operation(op)
     return writer.finish()
@@ -43,23 +38,15 @@ def write_network(network: Network, quantized: Quantized, in_float: frozenset[in
 class _Writer:
     """Collects tensors and operations, each tensor in the types in which it is needed."""
 
-    def __init__(self, network: Network, quantized: Quantized) -> None:
-        self.network = network
+    def __init__(self, graph: Graph, quantized: Quantized) -> None:
+        self.graph = graph
         self.quantized = quantized
-        self.file = schema.ModelT()
-        self.file.version = 3
-        self.file.description = "keras-resnet"
-        self.file.operatorCodes = []
-        self.file.buffers = [AlignedBuffer()]  # by convention the first one is empty
-        self.file.metadata = []
-        self.graph = schema.SubGraphT()
-        self.graph.name = "main"
-        self.graph.tensors = []
-        self.graph.operators = []
-        self.file.subgraphs = [self.graph]
+        self.tensors: list[Tensor] = []
+        self.operations: list[Operation] = []
+        # The new number of a tensor of the float graph, in float32 and in int8.
         self.floats: dict[int, int] = {}
         self.int8s: dict[int, int] = {}
-        self.floats[network.input] = self._tensor(network.input, "float32")
+        self.floats[graph.inputs[0]] = self._computed(graph.inputs[0], "float32")
 
     def float_operation(self, op: Operation, float_weights: bool) -> None:
         version = 1
@@ -67,49 +54,48 @@ class _Writer:
             kernel = self.quantized.kernels[op.output]
             inputs = [
                 self._float(op.inputs[0]),
-                self._constant(op.inputs[1], kernel.values, kernel.scales),
+                self._constant(op.inputs[1], kernel.values, _per_channel(kernel.scales)),
                 self._constant(op.inputs[2], kernel.bias),
             ]
             version = HYBRID_PER_CHANNEL_VERSION
         else:
             inputs = [self._float(t) for t in op.inputs]
-        self.floats[op.output] = self._tensor(op.output, "float32")
-        self._operation(op.name, version, inputs, self.floats[op.output], op.options)
+        self.floats[op.output] = self._computed(op.output, "float32")
+        self._add(op.name, version, inputs, self.floats[op.output], op.options)
 
     def int8_operation(self, op: Operation) -> None:
         inputs = [self._int8(t) for t in (op.inputs[:1] if op.name in WEIGHTED else op.inputs)]
+        quant_params = self.quantized.quant_params
         if op.name in WEIGHTED:
             kernel = self.quantized.kernels[op.output]
-            scales = kernel.scales * np.float32(self.quantized.grids[op.inputs[0]].scale)
+            scales = kernel.scales * np.float32(quant_params[op.inputs[0]].scale)
             limits = np.iinfo("int32")
             bias = np.clip(np.rint(kernel.bias / scales.astype("float64")), limits.min, limits.max)
             inputs += [
-                self._constant(op.inputs[1], kernel.values, kernel.scales),
-                self._constant(op.inputs[2], bias.astype("int32"), scales),
+                self._constant(op.inputs[1], kernel.values, _per_channel(kernel.scales)),
+                self._constant(op.inputs[2], bias.astype("int32"), _per_channel(scales)),
             ]
-        self.int8s[op.output] = self._tensor(op.output, "int8", self.quantized.grids[op.output])
+        self.int8s[op.output] = self._computed(op.output, "int8", quant_params[op.output])
         version = INT8_VERSIONS.get(op.name, DEFAULT_INT8_VERSION)
-        self._operation(op.name, version, inputs, self.int8s[op.output], op.options)
+        self._add(op.name, version, inputs, self.int8s[op.output], op.options)
 
-    def finish(self) -> bytes:
-        answer = self._float(self.network.output)
-        self.graph.inputs, self.graph.outputs = [self.floats[self.network.input]], [answer]
-        signature = schema.SignatureDefT()
-        signature.signatureKey, taken, answered = self.network.signature
-        signature.inputs = [_tensor_map(taken, self.graph.inputs[0])]
-        signature.outputs = [_tensor_map(answered, answer)]
-        signature.subgraphIndex = 0
-        self.file.signatureDefs = [signature]
-        return pack(self.file)
+    def finish(self) -> Graph:
+        inputs = (self.floats[self.graph.inputs[0]],)
+        outputs = (self._float(self.graph.outputs[0]),)
+        signatures = tuple(
+            Signature(s.key, dict(zip(s.inputs, inputs)), dict(zip(s.outputs, outputs)))
+            for s in self.graph.signatures
+        )
+        return Graph(tuple(self.tensors), tuple(self.operations), inputs, outputs, signatures)
 
     def _float(self, tensor: int) -> int:
-        """The tensor in float32 (or, for axes and paddings, as it is), made where it is not."""
+        """The tensor in float32 (or, for axes and paddings, as it is), created if need be."""
         if tensor not in self.floats:
-            if tensor in self.network.constants:
-                self.floats[tensor] = self._constant(tensor, self.network.constants[tensor])
+            if self.graph.tensors[tensor].constant:
+                self.floats[tensor] = self._constant(tensor, self.graph.tensors[tensor].values)
             else:
-                self.floats[tensor] = self._tensor(tensor, "float32")
-                self._operation(
+                self.floats[tensor] = self._computed(tensor, "float32")
+                self._add(
                     "DEQUANTIZE",
                     INT8_VERSIONS["DEQUANTIZE"],
                     [self.int8s[tensor]],
@@ -119,17 +105,18 @@ class _Writer:
         return self.floats[tensor]
 
     def _int8(self, tensor: int) -> int:
-        """The tensor in int8 (or, for axes and paddings, as it is), made where it is not."""
-        constant = self.network.constants.get(tensor)
-        if constant is not None and tensor not in self.quantized.grids:
+        """The tensor in int8 (or, for axes and paddings, as it is), created if need be."""
+        source = self.graph.tensors[tensor]
+        quant_params = self.quantized.quant_params.get(tensor)
+        if quant_params is None:
             return self._float(tensor)
         if tensor not in self.int8s:
-            grid = self.quantized.grids[tensor]
-            if constant is not None:
-                self.int8s[tensor] = self._constant(tensor, grid.quantize(constant), grid)
+            if source.constant:
+                values = quant_params.quantize(source.values)
+                self.int8s[tensor] = self._constant(tensor, values, _per_tensor(quant_params))
             else:
-                self.int8s[tensor] = self._tensor(tensor, "int8", grid)
-                self._operation(
+                self.int8s[tensor] = self._computed(tensor, "int8", quant_params)
+                self._add(
                     "QUANTIZE",
                     INT8_VERSIONS["QUANTIZE"],
                     [self.floats[tensor]],
@@ -139,58 +126,28 @@ class _Writer:
         return self.int8s[tensor]
 
     def _constant(
-        self, tensor: int, values: np.ndarray, scales: np.ndarray | QuantParams | None = None
+        self, tensor: int, values: np.ndarray, quantized: Quantization | None = None
     ) -> int:
-        buffer = AlignedBuffer()
-        buffer.data = np.ascontiguousarray(values).tobytes()
-        self.file.buffers.append(buffer)
-        number = self._tensor(tensor, str(values.dtype), scales)
-        made = self.graph.tensors[number]
-        made.buffer = len(self.file.buffers) - 1
-        made.shape = np.array(values.shape, "int32")  # the network's may be out of date
         # The converter's names of constants list every layer that was folded into them.
-        made.name = made.name.split(";")[-1]
-        return number
+        name = self.graph.tensors[tensor].name.split(";")[-1]
+        self.tensors.append(
+            dataclasses.replace(Tensor(name, (), "").with_values(values), quantized=quantized)
+        )
+        return len(self.tensors) - 1
 
-    def _tensor(
-        self, tensor: int, dtype: str, quantization: np.ndarray | QuantParams | None = None
-    ) -> int:
-        made = schema.TensorT()
-        made.name = self.network.names[tensor]
-        made.shape = np.array(self.network.shapes[tensor], "int32")
-        made.type = _TYPES[np.dtype(dtype)]
-        made.buffer = 0
-        if quantization is not None:
-            made.quantization = _quantization(quantization)
-        self.graph.tensors.append(made)
-        return len(self.graph.tensors) - 1
+    def _computed(self, tensor: int, dtype: str, quant_params: QuantParams | None = None) -> int:
+        source = self.graph.tensors[tensor]
+        quantized = _per_tensor(quant_params) if quant_params else None
+        self.tensors.append(Tensor(source.name, source.shape, dtype, quantized))
+        return len(self.tensors) - 1
 
-    def _operation(
-        self, name: str, version: int, inputs: list[int], output: int, options: Any
-    ) -> None:
-        made = schema.OperatorT()
-        made.opcodeIndex = operation_code(self.file, name, version)
-        made.inputs, made.outputs = inputs, [output]
-        if options is not None:
-            made.builtinOptions = options
-            kind = type(options).__name__.removesuffix("T")
-            made.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
-        self.graph.operators.append(made)
+    def _add(self, name: str, version: int, inputs: list[int], output: int, options: Any) -> None:
+        self.operations.append(Operation(name, tuple(inputs), (output,), options, version))
 
 
-def _quantization(quantization: np.ndarray | QuantParams) -> schema.QuantizationParametersT:
-    made = schema.QuantizationParametersT()
-    if isinstance(quantization, QuantParams):
-        made.scale = np.array([quantization.scale], "float32")
-        made.zeroPoint = np.array([quantization.zero_point], "int64")
-    else:
-        made.scale = quantization.astype("float32")
-        made.zeroPoint = np.zeros(len(quantization), "int64")
-    made.quantizedDimension = 0
-    return made
+def _per_tensor(quant_params: QuantParams) -> Quantization:
+    return Quantization((quant_params.scale,), (quant_params.zero_point,))
 
 
-def _tensor_map(name: str, tensor: int) -> schema.TensorMapT:
-    made = schema.TensorMapT()
-    made.name, made.tensorIndex = name, tensor
-    return made
+def _per_channel(scales: np.ndarray) -> Quantization:
+    return Quantization(tuple(map(float, scales)), (0,) * len(scales))

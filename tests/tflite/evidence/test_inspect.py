@@ -22,7 +22,8 @@ from tflite.evidence.preflight import (
     _edge_tpu,
     _micro_rule,
 )
-from tflite.model.graph import Graph, Operation, Tensor, read_graph
+from tflite.model.flatbuffer import read_graph
+from tflite.model.graph import Graph, Operation, Quantization, Tensor
 
 
 def converted(model: keras.Model, path, dynamic: bool = False):
@@ -184,7 +185,8 @@ def test_the_verdicts_fit_into_80_columns(files):
 
 
 def tensor(dtype="int8", shape=(1, 8, 8, 4), constant=False, dynamic=False):
-    return Tensor("t", shape, dynamic, dtype, 1, constant)
+    data = np.zeros(1, "uint8") if constant else None
+    return Tensor("t", shape, dtype, Quantization((1.0,), (0,)), data, dynamic)
 
 
 def chain(*steps, tensors=(), shape=(1, 8, 8, 4)):
@@ -192,10 +194,10 @@ def chain(*steps, tensors=(), shape=(1, 8, 8, 4)):
     made = [tensor("float32", shape), *(tensor(dtype) for _, dtype in steps), *tensors]
     extra = tuple(range(1 + len(steps), len(made)))
     operations = tuple(
-        Operation(name, False, (i, *(extra if name == "CONCATENATION" else ())), (i + 1,), "")
+        Operation(name, (i, *(extra if name == "CONCATENATION" else ())), (i + 1,))
         for i, (name, _) in enumerate(steps)
     )
-    return Graph(tuple(made), operations, (0,), (len(steps),), 1, ())
+    return Graph(tuple(made), operations, (0,), (len(steps),))
 
 
 QUANTIZED = (("QUANTIZE", "int8"), ("CONV_2D", "int8"), ("MEAN", "int8"))

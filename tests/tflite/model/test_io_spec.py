@@ -1,4 +1,4 @@
-"""Other inputs and outputs: the same answers, told by the file itself."""
+"""Other inputs and outputs: the same predictions, and a file that describes them."""
 
 import hashlib
 import itertools
@@ -15,16 +15,18 @@ from tflite.classifier import Classifier
 from tflite.convert import USUAL_KINDS, convert
 from tflite.evidence.golden import golden, write_golden
 from tflite.kinds import KINDS
+from tflite.model.flatbuffer import unpack
 from tflite.model.interpreter import open_interpreter
 from tflite.model.io_spec import IOSpec
 from tflite.model.metadata import attach_contract, read_contract
 from tflite.model.rewrite_io import rewrite_io
+from tflite.model.sandbox import trust
 
 # The network between is the same, operation by operation; other kernels may run it.
 SAME = 1e-6
 INTERFACES = [
-    IOSpec(io, batch, **answers)
-    for io, batch, answers in itertools.product(
+    IOSpec(io, batch, **outputs)
+    for io, batch, outputs in itertools.product(
         ("float32", "uint8", "int8"), (1, 3), ({}, {"logits": True}, {"top_k": 4})
     )
 ][1:]  # the first is the universal one
@@ -39,7 +41,7 @@ def opened(path):
 
 @pytest.fixture(scope="module")
 def plain(files, model, calibration, tmp_path_factory):
-    """Every kind with the ends that every runtime takes."""
+    """Every kind with the universal input and output."""
     folder = tmp_path_factory.mktemp("rare")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "int16x8 has no fast kernels")
@@ -48,14 +50,15 @@ def plain(files, model, calibration, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def with_io(plain, tmp_path_factory):
-    """The same files with other ends, as ``convert`` puts them on."""
-    folder = tmp_path_factory.mktemp("ends")
+    """The same files with other inputs and outputs, rewritten as by ``convert``."""
+    folder = tmp_path_factory.mktemp("rewritten")
 
     def make(kind, io_spec):
         path = folder / f"{kind} {io_spec}.tflite"
-        data = plain[kind].read_bytes()
-        file = rewrite_io(data[: data.index(b"PK\x03\x04")], io_spec)
-        path.write_bytes(attach_contract(file, read_contract(plain[kind]), io_spec))
+        graph = rewrite_io(unpack(plain[kind].read_bytes()), io_spec)
+        file = attach_contract(graph, read_contract(plain[kind]), io_spec)
+        path.write_bytes(file)
+        trust(file)
         return path
 
     return make
@@ -63,19 +66,19 @@ def with_io(plain, tmp_path_factory):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("io_spec", INTERFACES, ids=str)
-def test_every_kind_answers_the_same_whatever_its_ends(plain, with_io, digits, io_spec, kind):
+def test_predictions_do_not_depend_on_input_and_outputs(plain, with_io, digits, io_spec, kind):
     count = 1 if kind == "int16x8" else 7  # no multiple of the batch; int16x8 is slow
     images = digits[0][1500 : 1500 + count]
-    expected, answered = Classifier(plain[kind]), Classifier(with_io(kind, io_spec))
-    assert (answered.io_spec, answered.contract) == (io_spec, expected.contract)
+    expected, rewritten = Classifier(plain[kind]), Classifier(with_io(kind, io_spec))
+    assert (rewritten.io_spec, rewritten.contract) == (io_spec, expected.contract)
     # int16's softmax is a table: it is coarser than the one that replaces it.
-    apart = 2e-3 if kind == "int16x8" and io_spec.logits else SAME
-    for a, b in zip(*(c.predict(list(images), top=4) for c in (expected, answered))):
+    tolerance = 2e-3 if kind == "int16x8" and io_spec.logits else SAME
+    for a, b in zip(*(c.predict(list(images), top=4) for c in (expected, rewritten))):
         assert [name for name, _ in a] == [name for name, _ in b]
-        np.testing.assert_allclose([p for _, p in a], [p for _, p in b], atol=apart)
+        np.testing.assert_allclose([p for _, p in a], [p for _, p in b], atol=tolerance)
     if io_spec.top_k is None:
         np.testing.assert_allclose(
-            answered.probabilities(images), expected.probabilities(images), atol=apart
+            rewritten.probabilities(images), expected.probabilities(images), atol=tolerance
         )
 
 
@@ -97,13 +100,13 @@ def test_two_conversions_give_the_same_bytes(converted, kind):
 
 
 @pytest.mark.parametrize("kind", USUAL_KINDS)
-def test_a_conversion_puts_on_the_ends_that_are_asked_for(converted, kind):
+def test_a_conversion_has_the_requested_input_and_outputs(converted, kind):
     assert Classifier(converted[0][kind]).io_spec == IOSpec("uint8", 2, top_k=3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("io_spec", "taken", "answered"),
+    ("io_spec", "pixels", "outputs"),
     [
         (IOSpec("uint8"), (np.uint8, (1.0, 0)), {"probabilities": (1, 10)}),
         (IOSpec("int8", 2), (np.int8, (1.0, -128)), {"probabilities": (2, 10)}),
@@ -116,13 +119,13 @@ def test_a_conversion_puts_on_the_ends_that_are_asked_for(converted, kind):
     ],
     ids=str,
 )
-def test_tensors_and_signature_tell_what_they_are(with_io, kind, io_spec, taken, answered):
+def test_tensors_and_signature_describe_input_and_outputs(with_io, kind, io_spec, pixels, outputs):
     interpreter = opened(with_io(kind, io_spec))
-    (image,), outputs = interpreter.get_input_details(), interpreter.get_output_details()
-    assert (image["name"], image["dtype"], image["quantization"]) == ("image", *taken)
-    assert {o["name"]: tuple(o["shape"]) for o in outputs} == answered
+    (image,), details = interpreter.get_input_details(), interpreter.get_output_details()
+    assert (image["name"], image["dtype"], image["quantization"]) == ("image", *pixels)
+    assert {one["name"]: tuple(one["shape"]) for one in details} == outputs
     assert interpreter.get_signature_list() == {
-        "serve": {"inputs": ["image"], "outputs": sorted(answered)}
+        "serve": {"inputs": ["image"], "outputs": sorted(outputs)}
     }
 
 
@@ -149,7 +152,7 @@ def test_a_batch_passes_every_kind_of_shortcut(shortcut, digits, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"io": "int16"}, "io must be one of 'float32', 'uint8', 'int8'"),
         ({"batch": 0}, "batch must be an integer of at least 1"),
@@ -158,8 +161,8 @@ def test_a_batch_passes_every_kind_of_shortcut(shortcut, digits, tmp_path):
         ({"logits": True, "top_k": 3}, "A few logits cannot be made probabilities again"),
     ],
 )
-def test_an_interface_that_cannot_be_is_refused(wrong, told):
-    with pytest.raises(ValueError, match=told):
+def test_an_impossible_io_spec_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
         IOSpec(**wrong)
 
 
@@ -173,14 +176,14 @@ def test_more_classes_than_there_are_is_refused_before_anything_is_made(
 
 def test_a_model_without_softmax_has_none_to_leave_out(tmp_path):
     bare = ResNet8(input_shape=(32, 32, 3), classes=10, classifier_activation=None)
-    with pytest.raises(ValueError, match="does not end in a softmax"):
+    with pytest.raises(ValueError, match="is no softmax that could be left out"):
         convert(bare, tmp_path, ["float32"], io_spec=IOSpec(logits=True))
 
 
-def test_what_needs_the_universal_ends_says_so(with_io, digits, tmp_path):
+def test_what_needs_the_universal_io_says_so(with_io, digits, tmp_path):
     likeliest = with_io("float32", IOSpec(top_k=3))
     integers = with_io("float32", IOSpec("uint8"))
-    with pytest.raises(ValueError, match="answers the 3 likeliest classes alone"):
+    with pytest.raises(ValueError, match="gives only the 3 likeliest classes"):
         Classifier(likeliest).probabilities(digits[0][:1])
     with pytest.raises(ValueError, match=r"uint8 images, 1 at a time.*convert without --io"):
         open_interpreter(integers, threads=1)
@@ -190,7 +193,7 @@ def test_what_needs_the_universal_ends_says_so(with_io, digits, tmp_path):
         write_golden(likeliest, digits[0][:1], tmp_path / "golden.zip")
 
 
-def test_golden_inputs_are_in_the_type_that_the_file_takes(with_io, digits, tmp_path):
+def test_golden_inputs_have_the_type_of_the_input(with_io, digits, tmp_path):
     write_golden(with_io("int8", IOSpec("int8")), digits[0][:1], tmp_path / "golden.zip")
     with zipfile.ZipFile(tmp_path / "golden.zip") as archive:
         assert json.loads(archive.read("golden.json"))["input"]["dtype"] == "int8"

@@ -1,5 +1,6 @@
-"""The steps of quantization: each does what it says, and none changes what it must not."""
+"""The steps of quantization: each does what it says, and changes nothing else."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,18 +11,18 @@ from ai_edge_litert import schema_py_generated as schema
 from tests.tflite.interpreted import interpreted
 from tflite.convert import convert, save_for_device
 from tflite.kinds import ConversionSource
+from tflite.model.flatbuffer import pack, read_graph, unpack
+from tflite.model.graph import Graph, Operation, Tensor
 from tflite.quantization.budget import Budget
-from tflite.quantization.calibrate import Tuning, _Activations, _patches, channel_maxima
-from tflite.quantization.equalize import equalize
+from tflite.quantization.calibrate import QuantizationConfig, _Activations, _patches, calibrate
 from tflite.quantization.fold_normalization import fold_normalization
 from tflite.quantization.gptq import (
     channel_scales,
     round_by_least_squares,
     round_to_nearest,
 )
-from tflite.quantization.int8 import head, prepared, quantize_int8
+from tflite.quantization.int8 import head, prepare, quantize_int8, with_biases
 from tflite.quantization.mixed import Point, blocks, choose, expected_changes, quantize_mixed
-from tflite.quantization.network import Network, Operation, read_network
 from tflite.quantization.operations import function
 from tflite.quantization.quant_params import (
     PIXELS,
@@ -31,30 +32,32 @@ from tflite.quantization.quant_params import (
     by_squared_error,
     spanning,
 )
+from tflite.quantization.write import quantized_graph
 
 RANDOM = np.random.default_rng(0)
 
 
 @pytest.fixture(scope="module")
 def float32(files):
-    return files["float32"].read_bytes()
+    return read_graph(files["float32"])
 
 
 @pytest.fixture(scope="module")
 def as_converted(model, tmp_path_factory):
-    """As the converter leaves it, with a multiplication in front."""
+    """As the converter writes it, with a multiplication in front."""
     folder = tmp_path_factory.mktemp("saved")
     save_for_device(model, folder)
-    return ConversionSource(folder).float32
+    return unpack(ConversionSource(folder).float32)
 
 
-def answer(network, pixels):
-    """What a network of plain data computes, operation by operation."""
-    values = {network.input: pixels.astype("float32"), **network.constants}
-    for op in network.operations:
-        variables = [values[t] for t in network.variables(op)]
-        values[op.output] = np.asarray(function(op, network.constants)(*variables))
-    return values[network.output]
+def computed(graph, pixels):
+    """The output of a graph, operation by operation."""
+    constants = {i: t.values for i, t in enumerate(graph.tensors) if t.constant}
+    values = {graph.inputs[0]: pixels.astype("float32")}
+    for op in graph.operations:
+        inputs = [values[t] for t in graph.data_inputs(op)]
+        values[op.output] = np.asarray(function(op, constants)(*inputs))
+    return values[graph.outputs[0]]
 
 
 def test_raw_pixels_are_exact():
@@ -63,10 +66,10 @@ def test_raw_pixels_are_exact():
 
 
 @pytest.mark.parametrize(("low", "high"), [(-1.0, 3.0), (0.5, 3.0), (-3.0, -0.5), (0.0, 0.0)])
-def test_zero_lies_on_every_grid(low, high):
-    grid = spanning(low, high)
-    assert grid.dequantize(grid.quantize(np.zeros(1, "float32"))) == 0
-    assert -128 <= grid.zero_point <= 127
+def test_zero_is_always_exact(low, high):
+    params = spanning(low, high)
+    assert params.dequantize(params.quantize(np.zeros(1, "float32"))) == 0
+    assert -128 <= params.zero_point <= 127
 
 
 def test_a_lone_outlier_is_kept_clipped_or_weighed():
@@ -119,76 +122,74 @@ def test_patches_are_what_a_convolution_multiplies(padding, stride, dilation):
     expected = tf.nn.conv2d(
         images.astype("float32"), kernel.transpose(1, 2, 3, 0), stride, padding, dilations=dilation
     ).numpy()
-    op = Operation("CONV_2D", (0, 1), 2, options)
-    network = Network((op,), {1: kernel}, {0: images.shape, 2: expected.shape}, {}, 0, 2, None)
+    op = Operation("CONV_2D", (0, 1), (2,), options)
+    tensors = (
+        Tensor("x", images.shape, "float32"),
+        Tensor("kernel", (), "float32").with_values(kernel),
+        Tensor("y", expected.shape, "float32"),
+    )
+    graph = Graph(tensors, (op,), (0,), (2,))
     positions = tuple(i.ravel() for i in np.indices(expected.shape[:3]))
-    patches = _patches(network, op, _Activations(images), positions, 0)
+    patches = _patches(graph, op, _Activations(images), positions, 0)
     np.testing.assert_allclose(
         patches @ kernel.reshape(5, -1).T, expected.reshape(-1, 5), rtol=1e-4, atol=1e-2
     )
 
 
-@pytest.mark.parametrize("made", ["float32", "as_converted"])
-def test_folding_the_normalization_changes_no_answer_at_the_borders_either(made, request, digits):
-    network = read_network(request.getfixturevalue(made))
-    folded = fold_normalization(network)
-    normalization = ["ADD"] if made == "float32" else ["MUL", "ADD"]
-    names = [op.name for op in network.operations]
+@pytest.mark.parametrize("source", ["float32", "as_converted"])
+def test_folding_the_normalization_changes_no_output_at_the_borders_either(source, request, digits):
+    graph = with_biases(request.getfixturevalue(source))
+    folded = fold_normalization(graph)
+    normalization = ["ADD"] if source == "float32" else ["MUL", "ADD"]
+    names = [op.name for op in graph.operations]
     assert names[: names.index("CONV_2D")] == normalization
     assert [op.name for op in folded.operations[:2]] == ["CONCATENATION", "CONV_2D"]
     # Bright to the very edge, where zero padding must not be taken for black pixels.
     images = 255 - digits[0][:20]
-    np.testing.assert_allclose(answer(folded, images), answer(network, images), atol=1e-4)
+    np.testing.assert_allclose(computed(folded, images), computed(graph, images), atol=1e-4)
     assert fold_normalization(folded) is folded
 
 
-def test_equalizing_changes_ranges_and_no_answer(float32, calibration, digits):
-    network = prepared(float32, Tuning())
-    equal = equalize(network, channel_maxima(network, list(calibration)))
-    images = digits[0][1500:1520]
-    np.testing.assert_allclose(answer(equal, images), answer(network, images), atol=1e-4)
-
-    def unevenness(some):
-        maxima = channel_maxima(some, list(calibration))
-        return np.mean([
-            np.log(maxima[op.output].max() / np.maximum(maxima[op.output], 1e-3)).mean()
-            for op in some.operations
-            if op.name == "CONV_2D"
-        ])  # fmt: skip
-
-    assert unevenness(equal) < 0.6 * unevenness(network)
-
-
-@pytest.mark.parametrize(
-    "worse",
-    [{"ranges": "percentile"}, {"exact_pixels": False, "float_head": False, "rounding": "nearest"}],
-)
-def test_the_defaults_move_answers_least(float32, calibration, digits, worse):
+def test_the_defaults_change_outputs_least(float32, calibration, digits):
     images = digits[0][1500:1700]
-    exact = interpreted(float32, images)
+    exact = interpreted(pack(float32), images)
 
-    def moved(tuning):
-        file = quantize_int8(float32, list(calibration), tuning)
+    def change(graph, in_float, config=QuantizationConfig()):
+        quantized = calibrate(graph, list(calibration), in_float, config)
+        file = pack(quantized_graph(graph, quantized, in_float))
         return np.abs(interpreted(file, images) - exact).mean()
 
-    assert moved(Tuning()) < moved(Tuning(**worse))
+    plain, folded = with_biases(float32), prepare(float32)
+    default = change(folded, head(folded))
+    assert default < change(folded, head(folded), QuantizationConfig(ranges="percentile"))
+    assert default < change(plain, frozenset(), QuantizationConfig(rounding="nearest"))
 
 
 def test_an_operation_that_no_residual_network_has_is_refused(float32, calibration):
-    file = schema.ModelT.InitFromPackedBuf(float32, 0)
-    code = next(c for c in file.operatorCodes if c.builtinCode == schema.BuiltinOperator.SOFTMAX)
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.SIN
-    import flatbuffers
-
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(file.Pack(builder), b"TFL3")
+    sine = [
+        dataclasses.replace(op, name="SIN") if op.name == "SOFTMAX" else op
+        for op in float32.operations
+    ]
     with pytest.raises(ValueError, match="SIN cannot be quantized here"):
-        quantize_int8(bytes(builder.Output()), list(calibration[:2]))
+        quantize_int8(dataclasses.replace(float32, operations=tuple(sine)), calibration[:2])
+
+
+def test_a_graph_of_two_outputs_is_refused(float32, calibration):
+    two = dataclasses.replace(float32, outputs=float32.outputs * 2)
+    with pytest.raises(ValueError, match=r"one signature can be quantized. Received: 1 inputs, 2"):
+        quantize_int8(two, calibration[:2])
+
+
+def test_every_operation_is_a_step_of_progress(float32, calibration):
+    steps = []
+    quantize_int8(float32, list(calibration[:2]), lambda *step: steps.append(step))
+    total = len(prepare(float32).operations)
+    assert steps == [(done, total) for done in range(1, total + 1)]
 
 
 def test_a_mixed_network_has_the_stem_and_the_blocks_to_choose_from(float32):
-    network = prepared(float32, Tuning())
-    parts = blocks(network)
+    graph = prepare(float32)
+    parts = blocks(graph)
     assert [name.split("_")[0] for name in parts] == [
         "0: stem",
         "1: stage1",
@@ -196,34 +197,105 @@ def test_a_mixed_network_has_the_stem_and_the_blocks_to_choose_from(float32):
         "3: stage3",
     ]
     together = [t for tensors in parts.values() for t in tensors]
-    assert sorted([*together, *head(network)]) == sorted(op.output for op in network.operations)
+    assert sorted([*together, *head(graph)]) == sorted(op.output for op in graph.operations)
 
 
-def test_mixed_ends_in_the_float_network(float32, calibration, digits):
-    made = quantize_mixed(float32, list(calibration[:20]), Budget(max_drop=-1))
-    assert made.chosen == len(made.points) - 1 == 4
-    assert made.points[-1].shift < 1e-3 < made.points[0].shift
-    assert [len(p.blocks) for p in made.points] == [0, 1, 2, 3, 4]
-    sizes = [p.bytes for p in made.points]
-    assert sizes == sorted(sizes)
+def test_all_blocks_in_float_are_the_float_network(float32, calibration, digits):
+    graph = prepare(float32)
+    in_float = frozenset(op.output for op in graph.operations)
+    file = pack(quantized_graph(graph, calibrate(graph, calibration[:5], in_float), in_float))
     images = digits[0][1500:1520]
     np.testing.assert_allclose(
-        interpreted(made.model, images), interpreted(float32, images), atol=1e-4
+        interpreted(file, images), interpreted(pack(float32), images), atol=1e-4
     )
 
 
-def test_the_budget_decides():
-    points = [
-        Point((), 0.3, 0.5, 100, 1.0),
-        Point(("a",), 0.2, 0.1, 200, 1.5),
-        Point(("a", "b"), 0.0, 0.0, 400, 4.0),
-    ]
-    assert choose(points, Budget(max_drop=0.6)) == 0
-    assert choose(points, Budget(max_drop=0.1)) == 1
-    assert choose(points, Budget(max_drop=0.01)) == 2
-    assert choose(points, Budget(max_latency=2.0)) == 1
-    with pytest.raises(ValueError, match=r"in 0.5 ms here; the fastest takes 1.000 ms"):
-        choose(points, Budget(max_latency=0.5))
+def test_mixed_files_go_from_int8_to_float(float32, calibration):
+    steps = []
+    mixed = quantize_mixed(
+        float32, list(calibration[:20]), Budget(), lambda *step: steps.append(step)
+    )
+    assert [len(point.blocks) for point in mixed.points] == [0, 1, 2, 3, 4]
+    assert mixed.points[-1].shift < 1e-3 < mixed.points[0].shift
+    sizes = [point.bytes for point in mixed.points]
+    assert sizes == sorted(sizes)
+    assert len(mixed.model) == sizes[mixed.chosen]
+    total = steps[0][1]
+    assert steps == [(done, total) for done in range(1, total + 1)]
+
+
+POINTS = [
+    Point((), 0.3, 0.5, 100, 1.0),
+    Point(("a",), 0.2, 0.1, 200, 1.5),
+    Point(("a", "b"), 0.1, 0.05, 300, 2.0),
+    Point(("a", "b", "c"), 0.0, 0.001, 400, 4.0),
+]
+
+
+@pytest.mark.parametrize(
+    ("budget", "chosen"),
+    [
+        (Budget(), 1),
+        (Budget(max_drop=0.6), 0),
+        (Budget(max_drop=0.1), 1),
+        (Budget(max_drop=0.0), 3),
+        (Budget(max_latency=2.0), 2),
+        (Budget(max_latency=1.0), 0),
+        (Budget(max_drop=0.1, max_latency=2.0), 1),
+        (Budget(max_drop=0.5, max_latency=2.0), 0),
+        (Budget(max_drop=0.05, max_latency=2.0), 2),
+    ],
+    ids=str,
+)
+def test_every_limit_of_the_budget_holds(budget, chosen):
+    assert choose(POINTS, budget) == chosen
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        (Budget(max_latency=0.5), "max_latency=0.5 ms here; the fastest takes 1.000 ms"),
+        (
+            Budget(max_drop=0.1, max_latency=1.2),
+            "max_drop=0.1 % and max_latency=1.2 ms here: the fastest within max_drop takes "
+            "1.500 ms, the most accurate within max_latency has a drop of 0.50 %",
+        ),
+        (
+            Budget(max_drop=0.01, max_latency=2),
+            "the fastest within max_drop takes 4.000 ms, the most accurate within max_latency "
+            "has a drop of 0.05 %",
+        ),
+        (
+            Budget(max_drop=0.1, max_latency=0.2),
+            "the fastest within max_drop takes 1.500 ms, and none is within max_latency",
+        ),
+    ],
+    ids=str,
+)
+def test_a_budget_that_no_file_meets_says_the_nearest(budget, message):
+    with pytest.raises(ValueError) as caught:
+        choose(POINTS, budget)
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"max_drop": -0.1},
+        {"max_drop": 101},
+        {"max_drop": float("nan")},
+        {"max_drop": True},
+        {"max_latency": -1.0},
+        {"max_latency": float("inf")},
+        {"max_latency": "2"},
+    ],
+    ids=str,
+)
+def test_a_budget_out_of_range_is_refused(limits):
+    (name,) = limits
+    with pytest.raises(ValueError, match=f"{name} must be .*Received: {name}="):
+        Budget(**limits)
 
 
 def test_expected_changes_try_every_shift_on_every_image():
@@ -250,5 +322,5 @@ def test_int16x8_says_that_it_is_slow(model, calibration, digits, tmp_path):
     )
 
 
-def test_grids_are_data():
+def test_quant_params_dequantize():
     assert QuantParams(0.5, 3).dequantize(np.array([3, 5], "int8")).tolist() == [0.0, 1.0]
