@@ -114,7 +114,12 @@ def _plain_character(character: str) -> str:
         return " "
     # Cc: control, Cs: surrogates, Bidi_Control: U+202E alone can make 123 of 321.
     hostile = unicodedata.category(character) in ("Cc", "Cs") or character in _DIRECTIONS
-    return character.encode("ascii", "backslashreplace").decode() if hostile else character
+    return _escaped(character) if hostile else character
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 _DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"

@@ -18,6 +18,8 @@ import termios
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -79,125 +81,120 @@ class Terminal:
                 self._changed.notify_all()
 
 
-def on_terminal(arguments: Sequence[object], columns: int, **environment: str) -> Ended:
+def on_terminal(arguments: Sequence[object], columns: int) -> Ended:
     """Runs the command with stdout on a terminal and stderr in a pipe."""
     terminal = Terminal(columns)
-    code, err = _run(arguments, terminal.descriptor, environment)
-    return Ended(code, terminal.close(), err)
+    ended = _run(arguments, terminal.descriptor)
+    return Ended(ended.code, terminal.close(), ended.err)
 
 
-def in_pipe(arguments: Sequence[object], encoding: str = "utf-8", **environment: str) -> Ended:
+def in_pipe(arguments: Sequence[object], encoding: str = "utf-8") -> Ended:
     """Runs the command with stdout and stderr in pipes."""
-    ours, theirs = os.pipe()
-    out: list[bytes] = []
-    with os.fdopen(ours, "rb") as file:
-        reader = threading.Thread(target=lambda: out.append(file.read()))
-        reader.start()
-        code, err = _run(arguments, theirs, environment, encoding)
-        os.close(theirs)
-        reader.join(TIMEOUT)
-    return Ended(code, out[0].decode(encoding), err)
+    reader = Reader()
+    ended = _run(arguments, reader.descriptor, encoding)
+    return Ended(ended.code, reader.close().decode(encoding), ended.err)
 
 
-def into(path: str, arguments: Sequence[object], encoding: str = "utf-8") -> Ended:
-    """Runs the command with stdout in a file, such as /dev/full."""
-    descriptor = os.open(path, os.O_WRONLY)
-    code, err = _run(arguments, descriptor, {}, encoding)
-    os.close(descriptor)
-    return Ended(code, "", err)
+def into(path: str | None, arguments: Sequence[object]) -> Ended:
+    """Runs the command with stdout in a file, such as /dev/full; closed if there is no path."""
+    descriptor = os.open(path, os.O_WRONLY) if path else None
+    ended = _run(arguments, descriptor)
+    if descriptor is not None:
+        os.close(descriptor)
+    return ended
+
+
+def without_stderr(arguments: Sequence[object]) -> Ended:
+    """Runs the command with stdout in a pipe and stderr closed."""
+    reader = Reader()
+    process = _started(arguments, (reader.descriptor, None))
+    return Ended(_ended(process), reader.close().decode())
 
 
 def in_shell(line: str, **environment: str) -> Ended:
-    """Runs a line of shell in which ``$COMMAND`` is the command, started from nothing."""
+    """Runs a line of bash in which ``$COMMAND`` is the command, in a Python started for it."""
     program = "import sys; sys.argv[0] = 'keras-resnet'; from keras_resnet.cli import main; main()"
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(REPOSITORY),
-        "PROGRAM": program,
-        **environment,
-    }
-    line = line.replace("$COMMAND", f'"{sys.executable}" -c "$PROGRAM"')
     done = subprocess.run(
-        ["bash", "-c", line], env=environment, capture_output=True, timeout=TIMEOUT
+        ["bash", "-c", line.replace("$COMMAND", f'"{sys.executable}" -c "$PROGRAM"')],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PROGRAM": program, **environment},
+        capture_output=True,
+        timeout=TIMEOUT,
     )
     out, err = (data.decode("utf-8", "replace") for data in (done.stdout, done.stderr))
     return Ended(done.returncode, out, err)
 
 
-def _run(
-    arguments: Sequence[object],
-    stdout: int,
-    environment: dict[str, str],
-    encoding: str = "utf-8",
-) -> tuple[int, str]:
-    ours, theirs = os.pipe()
-    err: list[bytes] = []
-    with os.fdopen(ours, "rb") as file:
-        reader = threading.Thread(target=lambda: err.append(file.read()))
-        reader.start()
-        process = _started(arguments, (stdout, theirs), environment, encoding)
-        os.close(theirs)
-        process.join(TIMEOUT)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-        reader.join(TIMEOUT)
-    assert process.exitcode is not None
-    return process.exitcode, err[0].decode("utf-8", "replace")
+class Reader:
+    """A pipe, and all that was written to it."""
+
+    def __init__(self) -> None:
+        ours, self.descriptor = os.pipe()
+        self._file = os.fdopen(ours, "rb")
+        self._data = b""
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def close(self) -> bytes:
+        """To be called when no process writes to it any more; returns all that was written."""
+        os.close(self.descriptor)
+        self._thread.join(TIMEOUT)
+        self._file.close()
+        return self._data
+
+    def _read(self) -> None:
+        self._data = self._file.read()
+
+
+def _run(arguments: Sequence[object], stdout: int | None, encoding: str = "utf-8") -> Ended:
+    stderr = Reader()
+    process = _started(arguments, (stdout, stderr.descriptor), encoding)
+    code = _ended(process)
+    return Ended(code, "", stderr.close().decode("utf-8", "replace"))
 
 
 def _started(
-    arguments: Sequence[object],
-    descriptors: tuple[int, int],
-    environment: dict[str, str],
-    encoding: str,
-) -> Any:
-    from multiprocessing.reduction import DupFd
-
+    arguments: Sequence[object], descriptors: tuple[int | None, int | None], encoding: str = "utf-8"
+) -> ForkServerProcess:
+    # Connections carry descriptors to the forked process.
+    connections = [d if d is None else Connection(os.dup(d), readable=False) for d in descriptors]
     words = tuple(map(str, arguments))
-    folder = os.getcwd()
-    CONTEXT.Process  # noqa: B018
-    process = CONTEXT.Process(
-        target=_main, args=(words, folder, _Descriptors(descriptors, DupFd), environment, encoding)
-    )
+    process = CONTEXT.Process(target=_main, args=(words, os.getcwd(), connections, encoding))
     process.start()
+    for connection in connections:
+        if connection is not None:
+            connection.close()
     return process
 
 
-class _Descriptors:
-    """Descriptors that travel to the forked process as they are pickled."""
-
-    def __init__(self, numbers: tuple[int, int], dup: Any) -> None:
-        self.numbers, self._dup = numbers, dup
-
-    def __reduce__(self) -> Any:
-        return _detached, tuple(map(self._dup, self.numbers))
-
-
-def _detached(*copies: Any) -> tuple[int, ...]:
-    return tuple(copy.detach() for copy in copies)
+def _ended(process: ForkServerProcess) -> int:
+    """Waits for it; returns the exit code."""
+    process.join(TIMEOUT)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        raise AssertionError(f"still running after {TIMEOUT} s")
+    return process.exitcode
 
 
 def _main(
-    words: tuple[str, ...],
-    folder: str,
-    descriptors: tuple[int, int],
-    environment: dict[str, str],
-    encoding: str,
+    words: tuple[str, ...], folder: str, connections: Sequence[Connection | None], encoding: str
 ) -> None:
     os.chdir(folder)
-    os.environ.update(environment)
-    for number, descriptor in enumerate(descriptors, start=1):
-        os.dup2(descriptor, number)
-        os.close(descriptor)
-    sys.stdout = sys.__stdout__ = _stream(1, encoding, "strict")  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = _stream(2, encoding, "backslashreplace")  # type: ignore[misc]
+    streams: list[Any] = []
+    for number, connection in enumerate(connections, start=1):
+        if connection is None:  # as Python starts with a closed descriptor
+            os.close(number)
+            streams.append(None)
+            continue
+        os.dup2(connection.fileno(), number)
+        connection.close()
+        raw = io.FileIO(number, "w", closefd=False)
+        errors = "strict" if number == 1 else "backslashreplace"
+        streams.append(
+            io.TextIOWrapper(io.BufferedWriter(raw), encoding, errors, line_buffering=raw.isatty())
+        )
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = streams  # type: ignore[misc]
     from keras_resnet import cli
 
     sys.argv = ["keras-resnet", *words]
     cli.main()
-
-
-def _stream(descriptor: int, encoding: str, errors: str) -> io.TextIOWrapper:
-    raw = io.FileIO(descriptor, "w", closefd=False)
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, errors, line_buffering=raw.isatty())
