@@ -126,14 +126,12 @@ def progress(task: str) -> Iterator[Progress]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with terminal_stderr() as stream:
-        console = Console(file=stream)
-        if not console.is_terminal:
-            say(f"{task} …")
-        with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-            number = bar.add_task(plain(task), total=None)
-            yield lambda done, total: bar.update(number, completed=done, total=total)
-        console.file = sys.stderr  # for a logger that was created meanwhile and writes above bars
+    console = Console(file=terminal_stderr())
+    if not console.is_terminal:
+        say(f"{task} …")
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        number = bar.add_task(plain(task), total=None)
+        yield lambda done, total: bar.update(number, completed=done, total=total)
 
 
 def _shown(text: str) -> str:

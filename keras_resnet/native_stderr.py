@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import sys
@@ -32,30 +33,33 @@ def suppressed_native_stderr() -> Iterator[None]:
             raise
 
 
-@contextlib.contextmanager
-def terminal_stderr() -> Iterator[TextIO]:
+def terminal_stderr() -> TextIO:
     """stderr to draw on; on a terminal with a descriptor of its own.
 
     ``suppressed_native_stderr`` redirects descriptor 2, on which ``sys.stderr`` writes; what is
     written to this file appears all the same.
     """
-    if sys.stderr is None or not sys.stderr.isatty():
-        yield sys.stderr or io.StringIO()
-        return
-    stream = lossy_text(os.dup(sys.stderr.fileno()), sys.stderr, closefd=True)
-    try:
-        yield stream
-    finally:
-        stream.close()
+    if sys.stderr is None:
+        return io.StringIO()
+    if not sys.stderr.isatty():
+        return sys.stderr
+    descriptor = sys.stderr.fileno()
+    return _duplicate(descriptor, os.fstat(descriptor).st_rdev)
 
 
-def lossy_text(descriptor: int, like: TextIO, closefd: bool = False) -> TextIO:
+@functools.cache
+def _duplicate(descriptor: int, device: int) -> TextIO:
+    """One for each terminal, and never closed: a logger created while a bar is drawn keeps it."""
+    return lossy_text(os.dup(descriptor), sys.stderr)
+
+
+def lossy_text(descriptor: int, like: TextIO) -> TextIO:
     """A text file on a descriptor, encoded like another, whose writes never fail.
 
     Progress and remarks are not results: a full disk or a closed terminal behind stderr must not
     stop the work.
     """
-    raw = _LossyFile(descriptor, "w", closefd=closefd)
+    raw = _LossyFile(descriptor, "w", closefd=False)
     return io.TextIOWrapper(io.BufferedWriter(raw), like.encoding, like.errors, line_buffering=True)
 
 

@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from keras_resnet.text import printable
+
 GAP = "  "
 # The least columns for a name, for prose and for a word of a header that are wider than that.
 LEAST_NAME, LEAST_PROSE, LEAST_HEADER = 24, 20, 16
@@ -85,14 +87,11 @@ def fields(pairs: Sequence[tuple[str, str]], width: int | None = None) -> list[s
 
 
 def plain(text: str) -> str:
-    """A text that no terminal takes for a command: line breaks and tabs become spaces.
+    """``printable`` text of one line: line breaks and tabs become spaces."""
+    return text if text.isascii() and text.isprintable() else printable(text.translate(_SPACES))
 
-    Other control characters, changes of writing direction and halves of surrogate pairs are
-    written as ``\\x1b``.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(map(_plain_character, text))
+
+_SPACES = dict.fromkeys(map(ord, "\n\r\t\v\f\x85\u2028\u2029"), " ")
 
 
 def cell_width(text: str) -> int:
@@ -107,22 +106,6 @@ def shortened(text: str, width: int) -> str:
     head = _cut(text, (width - 1) // 2)
     tail = _cut(text[::-1], width - 1 - cell_width(head))[::-1]
     return f"{head}…{tail}"
-
-
-def _plain_character(character: str) -> str:
-    if character in "\n\r\t\v\f\x85\u2028\u2029":
-        return " "
-    # Cc: control, Cs: surrogates, Bidi_Control: U+202E alone can make 123 of 321.
-    hostile = unicodedata.category(character) in ("Cc", "Cs") or character in _DIRECTIONS
-    return _escaped(character) if hostile else character
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-
-
-_DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def _character_width(character: str) -> int:

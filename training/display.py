@@ -113,6 +113,7 @@ def display(verbose: int, epochs: int, steps: int, batch: int) -> Iterator[Displ
         steps: Of an epoch.
         batch: Images a step.
     """
+    console = Console(file=terminal_stderr(), highlight=False, markup=False, soft_wrap=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=16),
@@ -121,11 +122,9 @@ def display(verbose: int, epochs: int, steps: int, batch: int) -> Iterator[Displ
         TextColumn("{task.fields[speed]}"),
         TextColumn("{task.fields[figures]}"),
     )
-    with terminal_stderr() as stream:
-        console = Console(file=stream, highlight=False, markup=False, soft_wrap=True)
-        off = verbose != 1 or not console.is_terminal
-        with Bar(*columns, console=console, disable=off, transient=True) as bar:
-            yield Display(console, bar, verbose > 0, epochs, steps, batch)
+    off = verbose != 1 or not console.is_terminal
+    with Bar(*columns, console=console, disable=off, transient=True) as bar:
+        yield Display(console, bar, verbose > 0, epochs, steps, batch)
 
 
 def _share(clock: Clock) -> str:

@@ -499,6 +499,7 @@ def run_demo(
     """Serves the demo page until Ctrl-C, or writes it to a folder, which is returned."""
     from tflite.devices import demo as pages
 
+    pages.require_page()
     files = tflite_files(run)
     inputs = _golden(run, data, data_dir)
     site = pages.site(run.folder.resolve().name, files, inputs)

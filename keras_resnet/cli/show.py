@@ -238,25 +238,25 @@ def show_inspection(inspection: Mapping[str, Any]) -> None:
     show_fields(lines)
     show("")
     show_table(
-        ("runtime", "loads", "because", "source"),
+        ("runtime", "loads", "because"),
         [
-            (
-                line["runtime"],
-                "yes" if line["loads"] else "no",
-                line["because"],
-                "asked" if line["measured"] else line["source"],
-            )
+            (line["runtime"], "yes" if line["loads"] else "no", line["because"])
             for line in inspection["preflight"]
         ],
-        prose=("because", "source"),
+        prose=("because",),
     )
+    not_run = [(f["runtime"], f["source"]) for f in inspection["preflight"] if not f["measured"]]
+    if not_run:
+        show("")
+        show("Not run here, but judged by:")
+        show_fields(not_run)
 
 
 def _finding(finding: Mapping[str, Any]) -> str:
     layers = finding["layers"]
     where = f" ({len(layers)} layers, {layers[0]} first)" if len(layers) > 1 else ""
     where = f" ({layers[0]})" if len(layers) == 1 else where
-    mend = f". Mend: {finding['mend']}" if finding["mend"] else ""
+    mend = f". Change: {finding['mend']}" if finding["mend"] else ""
     return f"{finding['message']}{where}{mend}"
 
 

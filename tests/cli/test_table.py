@@ -78,7 +78,7 @@ def test_a_long_name_is_shortened_in_its_middle() -> None:
     [
         ("\x1b[31mred", "\\x1b[31mred"),
         ("two\nlines\r\nand\ttabs", "two lines  and tabs"),
-        ("\x9b31m\x07\x00", "\\x9b31m\\x07\\x00"),
+        ("\x9b31m\x07\x00\u200b", "\\x9b31m\\x07\\x00\\u200b"),
         ("abc\u202e123\u2066", "abc\\u202e123\\u2066"),
         ("line\u2028separator", "line separator"),
         ("\udcff.png", "\\udcff.png"),

@@ -111,13 +111,12 @@ def board(oracle: Any, plan: Plan, say: Callable[[str], None]) -> Iterator[Ended
     """
     already = len(oracle.end_order)
     shown = Board(oracle, plan, already)
-    with terminal_stderr() as stream:
-        console = Console(file=stream, highlight=False, markup=False)
-        if not console.is_terminal:
-            yield lambda trial: say(shown.line(trial))
-            return
-        with Live(shown, console=console, refresh_per_second=2):
-            yield lambda _: None
+    console = Console(file=terminal_stderr(), highlight=False, markup=False)
+    if not console.is_terminal:
+        yield lambda trial: say(shown.line(trial))
+        return
+    with Live(shown, console=console, refresh_per_second=2):
+        yield lambda _: None
 
 
 def _epochs(log: Any) -> int:

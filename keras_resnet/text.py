@@ -1,0 +1,31 @@
+"""Foreign text, such as the names of classes and files, made safe to show."""
+
+from __future__ import annotations
+
+import unicodedata
+
+# Joins emoji and letters of several scripts; shows nothing by itself and moves nothing.
+JOINERS = "\u200c\u200d"
+# Controls, invisible formatting (such as the reversal of reading direction), halves of
+# surrogate pairs, line and paragraph separators; private and unassigned characters show anyway.
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def printable(text: str) -> str:
+    r"""The text with every control and invisible character escaped, as ``\x1b`` or ``\u202e``.
+
+    So that it stays on its line, keeps its reading direction and gives a terminal no orders.
+    """
+    return "".join(_shown(character) for character in text)
+
+
+def shorten(text: str, most: int) -> str:
+    """The text, ``printable`` and in at most that many characters; ``…`` stands for the rest."""
+    text = printable(text)
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _shown(character: str) -> str:
+    if character in JOINERS or unicodedata.category(character) not in HIDDEN:
+        return character
+    return character.encode("unicode_escape").decode("ascii")
