@@ -489,7 +489,7 @@ def run_golden(
 
 
 def run_demo(
-    run: Run,
+    path: Path | None,
     data: str | None,
     data_dir: Path | None,
     export: Path | None,
@@ -500,6 +500,7 @@ def run_demo(
     from tflite.devices import demo as pages
 
     pages.require_page()
+    run = locate(path)
     files = tflite_files(run)
     inputs = _golden(run, data, data_dir)
     site = pages.site(run.folder.resolve().name, files, inputs)

@@ -277,6 +277,6 @@ def demo(
         no_browser: Only print the address.
         export: Write the page to this folder, for any web host, instead of serving it.
     """
-    exported = pipeline.run_demo(locate(run), data, data_dir, export, port, not no_browser)
+    exported = pipeline.run_demo(run, data, data_dir, export, port, not no_browser)
     if exported is not None:
         show_path(exported)
