@@ -68,12 +68,12 @@ def show_table(
     Args:
         columns: Headers.
         rows: A cell for each column. Those of the first column are names, which a narrow terminal
-            shortens; the others are figures, which stay whole.
+            shortens; the others are numbers, which stay whole.
         title: A line above the table.
         prose: Headers of columns of words, which wrap.
     """
     rows = [[_shown(cell) for cell in row] for row in rows]
-    kinds = ["name", *("prose" if column in prose else "figure" for column in columns[1:])]
+    kinds = ["name", *("prose" if column in prose else "number" for column in columns[1:])]
     made = [
         Column(_shown(column), tuple(row[i] for row in rows), kinds[i])
         for i, column in enumerate(columns)

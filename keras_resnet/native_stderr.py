@@ -65,10 +65,12 @@ def lossy_text(descriptor: int, like: TextIO) -> TextIO:
 
 class _LossyFile(io.FileIO):
     def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
         try:
-            return super().write(data) or 0
+            written: int | None = super().write(data)  # None: it would have to wait
         except OSError:
-            return memoryview(data).nbytes
+            return size
+        return size if written is None else written
 
 
 @contextlib.contextmanager

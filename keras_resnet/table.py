@@ -20,12 +20,12 @@ class Column:
     Attributes:
         header: Its name.
         cells: A text for each row.
-        kind: ``"name"`` is shortened in the middle, ``"prose"`` wraps, ``"figure"`` stays whole.
+        kind: ``"name"`` is shortened in the middle, ``"prose"`` wraps, ``"number"`` stays whole.
     """
 
     header: str
     cells: tuple[str, ...]
-    kind: str = "figure"
+    kind: str = "number"
 
     @property
     def width(self) -> int:
@@ -37,14 +37,14 @@ class Column:
         """What the column is readable in: the header wraps, and names are shortened."""
         cells = max(map(cell_width, self.cells), default=0)
         words = max(map(cell_width, self.header.split()), default=0)
-        if self.kind == "figure":
+        if self.kind == "number":
             return max(cells, min(words, LEAST_HEADER))
         return max(min(cells, _LEAST[self.kind]), min(words, LEAST_HEADER))
 
     @property
     def left(self) -> bool:
         """Whether it is aligned to the left."""
-        return self.kind != "figure"
+        return self.kind != "number"
 
 
 _LEAST = {"name": LEAST_NAME, "prose": LEAST_PROSE}
@@ -61,7 +61,7 @@ def layout(columns: Sequence[Column], width: int | None = None) -> list[str]:
         The table in one piece if it fits into ``width``. If not, headers and prose wrap and names
         are shortened in the middle; if that is not enough, several tables below each other repeat
         the first column; if a single column is too wide for that, each row becomes a block of
-        lines ``header: cell``. Figures are never cut.
+        lines ``header: cell``. Numbers are never cut.
     """
     if width is None or _total(columns) <= width:
         return _table(columns, [column.width for column in columns])
@@ -214,7 +214,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _broken(word: str, width: int) -> str:
-    """What of a word goes on a line: of a path up to a slash, if there is one."""
+    """The part of a word that fits on a line, up to a slash if it has one."""
     whole = _cut(word, width) or word[0]
     return whole[: whole.rfind("/") + 1] or whole
 

@@ -1,7 +1,7 @@
 """``keras-resnet``: one command from images to a phone.
 
 Results go to stdout, everything else to stderr; ``keras-resnet --help`` lists the exit codes.
-Heavy modules are imported inside functions, so that ``--help`` answers at once.
+Heavy modules are imported inside functions, so that ``--help`` is instant.
 """
 
 from __future__ import annotations

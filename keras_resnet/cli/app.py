@@ -54,7 +54,7 @@ def _unwrapped(docstring: str) -> str:
 
 
 class Failed(Exception):
-    """The command did its work, and the answer is no: exit code 1."""
+    """A file exceeds a limit, or a training or search failed: exit code 1."""
 
 
 class UsageError(Exception):
@@ -93,7 +93,7 @@ def _parsed(arguments: Sequence[str]) -> Callable[[], None]:
 
 
 def _flushed(code: Any) -> tuple[int, str]:
-    """The outcome of a command that ends by ``sys.exit``, as ``--help`` does."""
+    """Exit code and message of a command that calls ``sys.exit``, as ``--help`` does."""
     try:
         sys.stdout.flush()
     except OSError as error:

@@ -76,7 +76,7 @@ def _check_installed(name: str) -> None:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C ends the process at once: an import that is interrupted may hide it."""
+    """Ctrl-C exits at once: an import that is interrupted may catch KeyboardInterrupt."""
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield

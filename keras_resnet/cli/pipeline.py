@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from training.tuning.tune import Found, Search
 
 QUICKSTART_RECIPE = "digits-resnet8"
-Answer = list[tuple[str, float]]  # labels with probabilities, the likeliest first
+Prediction = list[tuple[str, float]]  # labels with probabilities, the likeliest first
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Tolerances:
-    """What ``verify`` holds against: points of top-1 lost, percent of images that agree."""
+    """The limits of ``verify``: points of top-1 lost, percent of images that agree."""
 
     max_drop: float | None = None
     min_agreement: float | None = None
@@ -246,7 +246,7 @@ def measure_int8(model: ImageClassifier, calibration: Sequence[np.ndarray]) -> d
 def run_evaluation(
     path: Path | None, data: str | None = None, data_dir: Path | None = None, flip: bool = False
 ) -> tuple[Run, Evaluation]:
-    """Evaluates on test images; the run folder keeps the figures of its own images, unflipped."""
+    """Evaluates on test images; the run folder keeps the metrics of its own images, unflipped."""
     run, source, model = open_model(path, data, data_dir)
     from keras_resnet.deployment import deployable
     from training.data.pipeline import evaluation_batches
@@ -282,7 +282,7 @@ def run_export(run: Run, out: Path | None = None) -> Path:
     return export_saved_model(load_model(run.model_file), out or run.saved_model)
 
 
-def run_prediction(model: Path, images: Sequence[Path], top: int) -> list[Answer]:
+def run_prediction(model: Path, images: Sequence[Path], top: int) -> list[Prediction]:
     """The likeliest classes of picture files, by a model in any format."""
     _check_files(model, images)
     start_keras()
@@ -312,7 +312,7 @@ def _check_files(model: Path, images: Sequence[Path]) -> None:
             raise ValueError(f"There is no file {path}")
 
 
-def _predict_by_tflite(model: Path, images: Sequence[Path], top: int) -> list[Answer]:
+def _predict_by_tflite(model: Path, images: Sequence[Path], top: int) -> list[Prediction]:
     from tflite.classifier import Classifier
 
     classifier = Classifier(model)

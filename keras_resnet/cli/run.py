@@ -33,17 +33,17 @@ def predict(
     at_least("--top", top, 1)
     if not images:
         raise ValueError("There are no images to predict. Name at least one picture file")
-    answers = pipeline.run_prediction(model, images, top)
+    predictions = pipeline.run_prediction(model, images, top)
     if json:
         show_json(
             [
-                {"image": str(path), "top": [{"label": n, "probability": p} for n, p in answer]}
-                for path, answer in zip(images, answers)
+                {"image": str(path), "top": [{"label": n, "probability": p} for n, p in prediction]}
+                for path, prediction in zip(images, predictions)
             ]
         )
         return
-    for path, answer in zip(images, answers):
-        show_line(f"{path}: " + ", ".join(f"{label} {100 * p:.2f} %" for label, p in answer))
+    for path, prediction in zip(images, predictions):
+        show_line(f"{path}: " + ", ".join(f"{label} {100 * p:.2f} %" for label, p in prediction))
 
 
 @command

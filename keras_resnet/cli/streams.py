@@ -51,7 +51,7 @@ def discard_stdout() -> None:
 class _Stdout(io.FileIO):
     def write(self, data: Any) -> int:
         try:
-            return super().write(data) or 0
+            return super().write(data)
         except BrokenPipeError:
             raise
         except OSError as error:

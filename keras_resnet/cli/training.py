@@ -189,7 +189,7 @@ def evaluate(
 
     Args:
         flip: Average the probabilities for each image and for its mirror image. The SavedModel and
-            the TFLite files do not do it, so the figures are printed only: those that the run
+            the TFLite files do not do it, so the metrics are printed only: those that the run
             folder keeps are without it.
     """
     opened, evaluation = pipeline.run_evaluation(run, data, data_dir, flip)
@@ -216,7 +216,7 @@ def compare(
     out: Annotated[Path, arg(metavar="FILE")] = Path("compare.svg"),
     json: Annotated[bool, arg(help="Print JSON, with each run's log.")] = False,
 ) -> None:
-    """Draw the curves of runs into one chart, and list their differences and their figures.
+    """Draw the curves of runs into one chart, and list their differences and metrics.
 
     Args:
         runs: Two run folders or more.

@@ -9,7 +9,7 @@ import pytest
 from tests.cli.terminal import in_shell
 from tests.command_line import run
 
-# RUN stands for a converted run, MODEL for its model.keras in a folder of its own.
+# RUN is replaced by a converted run, MODEL for its model.keras in a folder of its own.
 WRONG: tuple[tuple[str, str], ...] = (
     ("evaluate /nowhere", "There is no model /nowhere/model.keras"),
     ("evaluate MODEL", "Name them: --data folder:PATH"),
@@ -66,7 +66,7 @@ def model(converted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("words", "says"), WRONG, ids=[words for words, _ in WRONG])
-def test_a_wrong_argument_is_told_before_tensorflow_starts(
+def test_a_wrong_argument_is_reported_before_tensorflow_starts(
     words: str, says: str, converted: Path, model: Path, tmp_path: Path
 ) -> None:
     for name, path in {"RUN": converted, "MODEL": model, "OUT": tmp_path / "out"}.items():

@@ -81,7 +81,7 @@ def test_verify_judges_by_the_tolerance_asked_for(
     assert "50 test images" in capsys.readouterr().out
 
 
-def test_verify_fails_with_exit_code_1_where_a_file_answers_otherwise(
+def test_verify_exits_with_1_if_a_file_disagrees(
     converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The files of a model are held against another model, an untrained one."""
@@ -108,10 +108,10 @@ def test_benchmark_times_every_file(converted: Path, capsys: pytest.CaptureFixtu
     assert all(0 < r["median_ms"] <= r["p90_ms"] for r in records)
 
 
-def test_predict_gives_the_same_answer_from_every_file(
+def test_predictions_are_the_same_from_every_format(
     converted: Path, digit: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answers = {}
+    predictions = {}
     for model in (
         "model.keras",
         "saved_model",
@@ -120,13 +120,13 @@ def test_predict_gives_the_same_answer_from_every_file(
         ".",
     ):
         assert run("predict", converted / model, digit, "--json") == 0
-        (answer,) = json.loads(capsys.readouterr().out)
-        answers[model] = {row["label"]: row["probability"] for row in answer["top"]}
-    expected = answers["model.keras"]
+        (prediction,) = json.loads(capsys.readouterr().out)
+        predictions[model] = {row["label"]: row["probability"] for row in prediction["top"]}
+    expected = predictions["model.keras"]
     assert max(expected, key=expected.__getitem__) == "0"
     for model in (".", "saved_model", "tflite/model_float32.tflite"):
-        assert answers[model] == pytest.approx(expected, abs=1e-4), model
-    assert next(iter(answers["tflite/model_int8.tflite"])) == "0"
+        assert predictions[model] == pytest.approx(expected, abs=1e-4), model
+    assert next(iter(predictions["tflite/model_int8.tflite"])) == "0"
 
 
 def test_report_is_one_file_with_the_run_in_it(

@@ -1,4 +1,4 @@
-"""The command ends in one line, whatever its streams and its environment are."""
+"""One line of error whatever the streams and the environment of the command."""
 
 import json
 import os
@@ -28,7 +28,7 @@ NO_ROOM = "keras-resnet: error: The result cannot be written to stdout: No space
 
 pytestmark = pytest.mark.skipif(not Path(FULL).exists(), reason="there is no /dev/full")
 
-# Every subcommand that ends by itself, cheaply: RUN and DIGIT stand for a run and a picture.
+# Every subcommand that exits by itself and is cheap: RUN and DIGIT are replaced by a run and a picture.
 RESULTS: dict[str, tuple[str, ...]] = {
     "models": ("models", "ResNet5*"),
     "weights": ("weights", "ResNet50"),
@@ -232,7 +232,7 @@ def test_a_signal_amid_the_import_of_tensorflow_ends_it_quietly(
     assert err.splitlines() == lines
 
 
-# --- Errors that nobody foresaw ---------------------------------------------------------------
+# --- Unexpected exceptions -------------------------------------------------------------------
 
 
 class _TensorFlowError(Exception):

@@ -1,4 +1,4 @@
-"""The layout of tables: no line wider than the terminal, and no figure cut."""
+"""The layout of tables: no line wider than the terminal, and no number cut."""
 
 import itertools
 
@@ -7,28 +7,28 @@ import pytest
 from keras_resnet.table import Column, cell_width, fields, layout, plain, shortened
 
 NAMES = ("a", "b" * 200, "日本語の名前" * 5)
-FIGURES = (("1.5", "100.00 %", "26.69 → 26.90"), ("+0.54", "–", "3"))
+NUMBERS = (("1.5", "100.00 %", "26.69 → 26.90"), ("+0.54", "–", "3"))
 PROSE = ("asked", "it takes one RGB image; this model takes (1, 32, 32, 1)", "tensorflow/lite/a.cc")
 
 
-def table(names: tuple[str, ...], figures: int, prose: int) -> list[Column]:
+def table(names: tuple[str, ...], numbers: int, prose: int) -> list[Column]:
     return [
         Column("class", names, "name"),
-        *(Column(f"figure {i}", FIGURES[i % 2]) for i in range(figures)),
+        *(Column(f"number {i}", NUMBERS[i % 2]) for i in range(numbers)),
         *(Column("because", PROSE, "prose") for _ in range(prose)),
     ]
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
-@pytest.mark.parametrize(("figures", "prose"), [(1, 0), (4, 0), (13, 0), (2, 2), (0, 1)])
-def test_a_table_fits_the_terminal_and_figures_stay_whole(
-    width: int, figures: int, prose: int
+@pytest.mark.parametrize(("numbers", "prose"), [(1, 0), (4, 0), (13, 0), (2, 2), (0, 1)])
+def test_a_table_fits_the_terminal_and_numbers_stay_whole(
+    width: int, numbers: int, prose: int
 ) -> None:
-    lines = layout(table(NAMES, figures, prose), width)
+    lines = layout(table(NAMES, numbers, prose), width)
     assert max(map(cell_width, lines)) <= width
     text = "\n".join(lines)
-    for i in range(figures):
-        assert all(figure in text for figure in FIGURES[i % 2])
+    for i in range(numbers):
+        assert all(number in text for number in NUMBERS[i % 2])
     if prose:
         words = {word for cell in PROSE[:2] for word in cell.split()}
         assert words <= set(text.split())
@@ -40,7 +40,7 @@ def test_in_a_pipe_each_row_is_one_line_and_nothing_is_cut() -> None:
     assert len(rows) == len(NAMES)
     for i, row in enumerate(rows):
         assert NAMES[i] in row and PROSE[i] in row
-        assert row.count(FIGURES[0][i]) >= 7
+        assert row.count(NUMBERS[0][i]) >= 7
 
 
 def test_tables_below_each_other_repeat_the_names() -> None:
@@ -55,7 +55,7 @@ def test_tables_below_each_other_repeat_the_names() -> None:
     assert found == [f"f{i}" for i in range(12)]
 
 
-def test_a_row_of_figures_too_wide_for_any_table_becomes_a_block() -> None:
+def test_a_row_of_numbers_too_wide_for_any_table_becomes_a_block() -> None:
     columns = [Column("key", ("values",), "name"), Column("run", ("1" * 60,)), Column("b", ("2",))]
     lines = layout(columns, 40)
     assert max(map(len, lines)) <= 40

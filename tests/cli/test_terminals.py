@@ -66,23 +66,23 @@ def _fits(ended: Ended, columns: int) -> None:
     assert all(line.isprintable() for line in ended.out.splitlines())
 
 
-def _figures(text: str) -> set[str]:
+def _numbers(text: str) -> set[str]:
     """Numbers with their signs; those of names and paths, which may be shortened, are left out."""
     return set(re.findall(r"(?<![\w/.-])[-+]?\d[\d.,]*%?(?![\w/-])", text))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("columns", [80, 120])
-def test_a_table_fits_its_terminal_with_every_figure_of_the_pipe(
+def test_a_table_fits_its_terminal_with_every_number_of_the_pipe(
     name: str, columns: int, words: Callable[[tuple[str, ...]], list[str]]
 ) -> None:
     command = words(COMMANDS[name])
     shown, piped = on_terminal(command, columns), in_pipe(command)
     _fits(shown, columns)
     assert piped.code == 0
-    figures = _figures(piped.out)
-    assert len(figures) >= (1 if name == "convert" else 10)
-    assert figures <= _figures(shown.out)
+    numbers = _numbers(piped.out)
+    assert len(numbers) >= (1 if name == "convert" else 10)
+    assert numbers <= _numbers(shown.out)
 
 
 @pytest.mark.parametrize("name", TIMED)
@@ -161,7 +161,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_names_never_reach_a_terminal_raw_and_cut_no_figure(hostile: Path) -> None:
+def test_names_never_reach_a_terminal_raw_and_cut_no_number(hostile: Path) -> None:
     out = hostile / "run\x1b[0m"
     picture = hostile / "data" / "plain" / "0\x1b[0m.png"
     for command in (("evaluate", out), ("verify", out), ("export", out)):

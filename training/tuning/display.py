@@ -31,7 +31,7 @@ class Board:
     Args:
         oracle: KerasTuner's.
         plan: Where the trials' folders are.
-        already: Trials that had ended when the search was taken up again.
+        already: Trials that had ended when the search was resumed.
     """
 
     def __init__(self, oracle: Any, plan: Plan, already: int) -> None:
@@ -80,7 +80,7 @@ class Board:
         return ", ".join(words)
 
     def _left(self, ended: int) -> float:
-        """Seconds, by the pace since the search was begun or taken up again."""
+        """Seconds, by the pace since the search was started or resumed."""
         here = ended - self.already
         pace = (time.monotonic() - self.began) / here if here else 0.0
         return pace * max(0, total(self.oracle) - ended)
