@@ -28,7 +28,8 @@ NO_ROOM = "keras-resnet: error: The result cannot be written to stdout: No space
 
 pytestmark = pytest.mark.skipif(not Path(FULL).exists(), reason="there is no /dev/full")
 
-# Every subcommand that exits by itself and is cheap: RUN and DIGIT are replaced by a run and a picture.
+# Every subcommand that exits by itself and is cheap. RUN and DIGIT are replaced by a run and a
+# picture.
 RESULTS: dict[str, tuple[str, ...]] = {
     "models": ("models", "ResNet5*"),
     "weights": ("weights", "ResNet50"),
