@@ -9,6 +9,7 @@ import io
 import itertools
 import re
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -32,6 +33,8 @@ Exit codes:
   70   an internal error: please report it
   130  stopped by Ctrl-C
   141  the reader of stdout is gone"""
+
+LONGEST_REASON = 300  # characters of an internal error; TensorFlow's may have thousands
 
 app = tyro.extras.SubcommandApp()
 
@@ -121,6 +124,7 @@ def _verdict(error: BaseException) -> tuple[int, str]:
         case MemoryError():
             return 2, "error: There is not enough memory"
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    reason = textwrap.shorten(reason, LONGEST_REASON, placeholder=" …")
     return 70, f"error: internal error: {reason} (--debug shows the traceback; please report it)"
 
 

@@ -50,15 +50,27 @@ def start_keras(backend: str | None = None) -> None:
     _check_installed(name)
     if "keras" not in sys.modules:
         say(f"starting {NAMES[name]} …")
-        # TensorFlow writes to stderr from C++ before its settings are read.
+        # TensorFlow writes to stderr from C++ before its settings are read. With JAX, it reads
+        # the images.
         with _interruptible(), suppressed_native_stderr():
             import keras
+            import tensorflow  # noqa: F401
     import keras
 
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
     keras.config.set_image_data_format("channels_last")
     keras.config.set_dtype_policy("float32")
+
+
+def require_tensorflow(action: str) -> None:
+    """Raises ValueError if ``KERAS_BACKEND`` is another backend, which cannot do the action."""
+    name = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if name != "tensorflow":
+        raise ValueError(
+            f"{action} needs TensorFlow; a model trained on any backend loads in it. Unset "
+            f"KERAS_BACKEND, or set it to tensorflow. Received: KERAS_BACKEND={name}"
+        )
 
 
 def _check_installed(name: str) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from keras_resnet.cli.app import Failed
 from keras_resnet.cli.arguments import CALIBRATION, LAYER_IMAGES, at_least
-from keras_resnet.cli.backend import start_keras
+from keras_resnet.cli.backend import require_tensorflow, start_keras
 from keras_resnet.cli.inputs import locate, open_images, open_model, test_images, tflite_files
 from keras_resnet.console import progress, say
 
@@ -274,6 +274,7 @@ def run_comparison(folders: Sequence[Path], out: Path) -> tuple[Compared, ...]:
 
 def run_export(run: Run, out: Path | None = None) -> Path:
     """Writes a SavedModel; returns its folder."""
+    require_tensorflow("Exporting a SavedModel")
     start_keras()
     from keras_resnet.saving import load_model
     from training.export import export_saved_model
@@ -328,6 +329,7 @@ def _predict_by_tflite(model: Path, images: Sequence[Path], top: int) -> list[Pr
 def run_conversion(run: Run, request: Conversion = Conversion()) -> dict[str, Path]:
     """Writes TFLite files; returns the path of each kind."""
     request.check()
+    require_tensorflow("Converting to TFLite")
     start_keras()
     from keras_resnet.saving import load_model
     from tflite.convert import USUAL_KINDS, convert
@@ -560,6 +562,7 @@ def run_quickstart(out: Path) -> tuple[Evaluation, dict[str, Any]]:
         The evaluation, and for JSON: ``accuracy`` (0–1), ``seconds``, ``report`` (a path) and
         ``kinds``, with ``top1`` and ``agreement`` (0–1), ``bytes`` and ``latency_ms`` of each.
     """
+    require_tensorflow("quickstart")
     began = time.monotonic()
     run = run_training(load_experiment(QUICKSTART_RECIPE, {}), out)
     assert run is not None  # there is one machine

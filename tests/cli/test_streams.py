@@ -194,6 +194,17 @@ def test_a_backend_that_the_command_does_not_run_on_is_one_line(
     assert len(ended.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("command", ["export", "convert", "quickstart --out"])
+def test_what_needs_tensorflow_says_so_on_jax(
+    command: str, converted: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "q" if command.startswith("quickstart") else converted
+    ended = in_shell(f"$COMMAND {command} {path}", KERAS_BACKEND="jax")
+    _one_line(ended, 2)
+    assert len(ended.err.splitlines()) == 1 and "Received: KERAS_BACKEND=jax" in ended.error
+    assert not (tmp_path / "q").exists()
+
+
 @pytest.mark.parametrize("missing", ["jax", "tensorflow"])
 def test_a_backend_that_is_missing_says_what_to_install(
     missing: str,
@@ -206,7 +217,7 @@ def test_a_backend_that_is_missing_says_what_to_install(
         backend.importlib.util, "find_spec", lambda name: None if name == missing else found(name)
     )
     monkeypatch.setenv("KERAS_BACKEND", missing)
-    assert run("export", converted) == 2
+    assert run("evaluate", converted) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert "is not installed: pip install" in error and missing in error
 
@@ -222,6 +233,8 @@ def test_a_signal_amid_the_import_of_tensorflow_ends_it_quietly(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that starts the tests in the background lets them ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         while "libtensorflow" not in Path(f"/proc/{process.pid}/maps").read_text():
             assert process.poll() is None
@@ -249,6 +262,7 @@ class _TensorFlowError(Exception):
         (AssertionError(), 70, "internal error: AssertionError (--debug"),
         (_TensorFlowError("node"), 70, "internal error: _TensorFlowError: node"),
         (StopIteration(), 70, "internal error: StopIteration"),
+        (RuntimeError("long " * 5000), 70, "long long … (--debug"),
         (MemoryError(), 2, "There is not enough memory"),
         (ValueError("plain"), 2, "error: plain"),
         (PermissionError(13, "Permission denied", "a"), 2, "error: [Errno 13] Permission denied"),

@@ -98,7 +98,9 @@ def test_a_row_in_a_pipe_is_one_line(words: Callable[[tuple[str, ...]], list[str
     rows = {line.split()[0]: line.split() for line in lines if line}
     for kind in ("float32", "float16", "dynamic", "int8"):
         assert len(rows[kind]) == 19, rows[kind]  # 13 columns, some of several words
-    (line,) = (line for line in in_pipe(("models",)).out.splitlines() if "ResNet50 " in line)
+    (line,) = (
+        line for line in in_pipe(("models",)).out.splitlines() if line.startswith("ResNet50 ")
+    )
     assert line.split()[:2] == ["ResNet50", "25,557,032"] and "He et al. 2015" in line
 
 
