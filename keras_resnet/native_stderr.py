@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 
 @contextlib.contextmanager
@@ -19,11 +19,11 @@ def suppressed_native_stderr() -> Iterator[None]:
     A progress bar on ``terminal_stderr`` keeps moving meanwhile. Not for several threads at once:
     descriptor 2 belongs to the process.
     """
-    if sys.stderr is None:  # started with stderr closed: any file may have descriptor 2
+    if sys.stderr is None:  # started with stderr closed: descriptor 2 may be any file
         yield
         return
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as held, _redirected_descriptor(held.fileno()) as original:
+    with _buffer() as held, _redirected_descriptor(held.fileno()) as original:
         try:
             with _redirected_streams():
                 yield
@@ -31,6 +31,13 @@ def suppressed_native_stderr() -> Iterator[None]:
             held.seek(0)
             _write_all(original, held.read())
             raise
+
+
+def _buffer() -> IO[bytes]:
+    """In memory where the system can, so that a full TMPDIR makes no difference."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("stderr"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def terminal_stderr() -> TextIO:

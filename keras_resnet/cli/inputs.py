@@ -32,7 +32,7 @@ def open_model(
 ) -> tuple[Run, Source, ImageClassifier]:
     """The run, its images or others, and its model."""
     run = locate(path)
-    _check_images_known(run, data)
+    check_images_known(run, data)
     start_keras()
     from keras_resnet.saving import load_model
 
@@ -47,7 +47,7 @@ def open_images(
     Raises:
         ValueError: They have other classes or channels than the model.
     """
-    _check_images_known(run, data)
+    check_images_known(run, data)
     from training.config import DataConfig
     from training.data.sources import open_source
 
@@ -100,7 +100,8 @@ def test_images(
     return (image for image, _ in images(source.test, model.contract, count))
 
 
-def _check_images_known(run: Run, data: str | None) -> None:
+def check_images_known(run: Run, data: str | None) -> None:
+    """Raises ValueError if neither the run nor ``--data`` names images."""
     if data is None and run.experiment is None:
         raise ValueError(
             f"{run.model_file} has no experiment.yaml that names images. Name them: "

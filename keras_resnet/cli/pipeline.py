@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from keras_resnet.cli.app import Failed
 from keras_resnet.cli.arguments import CALIBRATION, LAYER_IMAGES, at_least
 from keras_resnet.cli.backend import require_tensorflow, start_keras
-from keras_resnet.cli.inputs import locate, open_images, open_model, test_images, tflite_files
+from keras_resnet.cli.inputs import (
+    check_images_known,
+    locate,
+    open_images,
+    open_model,
+    test_images,
+    tflite_files,
+)
 from keras_resnet.console import progress, say
 
 if TYPE_CHECKING:
@@ -330,10 +337,15 @@ def run_conversion(run: Run, request: Conversion = Conversion()) -> dict[str, Pa
     """Writes TFLite files; returns the path of each kind."""
     request.check()
     require_tensorflow("Converting to TFLite")
+    from tflite.kinds import KINDS
+
+    kinds = request.kinds or tuple(kind for kind, row in KINDS.items() if row.usual)
+    calibrated = any(KINDS[kind].calibrated for kind in kinds)
+    if calibrated:
+        check_images_known(run, request.data)
     start_keras()
     from keras_resnet.saving import load_model
-    from tflite.convert import USUAL_KINDS, convert
-    from tflite.kinds import KINDS
+    from tflite.convert import convert
     from tflite.model.io_spec import IOSpec
     from tflite.quantization.budget import Budget
     from training.data.pipeline import images
@@ -341,10 +353,9 @@ def run_conversion(run: Run, request: Conversion = Conversion()) -> dict[str, Pa
     limits = {"max_drop": request.max_drop, "max_latency": request.max_latency}
     budget = Budget(**{name: value for name, value in limits.items() if value is not None})
     io_spec = IOSpec(request.io, request.batch, request.logits, request.top_k)
-    kinds = request.kinds or USUAL_KINDS
     pictures = None
     model = load_model(run.model_file)
-    if any(KINDS[kind].calibrated for kind in kinds):
+    if calibrated:
         _, source, _ = open_images(run, model, request.data, request.data_dir)
         pictures = (i for i, _ in images(source.train, model.contract, request.calibration))
     with progress("converting") as bar:
