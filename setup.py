@@ -46,6 +46,7 @@ setup(
         "matplotlib",
         "pillow",
         "scikit-learn",
+        "scipy",
         "safetensors",
         "h5py",
         "ml_dtypes",

@@ -15,11 +15,11 @@ from PIL import Image, ImageChops
 WIDTH, HEIGHT = 2000, 3000  # of the window: wide enough for charts side by side
 OUT_WIDTH = 1600
 SHOWN = (
-    "Learning",
-    "What is taken for what",
-    "Worst mistakes and closest calls",
+    "Training",
+    "Confusion matrix",
+    "Hardest images",
     "TensorFlow Lite",
-    "Error behind each layer",
+    "Error after each layer",
 )
 STYLE = """<style>
 body { max-width: none; padding: 1rem 1.5rem; columns: 2; column-gap: 1.5rem; }

@@ -8,6 +8,7 @@ import datetime
 import fcntl
 import io
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -116,9 +117,50 @@ class Run:
             file.write(json.dumps({"time": now, "event": event, **facts}) + "\n")
 
     def read(self, name: str) -> Any:
-        """JSON that ``write`` wrote, or ``None`` where it is not there."""
+        """JSON that ``write`` wrote, or ``None`` where it is not there.
+
+        Raises:
+            ValueError: The file is damaged.
+        """
         path = self.folder / name
-        return json.loads(path.read_text("utf-8")) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            return parse_json(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is damaged: {error}. Delete it, and run the command again that writes it"
+            ) from None
+
+
+def parse_json(content: bytes) -> Any:
+    """JSON whose numbers are all finite, from UTF-8.
+
+    Raises:
+        ValueError: It is anything else; the message is the reason.
+    """
+    try:
+        return json.loads(
+            content.decode(), parse_constant=_finite, parse_float=_finite, parse_int=_whole
+        )
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not JSON: {error}") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _finite(number: str) -> float:
+    if not math.isfinite(value := float(number)):
+        raise ValueError(f"{number[:40]} is not a finite number")
+    return value
+
+
+def _whole(number: str) -> int:
+    if len(number) > 40:
+        raise ValueError(f"{number[:40]}… is too large a number")
+    return int(number)
 
 
 @contextlib.contextmanager

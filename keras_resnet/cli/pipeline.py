@@ -436,11 +436,11 @@ def run_benchmark_program(
     run: Run, program: Path | None, phone: bool, threads: tuple[int, ...], rounds: int
 ) -> list[dict[str, Any]]:
     """Times each TFLite file with the official benchmark program, here or on a phone."""
-    from tflite.devices.adb import benchmark_by_program
+    from tflite.devices.adb import benchmark_with_binary
 
     files = tflite_files(run)
     with progress("timing") as bar:
-        measured = benchmark_by_program(
+        measured = benchmark_with_binary(
             files, program, phone=phone, threads=threads, rounds=rounds, progress=bar
         )
     records = [one.to_dict() for one in measured]

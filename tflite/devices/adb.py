@@ -1,7 +1,6 @@
-"""How long a .tflite file takes on a phone, by TensorFlow's own benchmark program over adb.
+"""Latency of .tflite files by the official benchmark binary: on a phone over adb, or here.
 
-The same program on this machine tells, for each operation, how long it takes there: LiteRT's
-interpreter keeps that from Python.
+The binary also times single operations, which LiteRT's Python API does not.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ PROGRAMS = (
     "nightly/latest/{}_benchmark_model"
 )
 PHONE, LINUX = "android_aarch64", "linux_x86-64"
-TURNS = 3  # each file is run so many times, A B A B
-SECONDS = 600  # for one run
+REPEATS = 3  # runs of the binary for each file, interleaved: A B A B
+SECONDS = 600  # at most, for one run of the binary
 REMOTE = "/data/local/tmp"
 
 
 @dataclass(frozen=True)
 class OperationTime:
-    """All operations of one kind together, as the benchmark program names them.
+    """All operations of one kind together, as the benchmark binary names them.
 
     Attributes:
         operation: Such as ``"Convolution (NHWC, QC8) IGEMM"``.
         count: How many of them the graph holds.
-        milliseconds: What they take of one run, on average, the profiler's own time included.
-        percent: The same as a share of all.
+        milliseconds: Their mean time in one inference, including the profiler's overhead.
+        percent: The same as a share of the inference.
     """
 
     operation: str
@@ -52,12 +51,12 @@ class OperationTime:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What the benchmark program told of one file.
+class BinaryLatency:
+    """The benchmark binary's measurements of one file with one number of threads.
 
     Attributes:
-        latency: One number of threads.
-        operations: The dearest first.
+        latency: Of the whole file.
+        operations: The slowest first.
     """
 
     latency: Latency
@@ -71,28 +70,28 @@ class Measured:
 
 @dataclass(frozen=True)
 class Device:
-    """Where programs run: a phone, or this machine.
+    """Where the binary runs: a phone, or this machine.
 
     Attributes:
-        name: As people know it.
-        prefix: What stands before a command line to run it there; empty for this machine.
+        name: Maker, model and system.
+        prefix: The words before a command line that run it there; empty for this machine.
     """
 
     name: str
     prefix: tuple[str, ...] = ()
 
     def run(self, *words: str) -> str:
-        """What a program prints there, on both streams.
+        """Runs a program there; returns what it prints on stdout and stderr.
 
         Raises:
             ValueError: It fails.
         """
-        # adb joins words by blanks and gives them to a shell.
+        # adb joins the words with spaces and passes them to a shell.
         line = (shlex.join(words),) if self.prefix else words
         return _output(*self.prefix, *line)
 
 
-def benchmark_by_program(
+def benchmark_with_binary(
     files: Mapping[str, str | os.PathLike[str]],
     program: str | os.PathLike[str] | None,
     *,
@@ -100,52 +99,54 @@ def benchmark_by_program(
     threads: Sequence[int] = (1, 2),
     rounds: int = 50,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Measured]:
+) -> list[BinaryLatency]:
     """Runs the official ``benchmark_model`` on each file, on a phone or on this machine.
 
-    The files take turns. Of each figure stands the median of the turns. Operations are timed
-    in a run apart, because timing them takes time. Nothing is left on the phone.
+    The runs of the files are interleaved; each measure is the median over the runs. Operations
+    are timed in a separate run, because profiling slows the inference. All files are removed
+    from the phone afterwards.
 
     Args:
         files: Path of each kind, as ``convert`` returns them.
-        program: The benchmark program, built for where it is to run.
-        phone: Whether that is the phone that adb knows (``ANDROID_SERIAL`` names one of
-            several); this machine otherwise.
+        program: The benchmark binary, built for the device.
+        phone: Whether to run on the phone that adb is connected to (``ANDROID_SERIAL`` selects
+            one of several); otherwise on this machine.
         threads: Numbers of CPU threads.
-        rounds: How many runs are timed of each file and number of threads, at the least.
-        progress: Called with ``(runs of the program done, runs in all)``.
+        rounds: The least number of timed inferences for each file and number of threads.
+        progress: Called with ``(runs of the binary done, runs in all)``.
 
     Raises:
-        ValueError: There is no such program, no phone or more than one, or a run fails.
+        ValueError: There is no such binary, no phone or more than one, or a run fails.
     """
     if not files or not threads or rounds < 1:
         raise ValueError("There is nothing to time: pass files, a number of threads, rounds")
     for path in files.values():
         check_is_tflite(Path(path))
     device = find_phone() if phone else Device(this_machine())
-    program = _found(program, PHONE if phone else LINUX)
-    total, done = len(threads) * (TURNS + 1) * len(files), 0
+    program = _existing(program, PHONE if phone else LINUX)
+    total, done = len(threads) * (REPEATS + 1) * len(files), 0
     records = []
-    with _placed(device, program, files) as (remote, places):
+    with _on_device(device, program, files) as (remote, paths):
 
-        def told(kind: str, count: int, *more: str) -> str:
+        def run(kind: str, count: int, *more: str) -> str:
             nonlocal done
-            words = (f"--graph={places[kind]}", f"--num_threads={count}", *more)
+            words = (f"--graph={paths[kind]}", f"--num_threads={count}", *more)
             text = device.run(remote, *words)
             done += 1
             progress(done, total)
             return text
 
-        runs = f"--num_runs={-(-rounds // TURNS)}"
+        runs = f"--num_runs={-(-rounds // REPEATS)}"
         for count in threads:
-            turns: dict[str, list[Latency]] = {kind: [] for kind in files}
-            for _ in range(TURNS):
+            repeats: dict[str, list[Latency]] = {kind: [] for kind in files}
+            for _ in range(REPEATS):
                 for kind, path in files.items():
-                    text = told(kind, count, runs)
-                    turns[kind].append(read_latency(text, kind, count, Path(path), device.name))
+                    text = run(kind, count, runs)
+                    repeats[kind].append(read_latency(text, kind, count, Path(path), device.name))
             for kind in files:
-                profile = told(kind, count, runs, "--enable_op_profiling=true")
-                records.append(Measured(_middle(turns[kind]), read_operations(profile)))
+                profile = run(kind, count, runs, "--enable_op_profiling=true")
+                latency = _median(repeats[kind])
+                records.append(BinaryLatency(latency, read_operations(profile)))
     return records
 
 
@@ -153,19 +154,19 @@ def find_phone() -> Device:
     """The phone that adb is connected to.
 
     Raises:
-        ValueError: There is none, or more than one, or it does not trust this machine.
+        ValueError: There is none, or more than one, or it does not allow debugging.
     """
     if not (adb := shutil.which("adb")):
         raise ValueError(
             "There is no adb on PATH. Install Android's platform-tools (apt-get install adb)"
         )
-    # "SERIAL state" a line; the state may hold blanks, as "no permissions (…)" does.
+    # A line is "SERIAL state"; the state may hold spaces, such as "no permissions (…)".
     lines = _output(adb, "devices").partition("List of devices attached")[2].splitlines()
     states = dict(line.split(maxsplit=1) for line in lines if len(line.split()) > 1)
     wanted = os.environ.get("ANDROID_SERIAL")
     if wanted and wanted not in states:
         raise ValueError(
-            f"adb knows no phone {wanted}, which ANDROID_SERIAL names; it knows "
+            f"adb sees no phone {wanted}, which ANDROID_SERIAL names; it sees "
             f"{', '.join(states) or 'none'}"
         )
     if not states:
@@ -179,19 +180,19 @@ def find_phone() -> Device:
         )
     serial = wanted or next(iter(states))
     if states[serial] != "device":
-        mend = {
+        remedy = {
             "unauthorized": "Unlock it and allow USB debugging for this computer",
             "offline": "Unplug it and plug it in again",
         }.get(states[serial], "See developer.android.com/tools/adb")
-        raise ValueError(f"The phone {serial} is {states[serial]}. {mend}")
+        raise ValueError(f"The phone {serial} is {states[serial]}. {remedy}")
     phone = Device(serial, (adb, "-s", serial, "shell"))
-    asked = ("ro.product.manufacturer", "ro.product.model", "ro.build.version.release")
-    maker, model, android = (phone.run("getprop", name).strip() for name in asked)
+    properties = ("ro.product.manufacturer", "ro.product.model", "ro.build.version.release")
+    maker, model, android = (phone.run("getprop", name).strip() for name in properties)
     return dataclasses.replace(phone, name=f"{maker} {model}, Android {android}")
 
 
 def read_latency(text: str, kind: str, threads: int, path: Path, device: str) -> Latency:
-    """One run's figures from what the program prints.
+    """Parses the latency of one run from the binary's output.
 
     The format is that of ``tensorflow/lite/tools/benchmark/benchmark_model.cc`` and of
     ``StatWithPercentiles`` in ``xla/tsl/util/stats_calculator.h``: times in microseconds,
@@ -206,8 +207,8 @@ def read_latency(text: str, kind: str, threads: int, path: Path, device: str) ->
     if not once or not timed:
         lines = [line for line in text.splitlines() if line.strip()]
         raise ValueError(
-            f"The benchmark program tells no median of {path}; it may be an old one, or refuse "
-            f"the file. Its last words: {lines[-1].strip() if lines else '(none)'}"
+            f"The benchmark binary printed no median for {path}; it may be an old version, or "
+            f"refuse the file. Its last line: {lines[-1].strip() if lines else '(none)'}"
         )
     runs, middle, p95 = timed[-1]  # the first such line is of the warm-up
     return Latency(
@@ -228,47 +229,47 @@ def read_latency(text: str, kind: str, threads: int, path: Path, device: str) ->
 
 
 def read_operations(text: str) -> tuple[OperationTime, ...]:
-    """The times of operations from what the program prints; none where it prints none.
+    """Parses the times of operations from the binary's output; empty if it prints none.
 
-    They stand in the second table "Summary by node type"; the first is of the start.
+    They are in the second table "Summary by node type"; the first is of the initialization.
     """
     regular = text.partition("Operator-wise Profiling Info for Regular Benchmark Runs")[2]
     summary = regular.partition("Summary by node type")[2].partition("Timings (micro")[0]
     rows = re.findall(r"^\s*(\S.*?)\s+(\d+)\s+(\S+)\s+(\S+)%\s+\S+%\s+\S+\s+\d+\s*$", summary, re.M)
-    found = (OperationTime(name, int(n), float(ms), float(share)) for name, n, ms, share in rows)
-    return tuple(sorted(found, key=lambda row: -row.milliseconds))
+    times = (OperationTime(name, int(n), float(ms), float(share)) for name, n, ms, share in rows)
+    return tuple(sorted(times, key=lambda row: -row.milliseconds))
 
 
-def _middle(turns: list[Latency]) -> Latency:
-    """The median of each figure over the turns; all runs together are counted."""
+def _median(repeats: list[Latency]) -> Latency:
+    """The median of each measure over the runs of the binary, and the sum of its inferences."""
 
     names = ("median_ms", "p95_ms", "load_ms", "first_ms", "memory_bytes")
-    columns = {name: [getattr(turn, name) for turn in turns] for name in names}
-    # An old phone's program may tell nothing of memory.
-    middle: Any = {name: median(told) for name, told in columns.items() if None not in told}
-    return dataclasses.replace(turns[0], runs=sum(turn.runs for turn in turns), **middle)
+    columns = {name: [getattr(one, name) for one in repeats] for name in names}
+    # On old phones, the binary may not print the memory.
+    medians: Any = {name: median(column) for name, column in columns.items() if None not in column}
+    return dataclasses.replace(repeats[0], runs=sum(one.runs for one in repeats), **medians)
 
 
-def _found(program: str | os.PathLike[str] | None, built_for: str) -> Path:
+def _existing(program: str | os.PathLike[str] | None, built_for: str) -> Path:
     if program is None:
         raise ValueError(
-            f"The official benchmark program is needed. Download {PROGRAMS.format(built_for)} "
+            f"This needs the official benchmark binary. Download {PROGRAMS.format(built_for)} "
             "and name it: --benchmark-binary FILE"
         )
     path = Path(program)
     if not path.is_file():
-        raise ValueError(f"There is no benchmark program {path}")
+        raise ValueError(f"There is no benchmark binary {path}")
     return path
 
 
 @contextmanager
-def _placed(
+def _on_device(
     device: Device, program: Path, files: Mapping[str, str | os.PathLike[str]]
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """The program and the files where the device finds them, and away again at the end."""
+    """The binary and the files on the device; removed at the end."""
     if not device.prefix:
-        with tempfile.TemporaryDirectory() as here:  # a download is not executable
-            copy = shutil.copy(program, Path(here) / "benchmark_model")
+        with tempfile.TemporaryDirectory() as local:  # a download is not executable
+            copy = shutil.copy(program, Path(local) / "benchmark_model")
             os.chmod(copy, 0o755)
             yield str(copy), {kind: os.fspath(path) for kind, path in files.items()}
         return
@@ -276,12 +277,12 @@ def _placed(
     adb = device.prefix[:-1]
     device.run("mkdir", "-p", folder)
     try:
-        places = {kind: f"{folder}/{kind}.tflite" for kind in files}
+        paths = {kind: f"{folder}/{kind}.tflite" for kind in files}
         _output(*adb, "push", str(program), f"{folder}/benchmark_model")
         for kind, path in files.items():
-            _output(*adb, "push", os.fspath(path), places[kind])
+            _output(*adb, "push", os.fspath(path), paths[kind])
         device.run("chmod", "755", f"{folder}/benchmark_model")
-        yield f"{folder}/benchmark_model", places
+        yield f"{folder}/benchmark_model", paths
     finally:
         device.run("rm", "-rf", folder)
 
@@ -300,7 +301,7 @@ def _output(*words: str) -> str:
     except OSError as error:
         raise ValueError(f"{words[0]} does not run here: {error.strerror}") from None
     except subprocess.TimeoutExpired:
-        raise ValueError(f"{shlex.join(words)} did not end within {SECONDS} s") from None
+        raise ValueError(f"{shlex.join(words)} took longer than {SECONDS} s") from None
     if done.returncode:
         lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
         reason = lines[-1] if lines else f"status {done.returncode}"

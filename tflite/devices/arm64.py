@@ -1,7 +1,7 @@
-"""The same files on an Arm processor, emulated: LiteRT's own aarch64 kernels under QEMU.
+"""The same files on an emulated Arm processor: LiteRT's aarch64 kernels under QEMU.
 
-An arm64 Debian's Python and the aarch64 wheels of LiteRT and NumPy lie in the cache folder; QEMU's
-user mode runs that Python as one process, with no other system started around it.
+Python of an arm64 Debian and the aarch64 wheels of LiteRT and NumPy are kept in the cache folder;
+QEMU's user mode runs that Python as one process, without booting a system.
 """
 
 from __future__ import annotations
@@ -22,51 +22,51 @@ import numpy as np
 from tflite.evidence.golden import QUANTIZATION_STEP, Golden
 
 QEMU = "qemu-aarch64-static"
-# The Raspberry Pi 4's; it has neither dot products nor half precision in hardware.
+# Of the Raspberry Pi 4: neither dot products nor half precision in hardware.
 CPU = "cortex-a72"
 SUITE = "bookworm"
 PYTHON = "usr/bin/python3.11"
 # 2.3.0 crashes under QEMU 7.2 while it creates the interpreter.
 WHEELS = ("ai-edge-litert==2.1.0", "numpy==2.2.6")
 PLATFORMS = ("manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
-# What a class other than an image's first answer may be apart, in quantization steps; the first
-# answer itself may be one.
+# The largest allowed difference of a class other than the predicted one, in quantization steps;
+# the predicted class may differ by one.
 TAIL_STEPS = 2
 START_SECONDS = 60
 SECONDS_AN_IMAGE = 120
 
-# Runs over there: no package of ours, nothing newer than Python 3.11 and NumPy.
+# Runs under emulation: without our packages, on Python 3.11 and NumPy.
 PROGRAM = """
 import sys
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-model, images, answers = sys.argv[1:]
+model, images, outputs = sys.argv[1:]
 interpreter = Interpreter(model_path=model, num_threads=1)
 interpreter.allocate_tensors()
-taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+input, output = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
 rows = []
 for image in np.load(images, allow_pickle=False):
-    interpreter.set_tensor(taken["index"], image[None].astype("float32"))
+    interpreter.set_tensor(input["index"], image[None].astype("float32"))
     interpreter.invoke()
-    rows.append(interpreter.get_tensor(given["index"])[0])
+    rows.append(interpreter.get_tensor(output["index"])[0])
     print(len(rows), flush=True)
-np.save(answers, np.stack(rows))
+np.save(outputs, np.stack(rows))
 """
 
 
 @dataclass(frozen=True)
 class ArmComparison:
-    """One file on Arm against the same file here.
+    """One file on Arm against the same file on this machine.
 
     Attributes:
         kind: Which file.
-        images: How many images both were asked about.
-        same_top1: On how many both put the same class first.
+        images: Number of images.
+        same_top1: Number of images with the same predicted class.
         max_difference: Largest absolute difference of a probability, 0–1.
         where: Image and class of that difference, both counted from 0.
         tail: Image and class of each probability in the tail that differs by more than one
-            quantization step, and by no more than it may.
-        broken: A sentence for each promise that is not kept.
+            quantization step, within what is allowed.
+        broken: A sentence for each limit that is exceeded.
     """
 
     kind: str
@@ -86,18 +86,18 @@ def compare_on_arm64(
     say: Callable[[str], None] = lambda message: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[ArmComparison]:
-    """Asks each file about the golden images under emulation.
+    """Runs each file on the golden images under emulation.
 
     Args:
         files: Path of each kind.
-        golden: Images, and the answers of the same kinds here.
-        cache: Folder where the Arm system is, or is made: about 300 MB, a minute or two.
-        say: Called with a remark on what is being done.
-        progress: Called with ``(images done, images in all)``, every kind counted.
+        golden: Images, and the outputs of the same kinds on this machine.
+        cache: Folder of the Arm system; if missing, it is made: about 300 MB, a minute or two.
+        say: Called with remarks on the progress.
+        progress: Called with ``(images done, images in all)``, over all kinds.
 
     Raises:
-        ValueError: Something that it takes is missing, or the emulated process crashed, which
-            says nothing about the model.
+        ValueError: A requirement is missing, or the emulated process crashed, which says
+            nothing about the model.
     """
     system = arm_system(cache, say)
     count = len(golden.images)
@@ -108,49 +108,49 @@ def compare_on_arm64(
             progress(before + images, len(files) * count)
 
         done(0)
-        answers = _answers(system, Path(path), golden.images, done)
-        comparisons.append(compare(kind, golden.answers[kind], answers))
+        outputs = _outputs(system, Path(path), golden.images, done)
+        comparisons.append(compare(kind, golden.answers[kind], outputs))
     return comparisons
 
 
 def compare(kind: str, here: np.ndarray, arm: np.ndarray) -> ArmComparison:
-    """Holds float32 ``(images, classes)`` from Arm against the same from here."""
-    apart = np.abs(here.astype("float64") - arm)
-    apart[np.isnan(apart)] = np.inf
-    image, label = (int(i) for i in np.unravel_index(apart.argmax(), apart.shape))
+    """Compares probabilities, float32 ``(images, classes)``, from Arm with those from here."""
+    difference = np.abs(here.astype("float64") - arm)
+    difference[np.isnan(difference)] = np.inf
+    image, label = (int(i) for i in np.unravel_index(difference.argmax(), difference.shape))
     same = here.argmax(1) == arm.argmax(1)
     broken = []
     if not same.all():
         broken.append(f"another top-1 on Arm for images {np.flatnonzero(~same).tolist()}")
-    allowed = np.full(apart.shape, TAIL_STEPS * QUANTIZATION_STEP)
+    allowed = np.full(difference.shape, TAIL_STEPS * QUANTIZATION_STEP)
     allowed[np.arange(len(here)), here.argmax(1)] = QUANTIZATION_STEP
-    if (over := apart > allowed * (1 + 1e-6)).any():
+    if (over := difference > allowed * (1 + 1e-6)).any():
         broken.append(
             f"{int(over.sum())} probabilities differ by more than is allowed; at most "
-            f"{apart[image, label]:.5f}, image {image}, class {label}"
+            f"{difference[image, label]:.5f}, image {image}, class {label}"
         )
-    tail = (apart > QUANTIZATION_STEP * (1 + 1e-6)) & ~over
+    tail = (difference > QUANTIZATION_STEP * (1 + 1e-6)) & ~over
     return ArmComparison(
         kind,
         len(here),
         int(same.sum()),
-        float(apart.max()),
+        float(difference.max()),
         (image, label),
         tuple((int(i), int(j)) for i, j in np.argwhere(tail)),
         tuple(broken),
     )
 
 
-def _answers(
+def _outputs(
     system: Path, model: Path, images: np.ndarray, progress: Callable[[int], None]
 ) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
-        given, answers = Path(folder) / "images.npy", Path(folder) / "answers.npy"
-        np.save(given, images)
+        inputs, outputs = Path(folder) / "images.npy", Path(folder) / "outputs.npy"
+        np.save(inputs, images)
         root = system / "root"
         command = [shutil.which(QEMU), "-cpu", CPU, "-L", root, root / PYTHON, "-c", PROGRAM]
-        code, said = _run(
-            [*map(str, command), str(model.resolve()), str(given), str(answers)],
+        code, stderr = _run(
+            [*map(str, command), str(model.resolve()), str(inputs), str(outputs)],
             {"PYTHONPATH": str(system / "site"), "PYTHONDONTWRITEBYTECODE": "1"},
             START_SECONDS + SECONDS_AN_IMAGE * len(images),
             progress,
@@ -160,18 +160,18 @@ def _answers(
                 f"The emulated process took too long on {model} and was stopped; that says "
                 "nothing about the model"
             )
-        if code or not answers.is_file():
-            raise ValueError(_crash(model, code, said))
-        return np.load(answers, allow_pickle=False)
+        if code or not outputs.is_file():
+            raise ValueError(_crash(model, code, stderr))
+        return np.load(outputs, allow_pickle=False)
 
 
 def _run(
     command: list[str], environment: dict[str, str], seconds: float, progress: Callable[[int], None]
 ) -> tuple[int | None, str]:
-    """The exit code, or ``None`` where the time was up, and what stood on stderr."""
-    with tempfile.TemporaryFile("w+") as said:
+    """The exit code, or ``None`` on timeout, and stderr."""
+    with tempfile.TemporaryFile("w+") as errors:
         with subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=said, text=True
+            command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
         ) as process:
             clock = threading.Timer(seconds, process.kill)
             clock.start()
@@ -185,16 +185,16 @@ def _run(
             finally:
                 late = not clock.is_alive()
                 clock.cancel()
-        said.seek(0)
-        return None if late else process.returncode, said.read()
+        errors.seek(0)
+        return None if late else process.returncode, errors.read()
 
 
 def _crash(model: Path, code: int, stderr: str) -> str:
-    # QEMU passes a signal on as 128 + its number, or dies of it itself.
+    # QEMU returns 128 + the signal's number, or is killed by the signal itself.
     number = -code if code < 0 else code - 128
     named = number in {s.value for s in signal.Signals}
     why = signal.Signals(number).name if named else f"exit code {code}"
-    last = (stderr.strip().splitlines() or ["it said nothing"])[-1]
+    last = (stderr.strip().splitlines() or ["no message"])[-1]
     return (
         f"The emulated process crashed on {model} ({why}): {last}. That is a fault of the "
         "emulation or of LiteRT there, and says nothing about the model"
@@ -207,10 +207,10 @@ def _crash(model: Path, code: int, stderr: str) -> str:
 def arm_system(
     cache: str | os.PathLike[str], say: Callable[[str], None] = lambda message: None
 ) -> Path:
-    """The folder of the Arm system: ``root``, a Debian, and ``site``, the wheels; made if missing.
+    """The folder of the Arm system, made if missing: ``root``, a Debian, and ``site``, the wheels.
 
     Raises:
-        ValueError: QEMU is missing, or what making the system takes.
+        ValueError: QEMU, or what making the system needs, is missing.
     """
     if not shutil.which(QEMU):
         raise ValueError(f"There is no {QEMU}. Debian: apt-get install qemu-user-static")
@@ -222,7 +222,7 @@ def arm_system(
     if os.geteuid():
         raise ValueError(
             "debootstrap makes the Arm system, once, and has to be run as root. Run this command "
-            "as root, or set KERAS_RESNET_CACHE to a folder where the system is already"
+            "as root, or set KERAS_RESNET_CACHE to a folder that has the system"
         )
     system.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".arm64.", dir=system.parent) as beside:
@@ -241,7 +241,7 @@ def _make_root(root: Path, say: Callable[[str], None]) -> None:
         *(SUITE, str(root)),
         tell=lambda line: say(line.removeprefix("I: ")) if "Retrieving" in line else None,
     )
-    # Its second stage would run every package's scripts under emulation; files are enough.
+    # The second stage would run the packages' scripts under emulation; their files are enough.
     packages = sorted((root / "var/cache/apt/archives").glob("*.deb"))
     say(f"unpacking {len(packages)} packages …")
     for package in packages:
@@ -260,7 +260,7 @@ def _make_site(site: Path, say: Callable[[str], None]) -> None:
 
 
 def _do(*command: str, tell: Callable[[str], None] = lambda line: None) -> None:
-    """Runs a command, and tells each line of its output as it comes."""
+    """Runs a command; calls ``tell`` with each line of its output."""
     lines: list[str] = []
     with tempfile.TemporaryFile("w+") as errors:
         with subprocess.Popen(
@@ -270,9 +270,9 @@ def _do(*command: str, tell: Callable[[str], None] = lambda line: None) -> None:
                 lines.append(line.strip())
                 tell(lines[-1])
         errors.seek(0)
-        said = [line for line in (*lines, *errors.read().splitlines()) if line.strip()]
+        printed = [line for line in (*lines, *errors.read().splitlines()) if line.strip()]
     if process.returncode:
         raise ValueError(
-            f"The Arm system could not be made, for want of network or room: {command[0]} "
-            f"failed with {said[-1] if said else 'nothing to say'}"
+            f"The Arm system could not be made, for lack of network or disk space: {command[0]} "
+            f"failed with {printed[-1] if printed else 'no message'}"
         )

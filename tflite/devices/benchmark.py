@@ -1,7 +1,7 @@
-"""How long a .tflite file takes for one image on this machine's CPU, and what it takes of memory.
+"""Latency and memory of a .tflite file on this machine's CPU.
 
-LiteRT's interpreter tells Python nothing about single operations; the official benchmark
-program does (``tflite.devices.adb``).
+LiteRT's Python API does not time single operations; the official benchmark binary does
+(``tflite.devices.adb``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tflite.devices.cold_start import Start, start, typical
+from tflite.devices.cold_start import ColdStart, cold_start, median_start
 from tflite.model.interpreter import Interpreter, open_interpreter
 
 WARM_UP = 3
@@ -27,26 +27,26 @@ WARM_UP = 3
 
 @dataclass(frozen=True)
 class Latency:
-    """One file on one number of threads.
+    """One file with one number of threads.
 
-    Times are in milliseconds; ``None`` stands where a figure was not measured.
+    Times are in milliseconds; ``None`` if not measured.
 
     Attributes:
         kind: Which file.
         threads: Number of CPU threads.
         runs: Number of timed runs.
-        median_ms: Half of the runs took no longer.
-        p90_ms: Nine tenths of the runs took no longer.
-        p95_ms: Nineteen of twenty took no longer.
-        p99_ms: Ninety-nine of a hundred took no longer; of fewer runs, nearly the slowest.
+        median_ms: The median of the runs.
+        p90_ms: Their 90th percentile.
+        p95_ms: Their 95th percentile.
+        p99_ms: Their 99th percentile; with fewer than 100 runs, close to the slowest.
         bytes: Size of the file.
-        load_ms: See ``tflite.devices.cold_start.Start``; the median of all starts.
+        load_ms: See ``tflite.devices.cold_start.ColdStart``; the median of all starts.
         first_ms: The first inference, likewise.
         memory_bytes: Likewise.
         device: Where it was measured.
         runtime: What ran the file.
-        load_average: How many processes wanted the CPU when timing began: where it is not
-            small against the number of CPUs, times mean little.
+        load_average: The system's load average when timing began. If it is not small against
+            the number of CPUs, the times mean little.
     """
 
     kind: str
@@ -80,18 +80,18 @@ def benchmark(
 ) -> list[Latency]:
     """Times each file on one image.
 
-    The files take turns, A B A B, so that a machine that slows down or speeds up meanwhile
-    does so for all of them. Timed is the inference alone: no reading or resizing of images,
-    no loading, and not the first runs, which prepare caches and buffers. Those are what
-    ``starts`` measures, each in a process of its own; the files take turns there, too.
+    The runs of the files are interleaved, A B A B, so that a change of the machine's speed
+    affects all of them. Only the inference is timed: no reading or resizing of images, no
+    loading and no warm-up runs. ``starts`` measures cold starts, each in a process of its own,
+    interleaved as well.
 
     Args:
         files: Path of each kind, as ``convert`` returns them.
         image: uint8 ``(height, width, channels)`` 0–255, fitted to the models.
-        threads: Numbers of CPU threads to try, one after the other.
-        rounds: How often each file is timed on each number of threads.
-        starts: How often each is started from nothing on each number of threads; half a
-            second a time, or longer.
+        threads: Numbers of CPU threads, one after the other.
+        rounds: Timed runs of each file for each number of threads.
+        starts: Cold starts of each file for each number of threads; each takes half a second
+            or longer.
         progress: Called with ``(rounds and starts done, those in all)``.
 
     Returns:
@@ -99,7 +99,7 @@ def benchmark(
 
     Raises:
         ValueError: There are no files, no threads or no rounds, the image does not fit, or a
-            file is not readable.
+            file cannot be read.
     """
     if not files or not threads or rounds < 1 or starts < 0:
         raise ValueError(
@@ -124,13 +124,13 @@ def benchmark(
                 times[kind].append(_milliseconds(interpreter))
             step()
         interpreters.clear()
-        colds: dict[str, list[Start]] = {kind: [] for kind in files}
+        cold: dict[str, list[ColdStart]] = {kind: [] for kind in files}
         for _ in range(starts):
             for kind, path in files.items():
-                colds[kind].append(start(path, count))
+                cold[kind].append(cold_start(path, count))
             step()
         records += [
-            _latency(kind, path, count, times[kind], colds[kind], load_average)
+            _latency(kind, path, count, times[kind], cold[kind], load_average)
             for kind, path in files.items()
         ]
     return records
@@ -162,7 +162,7 @@ def _latency(
     path: str | os.PathLike[str],
     threads: int,
     times: Sequence[float],
-    starts: list[Start],
+    starts: list[ColdStart],
     load_average: float | None,
 ) -> Latency:
     median, p90, p95, p99 = map(float, np.percentile(times, (50, 90, 95, 99)))
@@ -175,7 +175,7 @@ def _latency(
         p95,
         p99,
         Path(path).stat().st_size,
-        **(dataclasses.asdict(typical(starts)) if starts else {}),
+        **(dataclasses.asdict(median_start(starts)) if starts else {}),
         device=this_machine(),
         runtime=f"LiteRT {version('ai-edge-litert')}, XNNPACK",
         load_average=load_average,

@@ -1,7 +1,7 @@
-"""What the first answer of a .tflite file costs: loading it, its first run, and memory.
+"""The cold start of a .tflite file: loading time, first inference, and memory.
 
-Each is measured in a process of its own, as an app does it once at its start: nothing of an
-earlier file is left in caches of the runtime, and all memory that is added is this file's.
+Measured in a process of its own, as an app starts once: the runtime's caches are empty, and all
+memory that is added belongs to this file.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-SECONDS = 300
-RUNS = 3  # after which no more memory is taken
+CPU_SECONDS = 300  # processor time: a busy machine only takes longer
+RUNS = 3  # after these, memory no longer grows
 STATUS = Path("/proc/self/status")
 
 PROGRAM = """
@@ -28,15 +30,15 @@ measure(*sys.argv[1:])
 
 
 @dataclass(frozen=True)
-class Start:
-    """One start of one file.
+class ColdStart:
+    """One cold start of one file.
 
     Attributes:
-        load_ms: From the file's path to an interpreter with its memory allocated and its weights
-            packed for the CPU, in milliseconds. The file is in the system's cache already.
+        load_ms: From the file's path to an interpreter with allocated tensors and weights packed
+            for the CPU, in milliseconds. The file is in the system's page cache.
         first_ms: The first inference after that.
-        memory_bytes: By how much the process's memory (resident set) rose at most, from before
-            loading to after a few inferences: the interpreter, the weights, the activations.
+        memory_bytes: The largest growth of the process's resident set, from before loading to
+            after a few inferences: interpreter, weights and activations.
     """
 
     load_ms: float
@@ -44,32 +46,30 @@ class Start:
     memory_bytes: int
 
 
-def start(path: str | os.PathLike[str], threads: int) -> Start:
-    """Starts a file, once, in another process. The file has to be sound (``tflite.model.sandbox``).
+def cold_start(path: str | os.PathLike[str], threads: int) -> ColdStart:
+    """Starts a sound file (``tflite.model.sandbox``) once, in another process.
 
     Raises:
-        ValueError: The process did not come to its end.
+        ValueError: The process failed.
     """
-    places = [place or os.getcwd() for place in sys.path]
-    try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", PROGRAM, os.fspath(path), str(threads)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
-            timeout=SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        raise ValueError(f"{path} did not start within {SECONDS} s") from None
+    paths = [path or os.getcwd() for path in sys.path]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", PROGRAM, os.fspath(path), str(threads)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )
+    if done.returncode == -getattr(signal, "SIGXCPU", 0):
+        raise ValueError(f"{path} did not start within {CPU_SECONDS} s of processor time")
     if done.returncode:
         raise ValueError(f"{path} did not start: its process ended with status {done.returncode}")
-    return Start(**json.loads(done.stdout.splitlines()[-1]))
+    return ColdStart(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def typical(starts: list[Start]) -> Start:
-    """The median of each figure."""
-    return Start(
+def median_start(starts: Sequence[ColdStart]) -> ColdStart:
+    """The median of each measure."""
+    return ColdStart(
         median(s.load_ms for s in starts),
         median(s.first_ms for s in starts),
         round(median(s.memory_bytes for s in starts)),
@@ -77,11 +77,12 @@ def typical(starts: list[Start]) -> Start:
 
 
 def measure(path: str, threads: str) -> None:
-    """What the process does: prints a line of JSON."""
+    """The other process: measures, and prints a line of JSON."""
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter
 
-    before = _peak_memory(afresh=True)
+    _limit_cpu()
+    before = _peak_memory(reset=True)
     began = time.perf_counter()
     interpreter = Interpreter(path, num_threads=int(threads))
     interpreter.allocate_tensors()
@@ -90,23 +91,33 @@ def measure(path: str, threads: str) -> None:
         interpreter.set_tensor(details["index"], np.zeros(details["shape"], details["dtype"]))
     ready = time.perf_counter()
     interpreter.invoke()
-    answered = time.perf_counter()
+    first = time.perf_counter()
     for _ in range(RUNS):
         interpreter.invoke()
-    found = {
+    measured = {
         "load_ms": 1000 * (loaded - began),
-        "first_ms": 1000 * (answered - ready),
+        "first_ms": 1000 * (first - ready),
         "memory_bytes": max(0, _peak_memory() - before),
     }
-    print(json.dumps(found), flush=True)
-    os._exit(0)  # taking the runtime down is not measured, and might crash
+    print(json.dumps(measured), flush=True)
+    os._exit(0)  # the runtime's teardown is not measured, and might crash
 
 
-def _peak_memory(afresh: bool = False) -> int:
-    """The largest resident set so far, in bytes; ``afresh``: that of now, from which it counts."""
-    if STATUS.is_file():  # Linux; what getrusage tells there comes from the parent process, too
-        if afresh:
-            with contextlib.suppress(OSError):  # a kernel that forbids it: imports count too
+def _limit_cpu() -> None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    most = CPU_SECONDS if hard == resource.RLIM_INFINITY else min(CPU_SECONDS, hard)
+    resource.setrlimit(resource.RLIMIT_CPU, (most, hard))
+
+
+def _peak_memory(reset: bool = False) -> int:
+    """The largest resident set so far, in bytes; ``reset`` starts from the present one."""
+    if STATUS.is_file():  # Linux, where getrusage includes the peak of the parent process
+        if reset:
+            with contextlib.suppress(OSError):  # if the kernel forbids it, imports count too
                 Path("/proc/self/clear_refs").write_text("5")
         (line,) = (line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
         return 1024 * int(line.split()[1])

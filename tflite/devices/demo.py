@@ -1,7 +1,9 @@
-"""The demo: a page that runs a run's own .tflite files in a browser, served or exported.
+"""The demo: a page that runs the .tflite files of a run in a browser, served or exported.
 
-The page is built from ``tflite/devices/web`` by ``make web``. What it knows of the run stands in
-``demo.json``, written here from the contracts inside the files.
+``make web`` builds the page from ``tflite/devices/web``. It reads the run's name, contracts and
+golden inputs from ``demo.json``, which is made here from the contracts inside the files.
+
+Imports neither Keras nor a runtime at module level: ``require_page`` is quick.
 """
 
 from __future__ import annotations
@@ -9,21 +11,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from keras_resnet.files import atomic_write_folder
-from tflite.evidence.golden import Golden
-from tflite.model.metadata import read_contract
+
+if TYPE_CHECKING:
+    from tflite.evidence.golden import Golden
 
 PAGE = Path(__file__).parent / "web" / "dist"
 MANIFEST = "demo.json"
 LOOPBACK = "127.0.0.1"
 
-# Isolation (COOP and COEP) is what browsers ask of a page before they give it threads.
+# Browsers give threads only to pages that are cross-origin isolated (COOP and COEP).
 HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
@@ -32,7 +37,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-# A browser runs no script and compiles no wasm of another type.
+# Browsers run scripts and compile wasm only of these types.
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript",
@@ -40,20 +45,20 @@ TYPES = {
     ".wasm": "application/wasm",
     ".json": "application/json",
 }
-# Shown where the check finds a kind further apart than it may be.
+# Shown if a kind differs by more than the check allows.
 REMARKS = {
-    "dynamic": "dynamic chooses the scale of its 8-bit numbers anew for each picture, so that the "
-    "last bit of one float can move its answers by a few steps, from one processor to the next "
-    "and in Python as well. A few steps with the same top-1 are this kind's own."
+    "dynamic": "dynamic computes the scale of its 8-bit activations for each picture, so the last "
+    "bit of one float can move its probabilities by a few steps, from one processor to the next "
+    "and in Python as well. A few steps with the same top-1 are normal for this kind."
 }
 
 
 @dataclass(frozen=True)
 class Site:
-    """All that a browser can get, by its path below the root, without a leading slash.
+    """Everything that is served, by path below the root, without a leading slash.
 
     Attributes:
-        made: Content that was made for this demo.
+        made: Content generated for this demo.
         files: Files of the built page and of the run, links resolved.
     """
 
@@ -67,17 +72,20 @@ def site(
     golden: Golden,
     page: str | os.PathLike[str] = PAGE,
 ) -> Site:
-    """The built page, a run's files, and what the page has to know of them.
+    """The built page, the run's files, and ``demo.json``, which describes them.
 
     Args:
-        name: What the page is headed by.
+        name: The page's title.
         models: Path of each kind, as ``tflite.convert`` returns them.
-        golden: Inputs and the answers of the same kinds.
+        golden: Inputs and the outputs of the same kinds.
         page: Folder of the built page.
 
     Raises:
         ValueError: The page is not built, there are no models, or one holds no contract.
     """
+    from tflite.model.metadata import read_contract
+
+    require_page(page)
     if not models:
         raise ValueError("There are no .tflite files to show. Make them: keras-resnet convert")
     paths = {kind: Path(path).resolve() for kind, path in models.items()}
@@ -110,9 +118,20 @@ def site(
     return Site(made, _built(Path(page)) | served)
 
 
+def require_page(page: str | os.PathLike[str] = PAGE) -> None:
+    """Checks that the page is built; cheap, for a check before TensorFlow starts.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not (Path(page) / "index.html").is_file():
+        raise ValueError(
+            f"The demo page is not built: there is no {page}/index.html. Build it with npm: "
+            "make web"
+        )
+
+
 def _built(page: Path) -> dict[str, Path]:
-    if not (page / "index.html").is_file():
-        raise ValueError(f"The page is not built: there is no {page}/index.html. Run: make web")
     page = page.resolve()
     files = (path for path in sorted(page.rglob("*")) if path.is_file() and not path.is_symlink())
     return {path.relative_to(page).as_posix(): path for path in files}
@@ -122,25 +141,25 @@ def _built(page: Path) -> dict[str, Path]:
 
 
 def export(site: Site, out: str | os.PathLike[str]) -> Path:
-    """Writes the same page as static files, which any web host serves; returns the folder.
+    """Writes the same page as static files, for any web host; returns the folder.
 
-    The folder is whole or not there. One that an earlier export wrote is replaced.
+    The folder is written atomically, and replaces an earlier export.
 
     Raises:
         ValueError: The folder holds something else.
     """
     out = Path(out)
-    _keep_what_is_no_export(out)
+    _refuse_other_content(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write_folder(out) as whole:
         for path, content in site.made.items():
-            _place(whole, path).write_bytes(content)
+            _target(whole, path).write_bytes(content)
         for path, source in site.files.items():
-            shutil.copyfile(source, _place(whole, path))
+            shutil.copyfile(source, _target(whole, path))
     return out
 
 
-def _keep_what_is_no_export(out: Path) -> None:
+def _refuse_other_content(out: Path) -> None:
     if not out.exists():
         return
     if out.is_dir() and ((out / MANIFEST).is_file() or not any(out.iterdir())):
@@ -148,37 +167,44 @@ def _keep_what_is_no_export(out: Path) -> None:
     raise ValueError(f"{out} holds something else than an exported demo. Give a new folder")
 
 
-def _place(folder: Path, path: str) -> Path:
-    place = folder / path
-    place.parent.mkdir(parents=True, exist_ok=True)
-    return place
+def _target(folder: Path, path: str) -> Path:
+    target = folder / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target
 
 
 # --- Served -------------------------------------------------------------------------------
 
 
 def server(site: Site, port: int = 0) -> ThreadingHTTPServer:
-    """An HTTP server for this machine alone; the caller runs ``serve_forever`` and closes it.
+    """An HTTP server on the loopback address; the caller runs ``serve_forever`` and closes it.
 
     Args:
-        site: All that it will answer with; any other path is not found.
-        port: Where it listens; 0 for any free port, told by ``server_port``.
+        site: Everything that is served; any other path is 404.
+        port: Where it listens; 0 for any free port, see ``server_port``.
 
     Raises:
-        ValueError: The port is taken, not allowed, or none.
+        ValueError: The port is in use, not allowed, or out of range.
     """
     if not 0 <= port <= 65535:
         raise ValueError(f"--port must be within 0 and 65535. Received: {port}")
     try:
-        return ThreadingHTTPServer((LOOPBACK, port), _handler(site))
+        return _Server((LOOPBACK, port), _handler(site))
     except OSError as error:
         raise ValueError(
             f"Port {port} cannot be listened on: {error.strerror}. Give another, or 0 for any"
         ) from None
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """No traceback if a client disconnects, at whatever point of the exchange."""
+        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
+
+
 def address(server: ThreadingHTTPServer) -> str:
-    """What to open in a browser."""
+    """The URL to open in a browser."""
     return f"http://{LOOPBACK}:{server.server_port}/"
 
 
@@ -189,17 +215,17 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
         timeout = 60
 
         def do_GET(self) -> None:
-            self._answer(self._send)
+            self._respond(self.wfile.write)
 
         def do_HEAD(self) -> None:
-            self._answer(lambda content: None)
+            self._respond(lambda content: None)
 
-        def _answer(self, body: Callable[[bytes], None]) -> None:
-            # Another name for this address is a foreign page that had its name point here.
+        def _respond(self, body: Callable[[bytes], object]) -> None:
+            # Another host name means DNS rebinding: a foreign page whose name resolves to here.
             if self.headers.get_all("Host", []) not in _hosts(self.server.server_port):  # type: ignore[attr-defined]
                 self._refuse(HTTPStatus.MISDIRECTED_REQUEST, body)
                 return
-            # As it came, never decoded: a name is one of the site's or it is nothing.
+            # Never percent-decoded: the path is literally one of the site's, or not found.
             path = self.path.partition("?")[0].removeprefix("/") or "index.html"
             content = _content(site, path)
             if content is None:
@@ -208,7 +234,7 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
             self._head(HTTPStatus.OK, _type(path), len(content))
             body(content)
 
-        def _refuse(self, status: HTTPStatus, body: Callable[[bytes], None]) -> None:
+        def _refuse(self, status: HTTPStatus, body: Callable[[bytes], object]) -> None:
             content = f"{status.value} {status.phrase}\n".encode()
             self._head(status, "text/plain; charset=utf-8", len(content))
             body(content)
@@ -219,12 +245,6 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
             for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()
-
-        def _send(self, content: bytes) -> None:
-            try:
-                self.wfile.write(content)
-            except (BrokenPipeError, ConnectionResetError):
-                self.close_connection = True  # the browser went elsewhere
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -242,7 +262,7 @@ def _content(site: Site, path: str) -> bytes | None:
     if path not in site.files:
         return None
     try:
-        # A file that became a link since is not the file that was meant.
+        # A file that has since been replaced by a symbolic link is not served.
         descriptor = os.open(site.files[path], os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
         return None

@@ -1,4 +1,4 @@
-"""Inputs with the answers that Python gives to them, to hold other machines against."""
+"""Golden inputs: images with the outputs of each file here, to compare other machines with."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from tflite.model.io_spec import UNIVERSAL
 COUNT = 8
 # Of a probability quantized to 8 bits.
 QUANTIZATION_STEP = 1 / 256
-# Kernels round differently from one processor to the next.
+# Kernels of different processors round differently.
 TOLERANCE = 5 * QUANTIZATION_STEP
 
 
 @dataclass(frozen=True)
 class Golden:
-    """Images and what each file answers to them here.
+    """Images and the outputs of each file here.
 
     Attributes:
         images: uint8 ``(count, height, width, channels)``, raw pixels 0–255.
         answers: For each kind float32 ``(count, classes)``.
-        of: What the images are, in words.
+        of: What the images are, such as ``"test images"``.
     """
 
     images: np.ndarray
@@ -48,17 +48,17 @@ def golden(
     progress: Callable[[int, int], None] | None = None,
     of: str = "images",
 ) -> Golden:
-    """Asks each file about each image.
+    """Runs each file on each image.
 
     Args:
         files: Path of each kind, as ``tflite.convert`` returns them.
         images: uint8 ``(height, width, channels)``, fitted to the model.
         progress: Called with ``(files done, files in all)``.
-        of: What the images are, in words.
+        of: What the images are, such as ``"test images"``.
 
     Raises:
-        ValueError: There are no images, an image does not fit, or a file is not readable or has
-            other ends than those that the other machines are asked by.
+        ValueError: There are no images, an image does not fit, or a file cannot be read or has
+            other inputs and outputs than the universal ones.
     """
     if not len(images):
         raise ValueError("There are no images for the golden inputs. Pass a few of the test images")
@@ -74,15 +74,15 @@ def golden(
 
 
 def textures(contract: Contract, count: int = COUNT) -> list[np.ndarray]:
-    """Images to ask about where there are no real ones: the same for each contract every time.
+    """Images for a run without test images; the same contract gives the same ones.
 
-    Noise of ever coarser grain, since fine noise alone looks the same to a network each time.
+    Noise of several grain sizes, since a network cannot tell one fine noise from another.
     """
     random = np.random.default_rng(0)
-    whole = contract.replace(resize="stretch")
+    stretch = contract.replace(resize="stretch")
     grains = [2 + 3 * (i % 4) for i in range(count)]
     coarse = (random.integers(0, 256, (g, g, contract.channels), "uint8") for g in grains)
-    return [fit_image(image, whole) for image in coarse]
+    return [fit_image(image, stretch) for image in coarse]
 
 
 def write_golden(
@@ -92,21 +92,21 @@ def write_golden(
 ) -> int:
     """Writes a zip archive that a test on any device can read without NumPy.
 
-    In it, for each image, ``<number>.input.bin`` is what goes into the model's input tensor, in
-    its type and the device's usual byte order (little), and ``<number>.output.bin`` what must come
-    out; ``golden.json`` tells shapes, labels and the tolerance.
+    For each image it holds ``<number>.input.bin``, the content of the model's input tensor, in
+    its type, little-endian, and ``<number>.output.bin``, the expected output; ``golden.json`` has
+    shapes, labels and the tolerance.
 
     Args:
         model: A .tflite file with a contract.
         images: uint8 ``(height, width, channels)``, fitted to the model.
-        out: The archive; written whole or not at all.
+        out: The archive; written atomically.
 
     Returns:
         The number of images.
 
     Raises:
-        ValueError: There are no images, one does not fit, or the file is not readable or
-            answers other than probabilities of one image.
+        ValueError: There are no images, one does not fit, or the file cannot be read or has
+            other outputs than the probabilities of one image.
     """
     classifier = Classifier(model)
     io_spec = classifier.io_spec
@@ -117,9 +117,9 @@ def write_golden(
         )
     pictures = list(images)
     if not pictures:
-        raise ValueError("There are no images to keep. Pass some that are fitted to the model.")
+        raise ValueError("There are no images to write. Pass some that are fitted to the model.")
     answers = classifier.probabilities(np.stack(pictures))
-    told = {
+    description = {
         "model": Path(model).name,
         "input": {"dtype": io_spec.io, "shape": [1, *pictures[0].shape]},
         "output": {"dtype": "float32", "shape": [1, answers.shape[1]]},
@@ -129,7 +129,7 @@ def write_golden(
     }
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
-        _add(archive, "golden.json", json.dumps(told, indent=1, ensure_ascii=False).encode())
+        _add(archive, "golden.json", json.dumps(description, indent=1, ensure_ascii=False).encode())
         for number, (picture, answer) in enumerate(zip(pictures, answers)):
             pixels = io_spec.as_input(picture)
             little = pixels.astype(pixels.dtype.newbyteorder("<"))

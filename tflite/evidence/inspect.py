@@ -1,4 +1,4 @@
-"""What is in a .tflite file, what to mend in it, and where it will load."""
+"""What is in a .tflite file, what to change in it, and which runtimes load it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Inspection:
 
     Attributes:
         path: The file.
-        graph: What is in it.
-        findings: What to mend.
-        lines: Where it will load.
+        graph: Its content.
+        findings: What costs time or accuracy, grouped by cause.
+        lines: Which runtimes load it.
     """
 
     path: Path
@@ -43,12 +43,12 @@ class Inspection:
             "weight_bytes": graph.weight_bytes,
             "arena_bytes": graph.arena_bytes,
             "multiply_adds": graph.multiply_adds,
-            "inputs": [_described(graph, i) for i in graph.inputs],
-            "outputs": [_described(graph, i) for i in graph.outputs],
+            "inputs": [_describe(graph, i) for i in graph.inputs],
+            "outputs": [_describe(graph, i) for i in graph.outputs],
             "operations": dict(Counter(op.name for op in graph.operations).most_common()),
             "weights": dict(Counter(_weights(graph)).most_common()),
             "layers": [
-                {"layer": op.layer, "operation": op.name, "tensor": _described(graph, i)}
+                {"layer": op.layer, "operation": op.name, "tensor": _describe(graph, i)}
                 for op in graph.operations
                 for i in op.outputs[:1]
             ],
@@ -59,7 +59,7 @@ class Inspection:
 
 
 def inspect(path: str | os.PathLike[str]) -> Inspection:
-    """Looks into a file; takes seconds, since it asks the runtimes themselves.
+    """Inspects a file; takes seconds, since it loads the file in each installed runtime.
 
     Raises:
         ValueError: The file is missing, damaged or no TFLite model.
@@ -76,7 +76,7 @@ def write_c_array(
 ) -> tuple[Path, Path]:
     """Writes a model as a C array, for microcontrollers: ``<name>.c`` and ``<name>.h``.
 
-    Without the archive of labels behind the model, which no one reads there.
+    Without the archive of labels behind the model, which microcontrollers do not read.
 
     Raises:
         ValueError: The file is missing or no TFLite model.
@@ -98,7 +98,7 @@ def write_c_array(
     numbers = textwrap.fill(", ".join(f"0x{byte:02x}" for byte in data), 96)
     source.write_text(
         f'#include "{header.name}"\n\n'
-        "/* TFLite Micro reads the weights in place: they must stand at multiples of 16. */\n"
+        "/* TFLite Micro reads the weights in place: they must be aligned to 16 bytes. */\n"
         f"__attribute__((aligned(16))) const unsigned char {name}[] = {{\n{numbers}}};\n"
         f"const unsigned int {name}_len = {len(data)};\n"
     )
@@ -114,7 +114,7 @@ def model_bytes(path: Path) -> bytes:
         return data[: min((entry.header_offset for entry in archive.infolist()), default=None)]
 
 
-def _described(graph: Graph, number: int) -> dict[str, Any]:
+def _describe(graph: Graph, number: int) -> dict[str, Any]:
     tensor = graph.tensors[number]
     return {
         "name": tensor.name,
@@ -125,7 +125,7 @@ def _described(graph: Graph, number: int) -> dict[str, Any]:
 
 
 def _weights(graph: Graph) -> list[str]:
-    """Type and quantization of the weights of each layer that has some."""
+    """Type and quantization of the weights of each layer with weights."""
     layers = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
     tensors = (graph.tensors[op.inputs[1]] for op in graph.operations if op.name in layers)
     return [t.dtype if not t.scales else f"{t.dtype} {t.quantization}" for t in tensors]

@@ -1,4 +1,4 @@
-"""Where a quantized file loses: its error behind each layer, against the float32 file."""
+"""The error of a quantized file after each layer, against the float32 file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import io
 import math
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,24 +16,26 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from keras_resnet.native_stderr import suppressed_native_stderr
-from tflite.model.graph import Graph, read_graph
+from keras_resnet.text import shorten
+from tflite.model.graph import read_graph
 from tflite.model.interpreter import check_is_tflite, check_runs
 
 COMPARED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "MEAN", "SOFTMAX")
+NAME = 40  # letters of a layer in the picture
 COLORS = dict(zip(COMPARED, ("#2563eb", "#0e7490", "#7c3aed", "#c2560c", "#64748b", "#be123c")))
 
 
 @dataclass(frozen=True)
 class LayerError:
-    """What one layer answers in the quantized file, against float32, over all images.
+    """The output of one layer in the quantized file, against float32, over all images.
 
     Attributes:
         layer: The Keras layer.
-        operation: TFLite's name of it.
-        signal_to_noise_db: Power of the float32 answer over that of the error, in decibels;
-            ``None`` where there is no error.
-        cosine: Cosine of the angle between both answers, -1 to 1; 0 where one is all zeros.
-        mean_squared_error: In squared units of the float32 answer.
+        operation: Its TFLite operation.
+        signal_to_noise_db: Power of the float32 output over that of the error, in decibels;
+            ``None`` if there is no error.
+        cosine: Cosine of the angle between both outputs, -1 to 1; 0 if one is all zeros.
+        mean_squared_error: In squared units of the float32 output.
     """
 
     layer: str
@@ -51,7 +54,7 @@ def layer_errors(
     quantized: str | os.PathLike[str],
     images: Iterable[np.ndarray],
 ) -> list[LayerError]:
-    """The error behind each layer that both files have, in the order of the graph.
+    """The error after each layer that both files have, in the order of the graph.
 
     Args:
         float32: The unquantized file.
@@ -59,19 +62,22 @@ def layer_errors(
         images: uint8 ``(height, width, channels)``, fitted to the model.
 
     Raises:
-        ValueError: A file is not readable, there are no images, or the two have no layer in
-            common.
+        ValueError: A file cannot be read, there are no images, the two have no layer in common,
+            or an output is not finite.
     """
-    ours, theirs = _Watched.open(float32), _Watched.open(quantized)
-    common = [key for key in ours.places if key in theirs.places]
+    reference, compared = _Watched.open(float32), _Watched.open(quantized)
+    common = [key for key in reference.outputs if key in compared.outputs]
     if not common:
         raise ValueError(f"{float32} and {quantized} have no layer in common")
     sums = {key: np.zeros(4) for key in common}
     for image in images:
-        expected, answered = ours.run(image, common), theirs.run(image, common)
+        expected, outputs = reference.run(image, common), compared.run(image, common)
         for key in common:
-            a, b = expected[key].ravel(), answered[key].ravel()
+            a, b = expected[key].ravel(), outputs[key].ravel()
             sums[key] += (a @ a, b @ b, a @ b, len(a))
+            if not np.isfinite(sums[key]).all():
+                path = quantized if np.isfinite(a).all() else float32
+                raise ValueError(f"{path} computes values that are not finite in layer {key[0]}")
     if not next(iter(sums.values()))[3]:
         raise ValueError("There are no images to compare on. Pass some, fitted to the model.")
     return [_error(layer, operation, *sums[layer, operation]) for layer, operation in common]
@@ -92,18 +98,19 @@ def _error(
 
 
 def plot(rows: Sequence[LayerError], title: str, format: str) -> bytes:
-    """The errors as a picture: the layers downwards, their error to the right of them.
+    """Draws the errors: a row for each layer, a column for each measure.
 
     Args:
-        rows: As ``layer_errors`` answers them.
-        title: What the picture is of.
+        rows: From ``layer_errors``.
+        title: The picture's title.
         format: ``"svg"`` or ``"png"``.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 1.4 + 0.2 * len(rows)), layout="constrained")
-    places = range(len(rows))
+    positions = range(len(rows))
+    colors = [COLORS[row.operation] for row in rows]
     panels: tuple[tuple[str, list[float]], ...] = (
         ("signal to noise, dB (more is better)", [_finite(r.signal_to_noise_db) for r in rows]),
         ("1 − cosine", [1 - r.cosine for r in rows]),
@@ -111,16 +118,17 @@ def plot(rows: Sequence[LayerError], title: str, format: str) -> bytes:
     )
     all_axes = figure.subplots(1, 3, sharey=True)
     for axes, (name, values) in zip(all_axes, panels):
-        axes.plot(values, places, "-", color="0.75", linewidth=1, zorder=1)
-        axes.scatter(values, places, s=16, color=[COLORS[row.operation] for row in rows], zorder=2)
+        axes.plot(values, positions, "-", color="0.75", linewidth=1, zorder=1)
+        axes.scatter(values, positions, s=16, color=colors, zorder=2)
         axes.set_xlabel(name)
         axes.grid(axis="x", color="0.9")
         axes.spines[["top", "right"]].set_visible(False)
     for axes in all_axes[1:]:
         if any(value > 0 for value in axes.collections[0].get_offsets()[:, 0]):
             axes.set_xscale("log")
-            axes.xaxis.set_minor_formatter("")  # its numbers would lie over each other
-    all_axes[0].set_yticks(places, [row.layer for row in rows], fontsize=8, parse_math=False)
+            axes.xaxis.set_minor_formatter("")  # its numbers would overlap
+    names = [shorten(row.layer, NAME) for row in rows]
+    all_axes[0].set_yticks(positions, names, fontsize=8, parse_math=False)
     all_axes[0].set_ylim(len(rows) - 0.5, -0.5)
     shown = [name for name in COLORS if name in {row.operation for row in rows}]
     marks = [
@@ -128,11 +136,12 @@ def plot(rows: Sequence[LayerError], title: str, format: str) -> bytes:
         for name in shown
     ]
     figure.legend(marks, shown, loc="outside lower center", ncols=len(shown), frameon=False)
-    figure.suptitle(title, parse_math=False)
+    figure.suptitle(shorten(title, 2 * NAME), parse_math=False)
     file = io.BytesIO()
     # The same rows give the same bytes.
     metadata = {"Date": None} if format == "svg" else {"Software": None}
-    with matplotlib.rc_context({"svg.hashsalt": title}):
+    with matplotlib.rc_context({"svg.hashsalt": title}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a letter that the font lacks
         figure.savefig(file, format=format, dpi=150, metadata=metadata)
     return file.getvalue()
 
@@ -143,11 +152,15 @@ def _finite(decibels: float | None) -> float:
 
 @dataclass(frozen=True)
 class _Watched:
-    """A file whose every tensor can be read after a run."""
+    """A file whose every tensor can be read after a run.
 
-    graph: Graph
+    Attributes:
+        interpreter: Runs it.
+        outputs: Number of the output tensor for each pair of layer and operation.
+    """
+
     interpreter: Interpreter
-    places: dict[tuple[str, str], int]
+    outputs: dict[tuple[str, str], int]
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> _Watched:
@@ -158,17 +171,17 @@ class _Watched:
         with suppressed_native_stderr():
             interpreter = Interpreter(
                 str(path),
-                # XNNPACK keeps what is between its operations to itself.
+                # XNNPACK does not expose the tensors between its operations.
                 experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
                 experimental_preserve_all_tensors=True,
             )
             interpreter.allocate_tensors()
-        places = {
+        outputs = {
             (op.layer, op.name): op.outputs[0]
             for op in graph.operations
             if op.name in COMPARED and op.layer
         }
-        return cls(graph, interpreter, places)
+        return cls(interpreter, outputs)
 
     def run(
         self, image: np.ndarray, keys: list[tuple[str, str]]
@@ -177,11 +190,11 @@ class _Watched:
         shape = tuple(map(int, details["shape"][1:]))
         if image.shape != shape:
             raise ValueError(f"Expected images {shape}. Received: {image.shape}")
-        # int8 pixels are those of uint8 minus 128, as their quantization says.
+        # int8 pixels are uint8 pixels minus 128, by their quantization.
         pixels = image.astype("int16") - 128 if details["dtype"] == np.int8 else image
         self.interpreter.set_tensor(details["index"], pixels[np.newaxis].astype(details["dtype"]))
         self.interpreter.invoke()
-        return {key: self._real(self.places[key]) for key in keys}
+        return {key: self._real(self.outputs[key]) for key in keys}
 
     def _real(self, tensor: int) -> np.ndarray:
         values = self.interpreter.get_tensor(tensor).astype("float64")

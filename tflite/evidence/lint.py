@@ -1,9 +1,10 @@
-"""What in a graph costs time or accuracy and need not be there."""
+"""What in a graph costs time or accuracy, and what of that a user can change."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tflite.model.graph import Graph, Operation
 
@@ -13,29 +14,56 @@ ARITHMETIC = ("MUL", "ADD", "SUB", "DIV")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to mend.
+    """One cause, in all layers where it was found.
 
     Attributes:
         rule: Name of the rule.
-        operation: The operation at fault, or ``""``.
-        layer: The Keras layer it came from, or ``""``.
-        message: What is wrong.
-        mend: What to do about it.
+        message: What costs time or accuracy.
+        mend: What to change; ``None`` for a note on what is so by the network's design.
+        layers: The Keras layers, in file order; an operation that came from none is named itself.
     """
 
     rule: str
-    operation: str
-    layer: str
     message: str
-    mend: str
+    mend: str | None
+    layers: tuple[str, ...]
+
+
+class Cause(NamedTuple):
+    """What findings are grouped by."""
+
+    rule: str
+    message: str
+    mend: str | None
+
+
+# A rule yields each cause with the layer where it was found.
+Found = Iterator[tuple[Cause, str]]
 
 
 def lint(graph: Graph) -> list[Finding]:
-    """All findings, rule by rule."""
-    return [finding for rule in RULES for finding in rule(graph)]
+    """All findings, grouped by cause, rule by rule."""
+    layers: dict[Cause, dict[str, None]] = {}
+    for rule in RULES:
+        for cause, layer in rule(graph):
+            layers.setdefault(cause, {})[layer] = None
+    return [Finding(*cause, tuple(names)) for cause, names in layers.items()]
 
 
-def _arithmetic(graph: Graph) -> Iterator[Finding]:
+UNFOLDED_NORM = Cause(
+    "batch-norm",
+    "batch normalization is computed on its own, not folded into a convolution",
+    "normalize directly after the convolution, before its activation",
+)
+NORM_FIRST = Cause(
+    "batch-norm",
+    "batch normalization is computed on its own: no convolution stands directly before it, "
+    "as in networks that normalize first (v2)",
+    None,
+)
+
+
+def _arithmetic(graph: Graph) -> Found:
     """Batch normalization that is not folded, and other arithmetic with constants."""
     normalization = _input_normalization(graph)
     for op in graph.operations:
@@ -44,106 +72,114 @@ def _arithmetic(graph: Graph) -> Iterator[Finding]:
         if len(graph.data_inputs(op)) != 1:
             continue  # a shortcut: two activations
         if _is_batch_norm(graph, op):
-            yield Finding(
-                "batch-norm",
-                op.name,
-                op.layer,
-                "a batch normalization is computed on its own: it is not folded into a convolution",
-                "let it follow a convolution without an activation between, or keep it: in a "
-                "network that normalizes first (v2) nothing stands before it to fold it into",
-            )
+            folds = _before_arithmetic(graph, op) in (*CONVOLUTIONS, "FULLY_CONNECTED")
+            yield UNFOLDED_NORM if folds else NORM_FIRST, _place(op)
         else:
-            yield Finding(
-                "stray-arithmetic",
-                op.name,
-                op.layer,
-                f"{op.name} with a constant costs a pass over memory",
-                "scale or shift in the weights of the layer before",
+            yield (
+                Cause(
+                    "stray-arithmetic",
+                    f"{op.name} with a constant costs a pass over memory",
+                    "scale or shift the weights of the layer before instead",
+                ),
+                _place(op),
             )
 
 
-def _pad(graph: Graph) -> Iterator[Finding]:
+REDUNDANT_PAD = Cause(
+    "pad",
+    "padding is copied before the convolution, not fused into it",
+    'padding="same" in the layer: at stride 1 it computes the same, if both sides are padded alike',
+)
+STRIDED_PAD = Cause(
+    "pad",
+    "padding is copied before a strided convolution, not fused into it: its weights were trained "
+    'with the same padding on both sides, as in PyTorch, which padding="same" is not',
+    None,
+)
+
+
+def _pad(graph: Graph) -> Found:
     for op in graph.operations:
         if op.name not in ("PAD", "PADV2") or not op.outputs:
             continue
-        if not any(taker.name in CONVOLUTIONS for taker in graph.takers(op.outputs[0])):
-            continue
-        yield Finding(
-            "pad",
-            op.name,
-            op.layer,
-            "the padding is copied before the convolution, not fused into it",
-            'padding="same" in the layer, if its weights were trained so: at stride 2 TensorFlow '
-            "pads one side more, PyTorch both alike",
-        )
+        convolutions = [t for t in graph.takers(op.outputs[0]) if t.name in CONVOLUTIONS]
+        if convolutions:
+            keeps_size = all(
+                _area(graph, op.inputs) == _area(graph, c.outputs) for c in convolutions
+            )
+            yield REDUNDANT_PAD if keeps_size else STRIDED_PAD, _place(op)
 
 
-def _islands(graph: Graph) -> Iterator[Finding]:
+def _islands(graph: Graph) -> Found:
     """Conversions between integers and floats inside the graph."""
     for op in graph.operations:
         data = graph.data_inputs(op)
         if op.name == "DEQUANTIZE" and data and op.outputs and not _at_end(graph, op):
             after = ", ".join(sorted({t.name for t in graph.takers(op.outputs[0])}))
-            yield Finding(
-                "island",
-                op.name,
-                op.layer,
-                f"back to floats inside the graph, for {after}",
-                "quantize the layers after it too, or accept it where they are kept in float "
-                "on purpose (the mixed kind)",
+            mend = "quantize the layers after it too, unless they are in float on purpose (mixed)"
+            yield Cause("island", f"back to floats inside the graph, for {after}", mend), _place(op)
+        if op.name == "QUANTIZE" and data and op.outputs and not _at_start(graph, data[0]):
+            before = graph.tensors[data[0]].dtype
+            after = graph.tensors[op.outputs[0]].dtype
+            mend = (
+                "quantize the layers before it too, unless they are in float on purpose (mixed)"
+                if before == "float32"
+                else "quantize both sides alike"
             )
-        if op.name == "QUANTIZE" and data and not _at_start(graph, data[0]):
-            kind = graph.tensors[data[0]].dtype
-            yield Finding(
-                "island",
-                op.name,
-                op.layer,
-                f"from {kind} to {graph.tensors[op.outputs[0]].dtype} inside the graph",
-                "quantize both sides alike"
-                if kind != "float32"
-                else "quantize the layers before it too, or accept it where they are kept in "
-                "float on purpose (the mixed kind)",
-            )
+            yield Cause("island", f"from {before} to {after} inside the graph", mend), _place(op)
 
 
-def _custom(graph: Graph) -> Iterator[Finding]:
+def _custom(graph: Graph) -> Found:
     for op in graph.operations:
         if op.custom:
             flex = op.name.startswith("Flex")
-            yield Finding(
-                "flex" if flex else "custom",
-                op.name,
-                op.layer,
-                "needs TensorFlow's own kernels, tens of megabytes more in the app"
+            message = (
+                f"{op.name} needs TensorFlow's own kernels, tens of megabytes more in the app"
                 if flex
-                else "is none of TFLite's operations: the app must bring its kernel",
-                "build the layer from operations that TFLite has",
+                else f"{op.name} is not an operation of TFLite: the app must bring its kernel"
             )
+            mend = "build the layer from operations that TFLite has"
+            yield Cause("flex" if flex else "custom", message, mend), _place(op)
 
 
-def _dynamic(graph: Graph) -> Iterator[Finding]:
+def _dynamic(graph: Graph) -> Found:
+    cause = Cause(
+        "dynamic-shape",
+        "an input or output has no fixed size: accelerators refuse such models",
+        "build the model with a fixed input_shape and convert at a fixed batch",
+    )
     for i in (*graph.inputs, *graph.outputs):
         if graph.tensors[i].dynamic:
-            yield Finding(
-                "dynamic-shape",
-                "",
-                graph.tensors[i].name,
-                f"{graph.tensors[i].name} has no fixed size: accelerators refuse such models",
-                "build the model with a fixed input_shape and convert at a fixed batch",
-            )
+            yield cause, graph.tensors[i].name
 
 
-RULES: tuple[Callable[[Graph], Iterator[Finding]], ...] = (
-    _arithmetic,
-    _pad,
-    _islands,
-    _custom,
-    _dynamic,
-)
+RULES: tuple[Callable[[Graph], Found], ...] = (_arithmetic, _pad, _islands, _custom, _dynamic)
+
+
+def _place(op: Operation) -> str:
+    return op.layer or op.name
+
+
+def _area(graph: Graph, tensors: tuple[int, ...]) -> tuple[int, ...]:
+    """Height and width of the first of the tensors."""
+    return graph.tensors[tensors[0]].shape[1:3] if tensors else ()
+
+
+def _before_arithmetic(graph: Graph, op: Operation) -> str:
+    """Name of the operation whose output a run of arithmetic with constants begins with."""
+    for _ in graph.operations:  # a damaged graph may run in a circle
+        data = graph.data_inputs(op)
+        if op.name not in ARITHMETIC or len(data) != 1:
+            break
+        before = graph.maker(data[0])
+        if before is None:
+            return ""
+        op = before
+    return op.name
 
 
 def _input_normalization(graph: Graph) -> set[int]:
-    """The arithmetic before the first convolution, which is there on purpose."""
+    """The arithmetic before the first convolution: the input's normalization."""
     found: set[int] = set()
     reached = set(graph.inputs)
     for op in graph.operations:
@@ -174,9 +210,15 @@ def _at_end(graph: Graph, op: Operation) -> bool:
 
 
 def _at_start(graph: Graph, tensor: int) -> bool:
-    if tensor in graph.inputs:
-        return True
-    maker = graph.maker(tensor)
-    if maker is None or maker.name not in (*ARITHMETIC, "CAST", "QUANTIZE"):
-        return False
-    return all(_at_start(graph, i) for i in graph.data_inputs(maker))
+    """Whether only arithmetic and conversions lie between the inputs and this tensor."""
+    pending, seen = [tensor], set(graph.inputs)
+    while pending:
+        tensor = pending.pop()
+        if tensor in seen:
+            continue
+        seen.add(tensor)
+        maker = graph.maker(tensor)
+        if maker is None or maker.name not in (*ARITHMETIC, "CAST", "QUANTIZE"):
+            return False
+        pending += graph.data_inputs(maker)
+    return True

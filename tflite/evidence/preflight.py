@@ -1,8 +1,8 @@
-"""Where a .tflite file will load, and where not, because of what.
+"""Which runtimes load a .tflite file, and why others do not.
 
-LiteRT, CompiledModel, MediaPipe and TFLite Micro are asked themselves, where they are installed
-(``pip install mediapipe tflite-micro``). For the others, which cannot run here, stands the rule
-that their makers publish, with its source.
+LiteRT, CompiledModel, MediaPipe and TFLite Micro load the file here, where they are installed
+(``pip install mediapipe tflite-micro``). For runtimes that do not run here, the published rules
+of their makers decide, with the source. Reasons are short: a table of 80 columns holds them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def _names(text: str) -> frozenset[str]:
 
 
 # NewOperationParser in tensorflow/lite/delegates/gpu/common/model_builder.cc; that file also
-# tells that activations are float32, float16, int8 or uint8.
+# says that activations are float32, float16, int8 or uint8.
 GPU_SOURCE = "tensorflow/lite/delegates/gpu/common/model_builder.cc"
 GPU = _names(
     """
@@ -32,7 +32,7 @@ GPU = _names(
     SUM TANH TRANSPOSE TRANSPOSE_CONV
     """
 )
-# The table "Supported operations"; above it stands that models must be "fully 8-bit quantized",
+# The table "Supported operations"; above it: models must be "fully 8-bit quantized",
 # that sizes must be constant, and that of more than three dimensions all but the innermost three
 # must be 1. What follows the first operation that is not in the table runs on the CPU.
 EDGE_TPU_SOURCE = "coral.ai/docs/edgetpu/models-intro"
@@ -81,14 +81,14 @@ METADATA = "TFLITE_METADATA"
 
 @dataclass(frozen=True)
 class Line:
-    """What one runtime makes of the file.
+    """The verdict of one runtime.
 
     Attributes:
         runtime: Its name.
-        loads: Whether it takes the file; ``None`` where that cannot be told.
-        because: One sentence.
-        measured: Whether the runtime itself was asked, here.
-        source: Where the rule is published, where it was not.
+        loads: Whether it loads the file; ``None`` if unknown.
+        because: The reason, in a few words.
+        measured: Whether the runtime itself loaded the file here.
+        source: Where the rule is published, if it did not.
     """
 
     runtime: str
@@ -104,23 +104,23 @@ def preflight(path: Path, graph: Graph) -> list[Line]:
 
 
 def _litert(path: Path, graph: Graph) -> Line:
-    name = "LiteRT on CPU with XNNPACK"
+    name = "LiteRT on CPU"
     try:
         result = run_sandboxed(path, "litert")
     except ValueError as error:
         return Line(name, False, str(error), True)
-    because = f"XNNPACK takes {result['delegated']} of {result['nodes']} nodes"
+    because = f"XNNPACK runs {result['delegated']} of {result['nodes']} nodes"
     if result["left"]:
-        because += f"; plain kernels run {', '.join(result['left'])}"
+        because += f", all but {', '.join(result['left'])}"
     return Line(name, True, because, True)
 
 
 def _gpu(path: Path, graph: Graph) -> Line:
     activations = {t.dtype for t in graph.tensors if not t.constant and t.bytes}
     if wrong := sorted(activations & {"int16", "int32", "int64", "bool"}):
-        because = f"it has no kernels for {', '.join(wrong)} activations: those run on the CPU"
+        because = f"no kernels for {', '.join(wrong)} activations"
         return Line("GPU delegate", False, because, False, GPU_SOURCE)
-    return _by_operations("GPU delegate", graph, GPU, GPU_SOURCE, "they run on the CPU")
+    return _by_operations("GPU delegate", graph, GPU, GPU_SOURCE)
 
 
 def _compiled_model(path: Path, graph: Graph) -> Line:
@@ -129,26 +129,27 @@ def _compiled_model(path: Path, graph: Graph) -> Line:
     except (ValueError, ModuleNotFoundError) as error:
         return Line("CompiledModel", False, str(error), True)
     full = result["accelerated"]
-    because = "runs on the CPU" + (", all accelerated" if full else ", some nodes in plain kernels")
+    because = "on the CPU, " + ("all" if full else "not all") + " nodes accelerated"
     return Line("CompiledModel", True, because, True)
 
 
 def _mediapipe(path: Path, graph: Graph) -> Line:
-    name = "MediaPipe ImageClassifier"
+    name = "MediaPipe"
     try:
         result = run_sandboxed(path, "mediapipe")
     except ModuleNotFoundError:
         problem = _image_problem(graph)
-        because = problem or "one RGB image in, metadata with its range inside"
+        because = problem or "one RGB image, metadata with its range"
         return Line(name, problem is None, because, False, MEDIAPIPE_SOURCE)
     except ValueError as error:
         return Line(name, False, str(error), True)
-    return Line(name, True, "answers " + ("labels" if result["labels"] else "numbers only"), True)
+    because = "gives class " + ("names" if result["labels"] else "numbers, without names")
+    return Line(name, True, because, True)
 
 
 def _ml_kit(path: Path, graph: Graph) -> Line:
     problem = _image_problem(graph)
-    because = problem or "one RGB image of batch 1 in, one row of classes out, metadata inside"
+    because = problem or "one RGB image in, one row of classes out"
     return Line("ML Kit image labeling", problem is None, because, False, ML_KIT_SOURCE)
 
 
@@ -156,31 +157,28 @@ def _edge_tpu(path: Path, graph: Graph) -> Line:
     name = "Edge TPU"
     outer = (size for i in graph.inputs for size in graph.tensors[i].shape[:-3])
     if any(t.dynamic for t in graph.tensors) or any(size != 1 for size in outer):
-        because = "sizes must be constant, and images come one by one"
+        because = "needs fixed sizes and batch 1"
         return Line(name, False, because, False, EDGE_TPU_SOURCE)
-    # The compiler leaves the conversions at both ends to the CPU.
+    # The compiler leaves the conversions of input and output to the CPU.
     inner = [op for op in graph.operations if op.name not in ("QUANTIZE", "DEQUANTIZE")]
     reasons = [_not_on_edge_tpu(graph, op) for op in inner]
     mapped = next((i for i, reason in enumerate(reasons) if reason), len(inner))
     if mapped == len(inner):
-        because = "compiles; the conversions from and to floats at the ends run on the CPU"
+        because = "compiles, with float conversions on the CPU"
         return Line(name, True, because, False, EDGE_TPU_SOURCE)
-    because = (
-        f"the compiler maps {mapped} of {len(inner)} operations; the rest runs on the CPU, from "
-        f"{inner[mapped].name} on: {reasons[mapped]}"
-    )
+    because = f"maps {mapped} of {len(inner)}: {inner[mapped].name} {reasons[mapped]}"
     return Line(name, mapped > 0, because, False, EDGE_TPU_SOURCE)
 
 
 def _not_on_edge_tpu(graph: Graph, op: Operation) -> str | None:
-    """Why the Edge TPU does not compute an operation, if it does not."""
+    """Why the Edge TPU does not compute an operation, or ``None``."""
     kinds = {graph.tensors[i].dtype for i in op.outputs}
     if wrong := sorted(kinds - {"int8", "uint8"}):
-        return f"it computes in {', '.join(wrong)}, not in 8 bits"
+        return f"is {', '.join(wrong)}"
     if op.name not in EDGE_TPU:
-        return "it has no such operation"
+        return "is not supported"
     if op.name == "CONCATENATION" and any(graph.tensors[i].constant for i in op.inputs):
-        return "it joins constants only if they are zero"
+        return "joins constants"
     return None
 
 
@@ -191,7 +189,7 @@ def _micro(path: Path, graph: Graph) -> Line:
     except ModuleNotFoundError:
         return rule
     except ValueError as error:
-        # The rule knows why; the runtime says only that it could not.
+        # The rule knows the reason; the runtime says only that it failed.
         return Line(rule.runtime, False, str(error) if rule.loads else rule.because, True)
     return Line(rule.runtime, True, "runs; " + rule.because, True)
 
@@ -202,24 +200,20 @@ def _micro_rule(graph: Graph) -> Line:
         kinds = [graph.tensors[i].dtype for i in op.inputs]
         if op.name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
             if kinds[:2] == ["float32", "int8"]:
-                because = f"{op.name} of float activations and int8 weights (hybrid) has no kernel"
+                because = f"no hybrid {op.name} (int8 weights only)"
                 return Line(name, False, because, False, HYBRID_SOURCE)
         elif op.name == "DEQUANTIZE" and kinds == ["float16"]:
-            because = "float16 weights have no kernel"
+            because = "no kernel for float16 weights"
             return Line(name, False, because, False, DEQUANTIZE_SOURCE)
-    line = _by_operations(name, graph, MICRO, MICRO_SOURCE, "the resolver cannot add them")
-    if not line.loads:
-        return line
-    because = f"all {len({op.name for op in graph.operations})} operations can be registered"
-    return Line(name, True, because, False, MICRO_SOURCE)
+    return _by_operations(name, graph, MICRO, MICRO_SOURCE)
 
 
 def _web(path: Path, graph: Graph) -> Line:
     if any(graph.tensors[i].dynamic for i in (*graph.inputs, *graph.outputs)):
-        return Line("LiteRT.js", False, "sizes must not be dynamic", False, WEB_SOURCE)
+        return Line("LiteRT.js", False, "needs fixed sizes", False, WEB_SOURCE)
     if any(op.custom for op in graph.operations):
-        return Line("LiteRT.js", False, "it has no custom operations", False, WEB_SOURCE)
-    because = "the same kernels as on the CPU, compiled to WebAssembly"
+        return Line("LiteRT.js", False, "has no custom operations", False, WEB_SOURCE)
+    because = "LiteRT's CPU kernels in WebAssembly"
     return Line("LiteRT.js", True, because, False, WEB_SOURCE)
 
 
@@ -235,29 +229,29 @@ LINES: tuple[Callable[[Path, Graph], Line], ...] = (
 )
 
 
-def _by_operations(
-    name: str, graph: Graph, known: frozenset[str], source: str, otherwise: str
-) -> Line:
-    names = [op.name for op in graph.operations]
-    unknown = sorted({op for op in names if op not in known})
-    if unknown:
-        because = f"it does not know {', '.join(unknown)}: {otherwise}"
-        return Line(name, False, because, False, source)
-    return Line(name, True, f"knows all {len(names)} operations", False, source)
+def _by_operations(name: str, graph: Graph, known: frozenset[str], source: str) -> Line:
+    names = {op.name for op in graph.operations}
+    if unknown := sorted(names - known):
+        return Line(name, False, f"does not support {', '.join(unknown)}", False, source)
+    return Line(name, True, f"supports all {len(names)} kinds of operations", False, source)
 
 
 def _image_problem(graph: Graph) -> str | None:
-    """Why an image API does not take the model, if it does not."""
+    """Why an image API does not load the model, or ``None``."""
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-        return "it takes models of one input and one output"
-    (taken,) = (graph.tensors[i] for i in graph.inputs)
-    (answered,) = (graph.tensors[i] for i in graph.outputs)
-    if len(taken.shape) != 4 or taken.shape[0] != 1 or taken.shape[3] != 3:
-        return f"it takes one RGB image; this model takes {taken.shape}"
-    if taken.dtype not in ("float32", "uint8"):
-        return f"it gives float32 or uint8 pixels; this model takes {taken.dtype}"
-    if len(answered.shape) not in (2, 4):
-        return f"it reads one row of classes; this model answers {answered.shape}"
-    if taken.dtype == "float32" and METADATA not in graph.metadata:
-        return "the range of float pixels is not told: there is no metadata in the file"
+        return "needs one input and one output"
+    (image,) = (graph.tensors[i] for i in graph.inputs)
+    (scores,) = (graph.tensors[i] for i in graph.outputs)
+    if len(image.shape) != 4 or image.shape[0] != 1 or image.shape[3] != 3:
+        return f"needs one RGB image, not {_size(image.shape)}"
+    if image.dtype not in ("float32", "uint8"):
+        return f"needs float32 or uint8 pixels, not {image.dtype}"
+    if len(scores.shape) not in (2, 4):
+        return f"needs one row of classes, not {_size(scores.shape)}"
+    if image.dtype == "float32" and METADATA not in graph.metadata:
+        return "no metadata with the range of pixels"
     return None
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape)) or "a single number"

@@ -1,4 +1,4 @@
-"""How sure a comparison of two classifiers on the same images is."""
+"""Confidence intervals and tests for two classifiers on the same images."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from statistics import NormalDist
 
 import numpy as np
+from scipy.stats import binomtest
 
 Z95 = NormalDist().inv_cdf(0.975)
 BINS = 15
@@ -14,11 +15,11 @@ BINS = 15
 def paired_interval(gained: int, lost: int, n: int) -> tuple[float, float]:
     """The 95 % interval of the difference between two accuracies on the same images.
 
-    Only the images that one of the two gets right and the other wrong tell them apart, so
-    this is far narrower than what two separate accuracies would give. Wald's interval after
-    half an image is added to each cell of the 2 × 2 table, which keeps its promise for few
-    images and for none that differ: Agresti and Min, "Simple improved confidence intervals
-    for comparing matched proportions", Statistics in Medicine 24 (2005), section 3.
+    Only images that exactly one of the two gets right count as evidence, so this is far
+    narrower than two separate intervals would suggest. Wald's interval after half an image is
+    added to each cell of the 2 × 2 table, which keeps its coverage for few images and for none
+    that differ: Agresti and Min, "Simple improved confidence intervals for comparing matched
+    proportions", Statistics in Medicine 24 (2005), section 3.
 
     Args:
         gained: Number of images that the second model alone gets right.
@@ -36,11 +37,11 @@ def paired_interval(gained: int, lost: int, n: int) -> tuple[float, float]:
 
 
 def images_to_resolve(gained: int, lost: int, n: int, difference: float) -> int | None:
-    """How many images would tell a difference of that size from none.
+    """How many images resolve a difference of that size.
 
-    That many make the interval of ``paired_interval`` reach no further than ``difference`` to
-    either side, if the two models go on to differ on as many of the images as they did, gains
-    and losses alike.
+    With that many, the interval of ``paired_interval`` reaches at most ``difference`` to either
+    side, if the two models differ on the same share of the images as here, with as many gains
+    as losses.
 
     Args:
         gained: Number of images that the second model alone gets right.
@@ -49,19 +50,19 @@ def images_to_resolve(gained: int, lost: int, n: int, difference: float) -> int 
         difference: As a share of 1.
 
     Returns:
-        The number; ``None`` where no number will do, as for a difference of zero.
+        The number; ``None`` for a difference of zero, which no number resolves.
     """
     if difference <= 0:
         return None
-    apart = (gained + lost + 1) / (n + 2)
-    return math.ceil(apart * (Z95 / difference) ** 2)
+    differing = (gained + lost + 1) / (n + 2)
+    return math.ceil(differing * (Z95 / difference) ** 2)
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """The probability of a difference as large as this between two models that are equal.
+    """McNemar's exact test: the probability of such a difference between two equal models.
 
-    McNemar's test in its exact form: of the images that one model alone gets right, each is
-    either's with equal chance. McNemar, "Note on the sampling error of the difference between
+    Under the null hypothesis, an image that exactly one model gets right is either model's with
+    equal probability. McNemar, "Note on the sampling error of the difference between
     correlated proportions or percentages", Psychometrika 12 (1947).
 
     Args:
@@ -71,17 +72,12 @@ def mcnemar(gained: int, lost: int) -> float:
     Returns:
         The two-sided p-value, 0–1.
     """
-    apart = gained + lost
-    # In integers as large as need be: nothing is rounded before the division.
-    ways = tail = 1
-    for k in range(min(gained, lost)):
-        ways = ways * (apart - k) // (k + 1)
-        tail += ways
-    return min(1.0, 2 * tail / 2**apart)
+    differing = gained + lost
+    return float(binomtest(gained, differing).pvalue) if differing else 1.0
 
 
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share.
+    """The 95 % interval of a proportion, at least one image.
 
     Wilson, "Probable inference, the law of succession, and statistical inference", Journal of
     the American Statistical Association 22 (1927).
@@ -89,20 +85,18 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     Returns:
         Both ends, as shares of 1.
     """
-    share, weight = successes / n, Z95**2 / n
-    centre = (share + weight / 2) / (1 + weight)
-    reach = math.sqrt(weight * (share * (1 - share) + weight / 4)) / (1 + weight)
-    return max(0.0, centre - reach), min(1.0, centre + reach)
+    interval = binomtest(successes, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
-    """Expected calibration error: by how much confidence and accuracy differ, on average.
+    """Expected calibration error: the average difference between confidence and accuracy.
 
     Over 15 bins of equal width, weighted by the images in each: Guo, Pleiss, Sun and
     Weinberger, "On calibration of modern neural networks", ICML 2017, equation 3.
 
     Args:
-        confidence: Probability of the class put first, ``(n,)``.
+        confidence: Probability of the predicted class, ``(n,)``.
         right: Whether that class is the true one, ``(n,)``.
 
     Returns:

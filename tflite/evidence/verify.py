@@ -1,4 +1,4 @@
-"""Is it still the same model? Each .tflite file against Keras, on the same images."""
+"""Each .tflite file against Keras on the same images: accuracy, agreement and what changed."""
 
 from __future__ import annotations
 
@@ -54,18 +54,18 @@ class ClassChange:
 
 @dataclass(frozen=True)
 class ChangedImage:
-    """One image that the file sees differently.
+    """One image that the file classifies with other probabilities.
 
     Attributes:
-        index: Its place among the images.
+        index: Its position among the images.
         label: Name of its true class.
-        keras: Name of the class that Keras puts first.
-        file: Name of the class that the file puts first.
-        keras_confidence: Probability that Keras gives to its first class, 0–1.
+        keras: Name of the class that Keras predicts.
+        file: Name of the class that the file predicts.
+        keras_confidence: Probability of the class that Keras predicts, 0–1.
         file_confidence: The same of the file; ``None`` where it is not finite.
         difference: Largest absolute difference of a probability, 0–1; ``None`` likewise.
-        picture: What the model sees, as the address of a PNG (``data:image/png;base64,…``)
-            of at most 96 pixels a side; ``None`` where the image is neither RGB nor grayscale.
+        picture: What the model sees, as the data URL of a PNG (``data:image/png;base64,…``)
+            of at most 96 pixels a side; ``None`` if the image is neither RGB nor grayscale.
     """
 
     index: int
@@ -84,31 +84,30 @@ class Comparison:
 
     Attributes:
         kind: Which file.
-        images: How many images both were asked about.
-        keras_top1: Share of images that Keras gets right, in percent.
+        images: Number of images that both classified.
+        keras_top1: Top-1 accuracy of Keras, in percent.
         file_top1: The same of the file.
         difference: ``file_top1 - keras_top1``, in points; below zero the file is worse.
         interval: The 95 % interval of the difference, in points; see ``paired_interval``.
         mcnemar: Probability of such a difference between equal models, 0–1; see ``mcnemar``.
-        keras_top5: Share of images whose class is among the five that Keras puts first, in
-            percent.
+        keras_top5: Top-5 accuracy of Keras, in percent.
         file_top5: The same of the file.
-        agreement: Share of images where both put the same class first, in percent.
+        agreement: Share of images where both predict the same class, in percent.
         agreement_interval: The 95 % interval of that, in percent; see ``wilson_interval``.
         keras_calibration_error: See ``calibration_error``, in points.
-        file_calibration_error: The same of the file; ``None`` where an answer of the file is
+        file_calibration_error: The same of the file; ``None`` if a probability of the file is
             not finite.
-        confidence_drift: By how much the file is surer of its first class than Keras of its
-            own, on average, in points; ``None`` likewise.
-        max_difference: Largest absolute difference of a probability, 0–1; ``None`` where an
-            answer of the file is not finite.
+        confidence_drift: Mean confidence of the file minus that of Keras, in points; ``None``
+            likewise.
+        max_difference: Largest absolute difference of a probability, 0–1; ``None`` if a
+            probability of the file is not finite.
         mean_difference: Average of the same.
         bytes: Size of the file.
-        worst_classes: The classes that lose most, the worst first; at most five.
+        worst_classes: The classes that lose most recall, the worst first; at most five.
         changed: The images that changed most, the most changed first; at most twenty.
-        images_to_resolve: How many images would tell a drop of ``max_drop`` from none; ``None``
-            where nothing was asked, or no number will do.
-        broken: A sentence for each tolerance that is not kept.
+        images_to_resolve: How many images resolve a drop of ``max_drop``; ``None`` without
+            ``max_drop``, or if no number does.
+        broken: A sentence for each tolerance that is exceeded.
     """
 
     kind: str
@@ -135,7 +134,7 @@ class Comparison:
 
     @property
     def passed(self) -> bool:
-        """Whether all tolerances are kept."""
+        """Whether no tolerance is exceeded."""
         return not self.broken
 
 
@@ -144,8 +143,8 @@ class Report:
     """All files against Keras.
 
     Attributes:
-        images: How many images each was asked about.
-        kinds: One comparison a file, in the order given.
+        images: Number of images that each file classified.
+        kinds: One comparison for each file, in the given order.
     """
 
     images: int
@@ -153,7 +152,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether all files keep all tolerances."""
+        """Whether no file exceeds a tolerance."""
         return all(comparison.passed for comparison in self.kinds)
 
     def to_dict(self) -> dict[str, Any]:
@@ -163,16 +162,16 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What was answered to each of ``n`` images; all arrays are ``(n,)``.
+class Predictions:
+    """The predictions for each of ``n`` images; all arrays are ``(n,)``.
 
     Attributes:
         label: The true class.
-        keras: The class that Keras puts first.
-        file: The class that the file puts first.
-        keras_top5: Whether the true class is among the five that Keras puts first.
+        keras: The class that Keras predicts.
+        file: The class that the file predicts.
+        keras_top5: Whether the true class is among the five most probable ones of Keras.
         file_top5: The same of the file.
-        keras_confidence: Probability that Keras gives to its first class.
+        keras_confidence: Probability of the class that Keras predicts.
         file_confidence: The same of the file.
         max_difference: Largest absolute difference among the image's probabilities.
         mean_difference: Average of the same.
@@ -189,9 +188,9 @@ class Answers:
     mean_difference: np.ndarray
 
     @classmethod
-    def of(cls, label: np.ndarray, keras: np.ndarray, file: np.ndarray) -> Answers:
+    def of(cls, label: np.ndarray, keras: np.ndarray, file: np.ndarray) -> Predictions:
         """From labels ``(n,)`` and two arrays of probabilities ``(n, classes)``."""
-        apart = np.abs(keras - file)
+        difference = np.abs(keras - file)
         return cls(
             label,
             keras.argmax(1),
@@ -200,13 +199,13 @@ class Answers:
             _in_top5(file, label),
             keras.max(1),
             file.max(1),
-            apart.max(1),
-            apart.mean(1),
+            difference.max(1),
+            difference.mean(1),
         )
 
     @classmethod
-    def join(cls, parts: Iterable[Answers]) -> Answers:
-        """Many batches as one."""
+    def join(cls, parts: Iterable[Predictions]) -> Predictions:
+        """Concatenates batches."""
         columns = zip(*([getattr(p, f.name) for f in dataclasses.fields(cls)] for p in parts))
         return cls(*map(np.concatenate, columns))
 
@@ -220,37 +219,38 @@ def verify(
     min_agreement: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Asks Keras and each file about the same images, and compares the answers.
+    """Runs Keras and each file on the same images, and compares their predictions.
 
-    Keras answers in batches, a file one image after the other on two threads.
+    Keras runs in batches, in a compiled function; a file one image after the other on two
+    threads. Memory does not grow with the number of images, but for a few numbers an image.
 
     Args:
         model: The model that the files were made from, or its ``.keras`` file.
         files: Path of each kind, as ``convert`` returns them.
         images: Pairs of a uint8 image ``(height, width, channels)`` 0–255, fitted to the
             model, and its class as a number.
-        max_drop: How many points of top-1 a file may lose. The measured difference is held
-            against it; whether there were images enough to tell is what the interval says.
-        min_agreement: On how many percent of the images the file and Keras must agree.
+        max_drop: How many points of top-1 a file may lose, at most: the limit of the measured
+            difference. The interval tells whether there were enough images.
+        min_agreement: Percent of the images on which the file and Keras must agree, at least.
         progress: Called with ``(images done, images in all)`` after each batch; the latter
-            is 0 where ``images`` does not tell its length.
+            is 0 if ``images`` has no length.
 
     Raises:
         ValueError: There are no files or no images, an image or a label does not fit the
-            model, a tolerance is out of range, or a file is not readable.
+            model, a tolerance is out of range, or a file cannot be read.
     """
     _check(files, max_drop, min_agreement)
     model = deployable(model if isinstance(model, ImageClassifier) else load_model(model))
     classifiers = {kind: Classifier(path, THREADS) for kind, path in files.items()}
-    parts: dict[str, list[Answers]] = {kind: [] for kind in files}
+    parts: dict[str, list[Predictions]] = {kind: [] for kind in files}
     pictures: dict[str, list[Picture]] = {kind: [] for kind in files}
     done, total = 0, length_hint(images)
     for batch, labels in _batches(images):
         expected = _keras_probabilities(model, batch, labels)
         for kind, classifier in classifiers.items():
-            answers = Answers.of(labels, expected, classifier.probabilities(batch))
-            parts[kind].append(answers)
-            pictures[kind] = _most_changed(pictures[kind], answers, batch, done)
+            predictions = Predictions.of(labels, expected, classifier.probabilities(batch))
+            parts[kind].append(predictions)
+            pictures[kind] = _most_changed(pictures[kind], predictions, batch, done)
         done += len(batch)
         if progress:
             progress(done, total)
@@ -260,30 +260,30 @@ def verify(
     names = model.contract.labels
     comparisons = []
     for kind, path in files.items():
-        answers = Answers.join(parts[kind])
-        comparison = compare(kind, answers, Path(path).stat().st_size, names, max_drop)
-        changed = tuple(_changed_image(p, answers, names) for p in pictures[kind])
+        predictions = Predictions.join(parts[kind])
+        comparison = compare(kind, predictions, Path(path).stat().st_size, names, max_drop)
+        changed = tuple(_changed_image(p, predictions, names) for p in pictures[kind])
         comparison = dataclasses.replace(comparison, changed=changed)
-        comparisons.append(_judged(comparison, max_drop, min_agreement))
+        comparisons.append(_with_verdict(comparison, max_drop, min_agreement))
     return Report(done, tuple(comparisons))
 
 
 def compare(
     kind: str,
-    answers: Answers,
+    predictions: Predictions,
     size: int,
     labels: Sequence[str] = (),
     max_drop: float | None = None,
 ) -> Comparison:
     """The statistics of one file of ``size`` bytes; ``max_drop`` is in points."""
-    keras_right = answers.keras == answers.label
-    file_right = answers.file == answers.label
-    n = len(answers.label)
+    keras_right = predictions.keras == predictions.label
+    file_right = predictions.file == predictions.label
+    n = len(predictions.label)
     gained = int(np.sum(file_right & ~keras_right))
     lost = int(np.sum(keras_right & ~file_right))
-    agreed = int(np.sum(answers.file == answers.keras))
-    finite = bool(np.isfinite(answers.file_confidence).all())
-    drift = answers.file_confidence.mean(dtype="float64") - answers.keras_confidence.mean(
+    agreed = int(np.sum(predictions.file == predictions.keras))
+    finite = bool(np.isfinite(predictions.file_confidence).all())
+    drift = predictions.file_confidence.mean(dtype="float64") - predictions.keras_confidence.mean(
         dtype="float64"
     )
     return Comparison(
@@ -294,19 +294,19 @@ def compare(
         difference=100 * (int(file_right.sum()) - int(keras_right.sum())) / n,
         interval=_percent(paired_interval(gained, lost, n)),
         mcnemar=mcnemar(gained, lost),
-        keras_top5=100 * float(answers.keras_top5.mean()),
-        file_top5=100 * float(answers.file_top5.mean()),
+        keras_top5=100 * float(predictions.keras_top5.mean()),
+        file_top5=100 * float(predictions.file_top5.mean()),
         agreement=100 * agreed / n,
         agreement_interval=_percent(wilson_interval(agreed, n)),
-        keras_calibration_error=100 * calibration_error(answers.keras_confidence, keras_right),
-        file_calibration_error=100 * calibration_error(answers.file_confidence, file_right)
+        keras_calibration_error=100 * calibration_error(predictions.keras_confidence, keras_right),
+        file_calibration_error=100 * calibration_error(predictions.file_confidence, file_right)
         if finite
         else None,
         confidence_drift=100 * float(drift) if finite else None,
-        max_difference=_finite(answers.max_difference.max()),
-        mean_difference=_finite(answers.mean_difference.mean(dtype="float64")),
+        max_difference=_finite(predictions.max_difference.max()),
+        mean_difference=_finite(predictions.mean_difference.mean(dtype="float64")),
         bytes=size,
-        worst_classes=_worst_classes(answers.label, keras_right, file_right, labels),
+        worst_classes=_worst_classes(predictions.label, keras_right, file_right, labels),
         images_to_resolve=None
         if max_drop is None
         else images_to_resolve(gained, lost, n, max_drop / 100),
@@ -315,7 +315,7 @@ def compare(
 
 @dataclass(frozen=True)
 class Picture:
-    """An image that changed, until all are known: its place, by how much, its pixels."""
+    """A changed image, until the whole split is compared: index, difference, pixels."""
 
     index: int
     difference: float
@@ -323,25 +323,33 @@ class Picture:
 
 
 def _most_changed(
-    known: list[Picture], answers: Answers, batch: np.ndarray, done: int
+    known: list[Picture], predictions: Predictions, batch: np.ndarray, done: int
 ) -> list[Picture]:
-    # What is not a number has changed more than anything.
-    differences = np.nan_to_num(answers.max_difference, nan=np.inf)
+    # NaN counts as the largest change.
+    differences = np.nan_to_num(predictions.max_difference, nan=np.inf)
     new = [Picture(done + i, float(d), batch[i]) for i, d in enumerate(differences) if d > 0]
-    return sorted(known + new, key=lambda p: -p.difference)[:CHANGED]
+    kept = sorted(known + new, key=lambda p: -p.difference)[:CHANGED]
+    # A view would keep its whole batch in memory for as long as the picture is kept.
+    return [dataclasses.replace(p, pixels=_own(p.pixels)) for p in kept]
 
 
-def _changed_image(picture: Picture, answers: Answers, labels: Sequence[str]) -> ChangedImage:
+def _own(pixels: np.ndarray) -> np.ndarray:
+    return pixels if pixels.base is None else pixels.copy()
+
+
+def _changed_image(
+    picture: Picture, predictions: Predictions, labels: Sequence[str]
+) -> ChangedImage:
     i = picture.index
     return ChangedImage(
         index=i,
-        label=_name(answers.label[i], labels),
-        keras=_name(answers.keras[i], labels),
-        file=_name(answers.file[i], labels),
-        keras_confidence=float(answers.keras_confidence[i]),
-        file_confidence=_finite(answers.file_confidence[i]),
+        label=_name(predictions.label[i], labels),
+        keras=_name(predictions.keras[i], labels),
+        file=_name(predictions.file[i], labels),
+        keras_confidence=float(predictions.keras_confidence[i]),
+        file_confidence=_finite(predictions.file_confidence[i]),
         difference=_finite(picture.difference),
-        picture=_png_address(picture.pixels),
+        picture=_png_data_url(picture.pixels),
     )
 
 
@@ -373,7 +381,7 @@ def _name(number: int, labels: Sequence[str]) -> str:
     return labels[number] if labels else str(number)
 
 
-def _png_address(pixels: np.ndarray) -> str | None:
+def _png_data_url(pixels: np.ndarray) -> str | None:
     from PIL import Image
 
     if pixels.shape[2] not in (1, 3):
@@ -390,7 +398,7 @@ def _percent(interval: tuple[float, float]) -> tuple[float, float]:
     return 100 * low, 100 * high
 
 
-def _judged(
+def _with_verdict(
     comparison: Comparison, max_drop: float | None, min_agreement: float | None
 ) -> Comparison:
     low, high = comparison.interval

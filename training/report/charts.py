@@ -1,10 +1,12 @@
-"""Charts of a report: vector graphics in the page's own colours, light or dark, and its numbers."""
+"""Charts of a report, as SVG in the colours of the page's theme, and the format of its numbers."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import matplotlib
@@ -12,8 +14,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Charts are drawn in these colours, which the page then replaces by its own: those of the
-# light or of the dark theme, whichever the reader's device asks for.
+# Placeholders: the SVG's colours are replaced by CSS variables of the page's light or dark theme.
 INK, MUTED, LINE, BLUE, ORANGE, PALE, CARD = (f"#00000{i}" for i in range(1, 8))
 THEME = {
     INK: "var(--ink)",
@@ -27,7 +28,7 @@ THEME = {
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """A bare chart, in inches, in the page's colours."""
+    """An empty chart, its size in inches, in the colours of the theme."""
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.patch.set_visible(False)
@@ -38,13 +39,12 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def to_svg(figure: Figure, description: str) -> Markup:
-    """The figure as markup to be put into the page, in the theme's colours."""
+    """The figure as markup for the page, in the colours of the theme."""
     file = io.StringIO()
-    # Text stays text: sharp at any zoom, in the page's own type, and found by a search.
+    # Text stays text: sharp at any zoom, in the page's font, and searchable.
     settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": description}
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # the browser has the glyph
+    with matplotlib.rc_context(settings), missing_glyphs_allowed():
         figure.savefig(
             file,
             format="svg",
@@ -63,8 +63,16 @@ def to_svg(figure: Figure, description: str) -> Markup:
         '<svg class="chart" role="img" aria-label="{}" viewBox="0 0 {} {}" '
         'style="max-width: {:.0f}px">'
     )
-    # As many pixels wide as keep the letters about as large as the page's own.
+    # At this width letters are about as large as those of the page.
     return opening.format(description, width, height, 1.6 * width) + Markup(markup)
+
+
+@contextlib.contextmanager
+def missing_glyphs_allowed() -> Iterator[None]:
+    """No warning for letters that matplotlib's font lacks, such as emoji in a class name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
+        yield
 
 
 # Numbers for people

@@ -1,8 +1,7 @@
-"""Runs side by side: their curves, their final figures, and what was different."""
+"""Runs side by side: their curves, their final metrics, and the keys in which they differ."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,14 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from keras_resnet.files import atomic_write
+from keras_resnet.text import printable
 from training.config import to_dict
+from training.report.charts import missing_glyphs_allowed
+from training.report.records import read_log, read_record
 from training.run import Run
 
-# What is drawn, by the names in the log: training thin, validation thick.
+NAME = 60  # letters of a run's name in the picture
+# By their names in the log: training thin, validation thick.
 CURVES = (("loss", "val_loss", "loss"), ("accuracy", "val_accuracy", "accuracy"))
 
 
@@ -25,9 +28,9 @@ class Compared:
 
     Attributes:
         name: Its folder.
-        epochs: Whole epochs done.
-        top1: Of its evaluation on test images, with the 95 % interval as ``low`` and ``high``
-            and the number of ``images``; ``None`` before it was evaluated.
+        epochs: Number of completed epochs.
+        top1: Top-1 accuracy of its evaluation: ``value``, its 95 % interval ``low`` and ``high``,
+            and the number of ``images``; ``None`` if it was not evaluated.
         rows: Its log.
         experiment: Values of the keys in which the runs differ.
     """
@@ -43,7 +46,8 @@ def compare(folders: Sequence[Path]) -> tuple[Compared, ...]:
     """Reads runs, finished or not.
 
     Raises:
-        ValueError: There are fewer than two, one twice, or one that is no run.
+        ValueError: There are fewer than two, one of them twice or no run, or a file in one is
+            damaged.
     """
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise ValueError(
@@ -60,21 +64,22 @@ def compare(folders: Sequence[Path]) -> tuple[Compared, ...]:
 
 
 def draw(runs: Sequence[Compared], path: Path) -> None:
-    """Draws the curves of all runs into one picture, whose format the suffix says.
+    """Draws the curves of all runs into one picture, in the format of its suffix.
 
     Raises:
-        ValueError: Matplotlib knows no such format.
+        ValueError: Matplotlib does not know the format.
     """
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     if path.suffix.removeprefix(".") not in figure.canvas.get_supported_filetypes():
         raise ValueError(f"A picture is a .svg, .png or .pdf file. Received: {path}")
+    names = [_legend(run.name) for run in runs]
     for axes, (training, validation, title) in zip(figure.subplots(1, 2), CURVES):
         for number, run in enumerate(runs):
             epochs = [row["epoch"] for row in run.rows]
-            for key, width, label in ((training, 0.8, None), (validation, 2.0, run.name)):
-                # One epoch is a point, and would be no line.
+            for key, width, label in ((training, 0.8, None), (validation, 2.0, names[number])):
+                # A single epoch makes no line.
                 marker = "o" if len(epochs) == 1 else None
-                values = [row.get(key, float("nan")) for row in run.rows]
+                values = [float(row.get(key, "nan")) for row in run.rows]
                 axes.plot(
                     epochs, values, f"C{number % 10}", linewidth=width, label=label, marker=marker
                 )
@@ -84,8 +89,14 @@ def draw(runs: Sequence[Compared], path: Path) -> None:
         axes.grid(alpha=0.25)
         axes.legend(frameon=False)
     settings: dict[Any, Any] = {"svg.hashsalt": "compare", "text.parse_math": False}
-    with matplotlib.rc_context(settings), atomic_write(path) as beside:
+    with matplotlib.rc_context(settings), missing_glyphs_allowed(), atomic_write(path) as beside:
         figure.savefig(beside, dpi=150)
+
+
+def _legend(name: str) -> str:
+    """The end of a long path, where the names of runs differ."""
+    name = printable(name)
+    return name if len(name) <= NAME else "…" + name[1 - NAME :]
 
 
 def _keys(run: Run) -> dict[str, Any]:
@@ -98,10 +109,9 @@ def _keys(run: Run) -> dict[str, Any]:
 
 
 def _compared(run: Run, experiment: dict[str, Any]) -> Compared:
-    log = run.folder / "log.jsonl"
-    rows = tuple(map(json.loads, log.read_text("utf-8").splitlines())) if log.is_file() else ()
+    rows = read_log(run)
     if not rows:
-        raise ValueError(f"{run.folder} has no epoch to show yet")
-    evaluation = run.read("evaluation.json")
+        raise ValueError(f"{run.folder} has no completed epoch to show")
+    evaluation = read_record(run, "evaluation.json")
     top1 = evaluation and evaluation["top1"]
     return Compared(str(run.folder), len(rows), top1, rows, experiment)

@@ -1,4 +1,4 @@
-"""The run as one page: a single HTML file that needs nothing else, neither network nor script."""
+"""The report of a run: a single HTML file that needs neither network nor script."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import datetime
 import io
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from keras_resnet.console import file_size
+from keras_resnet.console import file_size, say
 from keras_resnet.contract import Contract
+from keras_resnet.text import printable, shorten
 from training.config import Experiment, to_dict
 from training.report.charts import (
     BLUE,
@@ -33,45 +35,53 @@ from training.report.charts import (
     thread_word,
     to_svg,
 )
+from training.report.records import Records, run_argument
 from training.report.tflite_section import tflite
 from training.run import Run
 
-# Cells of the confusion matrix lie translucent on either theme.
+# Cells of the confusion matrix are translucent, for both themes.
 RIGHT_CELL, WRONG_CELL = (37, 99, 235), (214, 93, 14)
 
 BESIDE = 12  # classes: above, the matrix of named classes takes the full width
-MOST_NUMBERED = 20  # classes: above, the matrix goes without counts
-MOST_NAMED = 40  # classes: above, it goes without names
-MOST_LISTED = 20  # classes: above, all but the hardest are folded away
-SHORT = 18  # letters of a class name in a chart
+MOST_NUMBERED = 20  # classes: above, the matrix has no counts
+MOST_NAMED = 40  # classes: above, it has no names
+MOST_LISTED = 20  # classes: above, all but the hardest are collapsed
+CHART_NAME = 18  # letters of a class name in a chart
+TABLE_NAME = 40  # letters of a name in a table
+EMPTY = "(empty)"  # a name without letters
 TINY = 96  # pixels: images up to here are shown with their pixels visible
 
 
-def write_report(run: Run) -> Path:
-    """Writes ``report.html``: what the run did, how good the model is, what TFLite made of it.
+def write_report(run: Run, say: Callable[[str], None] = say) -> Path:
+    """Writes ``report.html``: training, evaluation, and the TFLite files with their evidence.
 
-    Parts whose files are not there yet are left out, and the page says which command makes
-    them.
+    A part whose file is missing or damaged is left out, and the page names the command that
+    writes the file.
 
     Args:
-        run: A run folder; nothing in it has to be there.
+        run: A run folder; it may be empty.
+        say: Called with a line for each damaged file.
 
     Returns:
         The path of the page, written whole or not at all.
 
     Raises:
-        ValueError: The experiment is there and cannot be read.
+        ValueError: ``experiment.yaml`` is damaged.
     """
-    page = environment().get_template("report.html.j2").render(_contents(run))
+    records = Records(run)
+    page = environment().get_template("report.html.j2").render(_contents(records))
+    for line in records.damaged:
+        say(f"left out of the report: {line}")
     return run.write_text(run.report_file.name, page)
 
 
 def environment() -> jinja2.Environment:
-    """What fills in the templates of this page and of the search's."""
-    # Class names and paths come from strangers' folders, so everything is escaped.
+    """The templates of the run's and the search's report, and their filters."""
+    # Class names and paths are foreign text: all of it is escaped, and made printable.
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
+        finalize=_shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -84,29 +94,36 @@ def environment() -> jinja2.Environment:
         "duration": duration,
         "milliseconds": milliseconds,
         "significant": significant,
+        "name": lambda text: shorten(text, TABLE_NAME) or EMPTY,
     }
     return environment
 
 
-def _contents(run: Run) -> dict[str, Any]:
+def _shown(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _contents(records: Records) -> dict[str, Any]:
+    run = records.run
     experiment = run.experiment
-    return {
+    contents = {
         "name": run.folder.resolve().name,
         "written": datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
         "experiment": experiment and to_dict(experiment),
-        "experiment_yaml": experiment and run.experiment_file.read_text("utf-8"),
+        "experiment_yaml": experiment and run.experiment_file.read_text("utf-8").splitlines(),
         "experiment_file": shlex.quote(str(run.experiment_file)),
-        "run": shlex.quote(str(run.folder if run == Run(run.folder) else run.model_file)),
-        "training": _training(run.read("metrics.json")),
-        "evaluation": _evaluation(run, experiment),
-        "tflite": tflite(run),
-        "environment": _environment_of(run),
+        "run": run_argument(run),
+        "training": _training(records.read("metrics.json")),
+        "evaluation": _evaluation(records, experiment),
+        "tflite": tflite(records),
+        "environment": _environment(records.read("run.json")),
     }
+    return contents | {"damaged": records.damaged}
 
 
-def _environment_of(run: Run) -> dict[str, str] | None:
-    """What trained the model, line by line."""
-    facts = (run.read("run.json") or {}).get("environment")
+def _environment(recorded: dict[str, Any] | None) -> dict[str, str] | None:
+    """Versions and hardware that trained the model, by name."""
+    facts = (recorded or {}).get("environment")
     if not facts:
         return None
     versions = facts.get("versions", {})
@@ -149,13 +166,13 @@ def _curves(
     epochs = [row["epoch"] for row in history]
     marker = "o" if len(epochs) < 5 else ""
     for key, color in ((train, BLUE), (test, ORANGE)):
-        values = [row.get(key, np.nan) * factor for row in history] if key else []
+        values = np.array([row.get(key, np.nan) for row in history] if key else [], "float64")
         if np.isfinite(values).any():
-            axes.plot(epochs, values, color=color, marker=marker, markersize=4)
+            axes.plot(epochs, values * factor, color=color, marker=marker, markersize=4)
     axes.set_xlabel("epoch", color=MUTED)
     axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10), integer=True))
-    if len(epochs) < 8:  # so few that each has its tick, and a single one no fractions
+    if len(epochs) < 8:  # a tick for each
         axes.set_xticks(epochs)
     axes.margins(x=0.02)
     return to_svg(figure, f"{title} by epoch")
@@ -164,14 +181,15 @@ def _curves(
 # Evaluation
 
 
-def _evaluation(run: Run, experiment: Experiment | None) -> dict[str, Any] | None:
-    evaluation = run.read("evaluation.json")
+def _evaluation(records: Records, experiment: Experiment | None) -> dict[str, Any] | None:
+    evaluation, contract = records.read("evaluation.json"), records.read("contract.json")
     if not evaluation:
         return None
     labels = [c["label"] for c in evaluation["classes"]]
     confusion = np.array(evaluation["confusion"])
     hardest = sorted(evaluation["classes"], key=_recall)
-    pictures, note = _pictures(evaluation, experiment, run.contract)
+    contract = contract and Contract.from_dict(contract)
+    pictures, note = _pictures(evaluation, experiment, contract)
     return {
         "top1": evaluation["top1"],
         "top5": evaluation["top5"] if len(labels) > 10 else None,
@@ -179,12 +197,12 @@ def _evaluation(run: Run, experiment: Experiment | None) -> dict[str, Any] | Non
         "class_count": len(labels),
         "named": len(labels) <= MOST_NAMED,
         "broad": BESIDE < len(labels) <= MOST_NAMED,
-        "mixed_up": _mixed_up(confusion, labels),
+        "confused": _most_confused(confusion, labels),
         "hardest": hardest[:MOST_LISTED] if len(labels) > MOST_LISTED else hardest,
         "others": hardest[MOST_LISTED:],
-        "answers": [
-            {**answer, "picture": picture}
-            for answer, picture in zip(evaluation["hardest"], pictures)
+        "predictions": [
+            {**prediction, "picture": picture}
+            for prediction, picture in zip(evaluation["hardest"], pictures)
         ],
         "note": note,
     }
@@ -194,7 +212,7 @@ def _recall(row: dict[str, Any]) -> float:
     return row["recall"]["value"] if row["recall"]["images"] else 2.0
 
 
-def _mixed_up(confusion: np.ndarray, labels: list[str], most: int = 8) -> list[dict[str, Any]]:
+def _most_confused(confusion: np.ndarray, labels: list[str], most: int = 8) -> list[dict[str, Any]]:
     """The pairs of classes that are confused most often: true, predicted, images, share."""
     wrong = confusion * (1 - np.eye(len(labels), dtype=int))
     worst = np.argsort(-wrong, axis=None, kind="stable")[:most]
@@ -238,44 +256,39 @@ def _confusion_chart(confusion: np.ndarray, labels: list[str]) -> Markup:
 
 def _name_ticks(axes: Axes, labels: list[str]) -> None:
     if len(labels) > MOST_NAMED:
-        return  # numbered every so many, as matplotlib does by itself
-    names = [_short(label) for label in labels]
+        return  # matplotlib numbers some of them
+    names = [shorten(label, CHART_NAME) or EMPTY for label in labels]
     upright = max(map(len, names)) > 3
-    places = range(len(names))
-    axes.set_yticks(places, names, parse_math=False)
-    axes.set_xticks(places, names, parse_math=False, rotation=90 if upright else 0)
+    positions = range(len(names))
+    axes.set_yticks(positions, names, parse_math=False)
+    axes.set_xticks(positions, names, parse_math=False, rotation=90 if upright else 0)
 
 
-def _short(text: str, most: int = SHORT) -> str:
-    text = " ".join(text.split()) or "(empty)"
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
-# The pictures behind the answers
+# The pictures of the predictions
 
 
 def _pictures(
     evaluation: dict[str, Any], experiment: Experiment | None, contract: Contract | None
 ) -> tuple[list[dict[str, Any] | None], str]:
-    """The image behind each answer, as the model saw it; or none, and why not."""
+    """The image of each prediction as the model saw it; or none, and the reason."""
     import tensorflow as tf
 
-    answers = evaluation["hardest"]
-    if not answers:
+    hardest = evaluation["hardest"]
+    if not hardest:
         return [], ""
     if not experiment:
-        return [None] * len(answers), "there is no experiment.yaml that tells of the images"
+        return [None] * len(hardest), "there is no experiment.yaml that names the images"
     try:
         found = _fetch(evaluation, experiment, contract)
     except (ValueError, OSError, tf.errors.OpError) as error:
-        return [None] * len(answers), " ".join(str(error).split())[:300]
-    return [_picture(found[answer["index"]]) for answer in answers], ""
+        return [None] * len(hardest), " ".join(str(error).split())[:300]
+    return [_picture(found[prediction["index"]]) for prediction in hardest], ""
 
 
 def _fetch(
     evaluation: dict[str, Any], experiment: Experiment, contract: Contract | None
 ) -> dict[int, np.ndarray]:
-    """Fitted pixels of the test images that the answers name, by their index."""
+    """Fitted pixels of the test images with the hardest predictions, by index."""
     import tensorflow as tf
 
     from training.data.decode import fit_image
@@ -284,7 +297,9 @@ def _fetch(
 
     source = open_source(experiment.data, experiment.runtime.seed)
     contract = contract or make_contract(experiment, source, None)
-    expected = {answer["index"]: answer["label"] for answer in evaluation["hardest"]}
+    if contract.height is None or contract.width is None:
+        raise ValueError("the model takes images of any size")
+    expected = {row["index"]: row["label"] for row in evaluation["hardest"]}
     wanted = tf.constant(list(expected), "int64")
     examples = (
         source.test.examples.enumerate()
@@ -295,7 +310,7 @@ def _fetch(
     found = {int(i): (image, int(label)) for i, image, label in examples.as_numpy_iterator()}
     labels = {index: source.labels[label] for index, (_, label) in found.items()}
     if labels != expected or source.test.count != evaluation["top1"]["images"]:
-        raise ValueError(f"{experiment.data.source} is not what the evaluation was made on")
+        raise ValueError(f"{experiment.data.source} no longer holds the evaluated images")
     return {index: image for index, (image, _) in found.items()}
 
 

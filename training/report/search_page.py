@@ -1,4 +1,4 @@
-"""The search as one page: what was tried, what mattered, what is worth its cost."""
+"""The report of a search: its trials, the importance of each key, accuracy against cost."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from training.tuning.space import Dimension, Space
 from training.tuning.tuner import Plan
 
 LISTED = 12  # trials
-ENOUGH = 8  # trials, for a statement on what mattered
-FAR = 3  # times the dearest trial: a budget that would press all points into a corner
+ENOUGH = 8  # trials, for a statement on importance
+FAR = 3  # times the most expensive trial: a budget that would squeeze all points into a corner
 COST_WORDS = {"size_mb": "size of the int8 file, MB", "latency_ms": "latency, ms an image"}
 
 
 def write_report(plan: Plan, rows: list[Row], objective: str) -> Path:
-    """Writes ``report.html``, whole or not at all.
+    """Writes ``report.html`` atomically.
 
     Args:
-        plan: What was searched.
-        rows: Of ``trials.csv``.
-        objective: What was maximized.
+        plan: The search.
+        rows: The rows of ``trials.csv``.
+        objective: Name of the maximized metric.
 
     Returns:
         The path of the page.
@@ -75,7 +75,7 @@ def _contents(plan: Plan, rows: list[Row], objective: str) -> dict[str, Any]:
 
 
 def _progress(rows: list[Row]) -> Markup:
-    """Each trial's accuracy, and the best so far."""
+    """The accuracy of each trial, and the best so far."""
     figure, axes = new_figure(8, 1.9)
     number, best = [], -np.inf
     steps: list[float] = []
@@ -95,9 +95,9 @@ def _progress(rows: list[Row]) -> Markup:
 
 
 def _coordinates(space: Space, trained: list[Row], best: Row) -> Markup:
-    """A line a trial through its values, the stronger the better it is; the best in orange.
+    """A line for each trial through its values, the stronger the better; the best in orange.
 
-    A trial that another continues is left to that one.
+    Without trials that others continue.
     """
     continued = {row["continues"] for row in trained}
     trained = [row for row in trained if row["trial"] not in continued]
@@ -108,7 +108,7 @@ def _coordinates(space: Space, trained: list[Row], best: Row) -> Markup:
     jitter = np.random.default_rng(0)
     for rank, row in enumerate(trained, 1):
         heights = [_height(d, row[d.key]) for d in space.dimensions]
-        # Lines through the same choice would lie on one another.
+        # Lines through the same choice would cover one another.
         heights = [
             height + (jitter.uniform(-0.02, 0.02) if d.values else 0)
             for d, height in zip(space.dimensions, heights)
@@ -161,7 +161,7 @@ def _label(axes: matplotlib.axes.Axes, x: int, texts: Any) -> None:
 
 
 def _importance(space: Space, trained: list[Row]) -> Markup | None:
-    """What a random forest loses when it is told a value wrongly; none for too few trials."""
+    """Permutation importance of each key in a random forest; ``None`` for too few trials."""
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.inspection import permutation_importance
 
@@ -169,7 +169,7 @@ def _importance(space: Space, trained: list[Row]) -> Markup | None:
     if len(trained) < ENOUGH or np.ptp(scores) == 0:
         return None
     columns = {d.key: [_height(d, row[d.key]) for row in trained] for d in space.dimensions}
-    # How long a trial was trained matters most of all, and is no choice: known, but not shown.
+    # The number of epochs matters most, and is no choice: an input, but not shown.
     epochs = [row["epochs"] for row in trained]
     x = np.array([*columns.values(), epochs]).T
     forest = RandomForestRegressor(50, random_state=0).fit(x, scores)
@@ -252,7 +252,7 @@ def _draw_limit(axes: matplotlib.axes.Axes, limit: float, far: bool) -> None:
 
 
 def _height(d: Dimension, value: Any) -> float:
-    """Where a value lies on its axis, 0–1."""
+    """The position of a value on its axis, 0–1."""
     if d.values:
         return d.values.index(value) / max(1, len(d.values) - 1) if len(d.values) > 1 else 0.5
     if d.log:

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run: figures, the first batch, the confusion matrix, a profile."""
+"""TensorBoard of a run: metrics, the first batch, the confusion matrix, a profile."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ import numpy as np
 import tensorflow as tf
 
 IMAGES = 16
-# Pixels that the matrix has at least, where its cells can be squares of several.
-SIDE = 320
+SIDE = 320  # pixels: the least size of the confusion matrix
 RIGHT, WRONG = (37, 99, 235), (214, 93, 14)
 
 
 @contextlib.contextmanager
 def _on_disk() -> Iterator[None]:
-    """TensorFlow has errors of its own for a folder that cannot be written."""
+    """Turns TensorFlow's errors for a folder that cannot be written into OSError."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -27,7 +26,7 @@ def _on_disk() -> Iterator[None]:
 
 
 def first_line(error: tf.errors.OpError) -> str:
-    """What TensorFlow says, without the names of its nodes."""
+    """TensorFlow's message, without the names of nodes."""
     return error.message.rpartition("}} ")[2].strip().splitlines()[0].partition(" [[")[0][:300]
 
 
@@ -46,12 +45,12 @@ class TensorBoardWriter:
             }
 
     def first_batch(self, images: Any, labels: Any, names: tuple[str, ...]) -> None:
-        """Shows training images as the network sees them, and what they are.
+        """Shows training images as the network sees them, with their labels.
 
         Args:
             images: Pixels 0–255, ``(batch, height, width, channels)``.
             labels: One-hot or mixed, ``(batch, classes)``.
-            names: Of the classes.
+            names: Class names.
         """
         pixels = np.asarray(images)[:IMAGES]
         rows = [_shares(row, names) for row in np.asarray(labels)[:IMAGES]]
@@ -60,11 +59,11 @@ class TensorBoardWriter:
             tf.summary.text("first_batch_labels", "\n\n".join(rows))
 
     def epoch(self, row: Mapping[str, float], confusion: np.ndarray) -> None:
-        """Shows the figures of an epoch, under the names that Keras gives them.
+        """Shows the metrics of an epoch, under Keras's names.
 
         Args:
             row: The epoch's row of the log.
-            confusion: ``confusion[i][j]`` test images of class i were taken for class j.
+            confusion: ``confusion[i][j]`` test images of class i were predicted as class j.
         """
         epoch = int(row["epoch"]) - 1
         for name in self._writers:
@@ -86,12 +85,12 @@ class TensorBoardWriter:
 def confusion_picture(confusion: np.ndarray) -> np.ndarray:
     """True classes by row, predicted ones by column: uint8 ``(side, side, 3)``.
 
-    A cell is the darker the larger its share of its row: blue where it is right, orange where it
-    is wrong. The report has it with names and counts.
+    The larger a cell's share of its row, the darker it is: blue if correct, orange if wrong. The
+    report shows it with names and counts.
     """
     count = len(confusion)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    # Single mistakes are to be seen too.
+    # Single errors stay visible.
     depth = np.where(confusion > 0, 0.15 + 0.85 * shares**0.6, 0)[..., np.newaxis]
     colours = np.where(np.eye(count, dtype=bool)[..., np.newaxis], RIGHT, WRONG)
     cells = np.rint(255 * (1 - depth) + colours * depth).astype("uint8")
@@ -100,26 +99,26 @@ def confusion_picture(confusion: np.ndarray) -> np.ndarray:
 
 
 def _shares(row: np.ndarray, names: tuple[str, ...]) -> str:
-    """What is in an image, the larger share first."""
+    """The classes in a mixed image, the largest share first."""
     present = [i for i in np.argsort(-row, kind="stable") if row[i] > 0]
     return " + ".join(f"{row[i]:.2g} {names[i]}" if row[i] < 1 else names[i] for i in present)
 
 
 class Profile:
-    """TensorBoard's profile of some of the steps that this process takes.
+    """TensorBoard's profile of some steps of this process.
 
     Args:
         folder: Of the event files.
-        steps: The first and the last of them, counted from 1; none if ``None``.
+        steps: The first and the last step, counted from 1; ``None`` for no profile.
 
     Raises:
-        ValueError: They are no such two.
+        ValueError: The steps are out of order or below 1.
     """
 
     def __init__(self, folder: Path, steps: tuple[int, int] | None) -> None:
         if steps and not 1 <= steps[0] <= steps[1]:
             raise ValueError(
-                "A profile has a first step, from 1, and a last one that does not come before. "
+                "A profile needs a first step of at least 1 and a last step not before it. "
                 f"Received: {steps[0]} {steps[1]}"
             )
         self._folder, self._steps = folder, steps or (0, 0)
@@ -132,13 +131,13 @@ class Profile:
             self._running = True
 
     def after_step(self, result: Any) -> None:
-        """``result`` is something that the step computes: the device is waited for."""
+        """Ends the profile after its last step; waits for ``result``, an output of the step."""
         if self._running and self._step == self._steps[1]:
             keras.ops.convert_to_numpy(result)
             self.end()
 
     def end(self) -> None:
-        """Writes what there is, if it was begun."""
+        """Writes the profile, if it has begun."""
         if self._running:
             self._running = False
             _stop()

@@ -1,12 +1,13 @@
-"""The report's part on TFLite: everything that the run folder holds on its files.
+"""The report's part on TFLite: all evidence on the files that the run folder holds.
 
-The evidence is read from what the commands wrote (``tflite/*.json``); nothing is measured here.
+It is read from what the commands wrote (``tflite/*.json``); nothing is measured here.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from keras_resnet.console import file_size
+from keras_resnet.text import shorten
 from training.report.charts import (
     BLUE,
     INK,
@@ -28,27 +30,31 @@ from training.report.charts import (
     thread_word,
     to_svg,
 )
-from training.run import Run
+from training.report.records import Records
 
 Rows = dict[str, dict[str, Any]]
 
 VISIBLE = 0.001  # of a probability: kinds that change less have no pictures
-SEVERAL = (BLUE, ORANGE, "#12917a", "#9a63d8", "#b8860b", MUTED)  # legible on either theme
+SEVERAL = (BLUE, ORANGE, "#12917a", "#9a63d8", "#b8860b", MUTED)  # legible in both themes
 WIDEST = 2.5  # of the longest median: a line to p90 beyond that is cut
-FAR_APART = 12  # times: latencies that differ by more are cut, or stand on a logarithmic axis
-SAME_LEVEL = 0.02  # of the axis: how far apart labels of one height must stand at the least
+FAR_APART = 12  # times: latencies that differ by more are cut, or drawn on a logarithmic axis
+SAME_LEVEL = 0.02  # of the axis: the least distance between labels of one height
+KIND_NAME = 24  # letters of a kind in a chart
+LAYER_NAME = 40  # letters of a layer in a chart
 
 
-def tflite(run: Run) -> dict[str, Any] | None:
-    """What the template shows; ``None`` where there is nothing to show."""
-    verify, here = run.read("tflite/verify.json"), run.read("tflite/benchmark.json")
+def tflite(records: Records) -> dict[str, Any] | None:
+    """What the template shows; ``None`` if there is nothing to show."""
+    verify, here = records.read("tflite/verify.json"), records.read("tflite/benchmark.json")
+    binary = [records.read(f"tflite/benchmark_{where}.json") for where in ("program", "phone")]
+    inspected = records.read("tflite/inspect.json") or {}
+    mixed, layers = records.read("tflite/model_mixed.json"), records.layers()
     rows: Rows = {}
     for record in verify["kinds"] if verify else ():
         rows[record["kind"]] = {"bytes": record["bytes"], "verified": record, "latencies": {}}
     for record in here or ():
         empty = {"bytes": record["bytes"], "verified": None, "latencies": {}}
         rows.setdefault(record["kind"], empty)["latencies"][record["threads"]] = record
-    inspected = run.read("tflite/inspect.json") or {}
     for kind, inspection in inspected.items():
         empty = {"bytes": inspection["bytes"], "verified": None, "latencies": {}}
         rows.setdefault(kind, empty)
@@ -61,14 +67,14 @@ def tflite(run: Run) -> dict[str, Any] | None:
         "threads": sorted({record["threads"] for record in here or ()}),
         "charts": _charts(rows, verified),
         "trade_off": _trade_off(rows),
-        "timings": _timings(run, here),
+        "timings": _timings((here, *binary)),
         "worst": [(k, c) for k, v in verified.items() for c in v.get("worst_classes", ())],
         "changed": _changed(verified),
         "inspected": inspected,
-        "findings": [(k, f) for k, i in inspected.items() for f in i["lint"]],
+        "findings": _findings(inspected),
         "preflight": _preflight(inspected),
-        "layers": _layers(run),
-        "mixed": _mixed(run.read("tflite/model_mixed.json")),
+        "layers": _layers(layers),
+        "mixed": _mixed(mixed),
     }
 
 
@@ -81,7 +87,7 @@ def _charts(rows: Rows, verified: Rows) -> dict[str, Markup]:
         charts["Latency, ms an image: median, and a line to p90"] = _latencies(rows)
     if verified:
         charts["Top-1 against Keras, points, with 95 % interval"] = _differences(verified)
-        charts["Images answered as Keras does, %"] = _agreements(verified)
+        charts["Same class as Keras, % of images"] = _agreements(verified)
     return charts
 
 
@@ -102,7 +108,7 @@ def _latencies(rows: Rows) -> Markup:
     height = 0.7 / len(counts)
     colors = dict(zip(counts, itertools.cycle((PALE, BLUE))))
     figure, axes = _panel(list(rows), row_height=max(0.42, 0.2 * len(counts)))
-    # One kind without fast kernels, or one run among other work, must not flatten the rest.
+    # One kind without fast kernels, or one busy moment, must not flatten the other bars.
     edge = min(WIDEST * max(medians), FAR_APART * min(medians))
     longest = 0.0
     for y, row in enumerate(rows.values()):
@@ -112,7 +118,7 @@ def _latencies(rows: Rows) -> Markup:
                 median, p90 = (min(record[key], edge) for key in ("median_ms", "p90_ms"))
                 axes.barh(at, median, height=0.86 * height, color=colors[count])
                 axes.plot((median, p90), (at, at), color=MUTED, linewidth=1.2)
-                if p90 == edge:  # it goes on
+                if p90 == edge:  # cut here
                     axes.plot(p90, at, ">", color=MUTED, markersize=4)
                 text = f"{significant(record['median_ms'])} · {count} {thread_word(count)}"
                 _write_beside(axes, p90, at, text)
@@ -136,7 +142,7 @@ def _differences(verified: Rows) -> Markup:
             color=INK,
         )
     axes.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
-    widest = max(max(map(abs, record["interval"])) for record in verified.values())
+    widest = max(max(map(abs, record["interval"])) for record in verified.values()) or 1
     axes.set_xlim(-1.15 * widest, 1.15 * widest)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.tick_params(axis="x", bottom=False)
@@ -175,7 +181,7 @@ def _trade_off(rows: Rows) -> Markup | None:
         axes.plot((x, x), (low, min(high, 100)), color=MUTED, linewidth=1.2, zorder=1)
         axes.scatter(x, y, s=900 * row["bytes"] / largest, color=BLUE, alpha=0.45, zorder=2)
         axes.scatter(x, y, s=14, color=INK, zorder=3)
-        text = f"{kind}  {file_size(row['bytes'])}"
+        text = f"{shorten(kind, KIND_NAME)}  {file_size(row['bytes'])}"
         at = math.log(x / left, right / left) if logarithmic else x / right
         level = next((i for i, end in enumerate(ends) if end < at), len(ends))
         ends[level : level + 1] = [at + 0.0105 * len(text) + SAME_LEVEL]
@@ -222,7 +228,8 @@ def _median(row: dict[str, Any], count: int) -> float:
 def _panel(kinds: list[str], row_height: float = 0.42) -> tuple[Figure, Axes]:
     """One small chart with a row for each kind; heights are in inches."""
     figure, axes = new_figure(3.5, 0.3 + row_height * len(kinds))
-    axes.set_yticks(range(len(kinds)), kinds, parse_math=False, color=INK)
+    names = [shorten(kind, KIND_NAME) for kind in kinds]
+    axes.set_yticks(range(len(kinds)), names, parse_math=False, color=INK)
     axes.set_ylim(len(kinds) - 0.5, -0.5)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -238,16 +245,11 @@ def _end_panel(axes: Axes, longest: float) -> None:
     axes.set_xticks([])
 
 
-# What changed, what loads, what errs
+# Timings, changed images, findings, runtimes, layers
 
 
-def _timings(run: Run, here: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+def _timings(benchmarks: Sequence[list[dict[str, Any]] | None]) -> list[dict[str, Any]]:
     """A table for each device that timed the files."""
-    found = (
-        here,
-        run.read("tflite/benchmark_program.json"),
-        run.read("tflite/benchmark_phone.json"),
-    )
     return [
         {
             "device": records[0].get("device", ""),
@@ -261,7 +263,7 @@ def _timings(run: Run, here: list[dict[str, Any]] | None) -> list[dict[str, Any]
             ],
             "memory": any(record.get("memory_bytes") is not None for record in records),
         }
-        for records in found
+        for records in benchmarks
         if records
     ]
 
@@ -290,6 +292,22 @@ def _most(record: dict[str, Any]) -> float:
     return 1.0 if record["max_difference"] is None else record["max_difference"]
 
 
+def _findings(inspected: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Findings grouped by cause over all kinds: what a user can change, and notes."""
+    grouped: dict[tuple[str, str, str | None], dict[str, Any]] = {}
+    for kind, inspection in inspected.items():
+        for finding in inspection["lint"]:
+            cause = finding["rule"], finding["message"], finding["mend"]
+            group = grouped.setdefault(cause, {**finding, "kinds": [], "layers": {}})
+            group["kinds"].append(kind)
+            group["layers"] |= dict.fromkeys(finding["layers"])
+    findings = [group | {"layers": list(group["layers"])} for group in grouped.values()]
+    return {
+        "changes": [finding for finding in findings if finding["mend"]],
+        "notes": [finding for finding in findings if not finding["mend"]],
+    }
+
+
 def _preflight(inspected: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
     """The line of each kind, by runtime."""
     table: dict[str, dict[str, dict[str, Any]]] = {}
@@ -299,44 +317,45 @@ def _preflight(inspected: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]
     return table
 
 
-def _layers(run: Run) -> dict[str, Any] | None:
-    """Signal to noise behind each layer, for each kind that ``layers`` was asked about."""
-    kinds = {}
-    for path in sorted(run.tflite.glob("layers_*.json")):
-        kinds[path.stem.removeprefix("layers_")] = run.read(f"tflite/{path.name}")
-    names = list(dict.fromkeys(row["layer"] for told in kinds.values() for row in told["layers"]))
+def _layers(kinds: dict[str, Any]) -> dict[str, Any] | None:
+    """Signal-to-noise ratio after each layer, for each kind that ``layers`` compared."""
+    names = list(dict.fromkeys(row["layer"] for kind in kinds.values() for row in kind["layers"]))
     if not names:
         return None
     figure, axes = new_figure(7.4, 0.5 + 0.2 * len(names))
-    for (kind, told), color in zip(kinds.items(), itertools.cycle(SEVERAL)):
+    for (kind, compared), color in zip(kinds.items(), itertools.cycle(SEVERAL)):
         known = {
             row["layer"]: row["signal_to_noise_db"]
-            for row in told["layers"]
+            for row in compared["layers"]
             if row["signal_to_noise_db"] is not None
         }
-        places = [names.index(layer) for layer in known]
+        positions = [names.index(layer) for layer in known]
         values = list(known.values())
-        axes.plot(values, places, "o-", color=color, markersize=4, linewidth=1, label=kind)
-    axes.set_yticks(range(len(names)), names, parse_math=False, color=INK)
+        label = shorten(kind, KIND_NAME)
+        axes.plot(values, positions, "o-", color=color, markersize=4, linewidth=1, label=label)
+    shown = [shorten(name, LAYER_NAME) for name in names]
+    axes.set_yticks(range(len(names)), shown, parse_math=False, color=INK)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(axis="x", color=LINE, linewidth=0.8)
-    axes.set_xlabel("signal to noise, dB; the further right the better", color=MUTED)
+    axes.set_xlabel("signal-to-noise ratio, dB; higher is better", color=MUTED)
     if len(kinds) > 1:
         axes.legend(frameon=False, labelcolor=INK)
     images = next(iter(kinds.values()))["images"]
-    worst = {kind: _noisiest(told["layers"]) for kind, told in kinds.items()}
-    chart = to_svg(figure, "Error behind each layer")
+    worst = {kind: _noisiest(compared["layers"]) for kind, compared in kinds.items()}
+    chart = to_svg(figure, "Error after each layer")
     return {"chart": chart, "kinds": list(kinds), "images": images, "worst": worst}
 
 
 def _noisiest(rows: list[dict[str, Any]]) -> str:
     noisy = [row for row in rows if row["signal_to_noise_db"] is not None]
     row = min(noisy, key=lambda row: row["signal_to_noise_db"], default=None)
-    return f"{row['layer']}, {row['signal_to_noise_db']:.1f} dB" if row else "no error"
+    if row is None:
+        return "no error"
+    return f"{row['signal_to_noise_db']:.1f} dB after {shorten(row['layer'], LAYER_NAME)}"
 
 
 def _mixed(found: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What the mixed kind was chosen from: error against size and against latency."""
+    """The candidates for the mixed kind: error against size and against latency."""
     if not found:
         return None
     chosen = found["points"][found["chosen"]]

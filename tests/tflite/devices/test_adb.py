@@ -9,7 +9,7 @@ from tests.command_line import run
 from tflite.devices.adb import (
     Device,
     OperationTime,
-    benchmark_by_program,
+    benchmark_with_binary,
     find_phone,
     read_latency,
     read_operations,
@@ -122,9 +122,9 @@ def models(tmp_path):
     return paths
 
 
-def test_files_take_turns_on_the_phone_and_nothing_stays_there(phone, program, models):
+def test_files_are_interleaved_on_the_phone_and_removed_afterwards(phone, program, models):
     steps = []
-    records = benchmark_by_program(
+    records = benchmark_with_binary(
         models,
         program,
         phone=True,
@@ -165,20 +165,20 @@ def test_operations_are_those_of_the_runs_and_not_of_the_start():
     assert read_operations(OUTPUT) == ()
 
 
-def test_turns_count_by_their_median(phone, program, models):
-    """Three turns take 26.5, 90 and 27 ms: one of them met a busy phone."""
+def test_each_measure_is_the_median_of_the_runs(phone, program, models):
+    """Three runs take 26.5, 90 and 27 ms: the phone was busy during one."""
     texts = [OUTPUT.format(threads=1, graph="x", median=m) for m in (26500, 90000, 27000)]
     for i, text in enumerate(texts):
-        (phone / f"turn{i}").write_text(text)
+        (phone / f"run{i}").write_text(text)
     (phone / "adb").write_text(
         ADB.replace(
             '*benchmark_model\\ --graph*) cat "$FAKE_ADB/output"',
-            '*benchmark_model\\ --graph*) cat "$FAKE_ADB/turn'
+            '*benchmark_model\\ --graph*) cat "$FAKE_ADB/run'
             '$(( $(grep -c -- --graph "$FAKE_ADB/calls") - 1 ))"',
         )
     )
     one = {"int8": models["int8"]}
-    (record,) = benchmark_by_program(one, program, phone=True, threads=(1,))
+    (record,) = benchmark_with_binary(one, program, phone=True, threads=(1,))
     assert record.latency.median_ms == 27
 
 
@@ -186,14 +186,14 @@ def test_a_run_that_fails_is_one_line_and_leaves_nothing(phone, program, models)
     (phone / "status").write_text("1")
     (phone / "output").write_text("INFO: STARTING!\nERROR: Failed to load model x.tflite\n")
     with pytest.raises(ValueError, match=r"failed: ERROR: Failed to load model x\.tflite"):
-        benchmark_by_program(models, program, phone=True)
+        benchmark_with_binary(models, program, phone=True)
     assert "rm -rf /data/local/tmp/keras-resnet-" in (phone / "calls").read_text().splitlines()[-1]
 
 
-def test_an_old_program_that_tells_no_median_is_refused(tmp_path):
+def test_an_old_binary_that_prints_no_median_is_refused(tmp_path):
     old = "count=50 first=266601 curr=266931 min=265837 max=268116 avg=266473 std=419\n"
     old += "Inference timings in us: Init: 20283, First inference: 339304, Warmup (avg): 302814, "
-    with pytest.raises(ValueError, match="tells no median"):
+    with pytest.raises(ValueError, match="printed no median"):
         read_latency(old + "Inference (avg): 266473\n", "int8", 1, tmp_path / "x", "phone")
 
 
@@ -218,19 +218,19 @@ def test_one_of_several_phones_can_be_named(phone, monkeypatch):
     monkeypatch.setenv("ANDROID_SERIAL", "B")
     assert find_phone().prefix[1:] == ("-s", "B", "shell")
     monkeypatch.setenv("ANDROID_SERIAL", "C")
-    with pytest.raises(ValueError, match=r"knows no phone C, which ANDROID_SERIAL names; .* A, B"):
+    with pytest.raises(ValueError, match=r"sees no phone C, which ANDROID_SERIAL names; .* A, B"):
         find_phone()
 
 
 def test_no_adb_and_no_program_say_where_to_get_them(phone, program, models, monkeypatch):
     with pytest.raises(ValueError, match=r"Download https://.*android_aarch64_benchmark_model"):
-        benchmark_by_program(models, None, phone=True)
-    with pytest.raises(ValueError, match="There is no benchmark program"):
-        benchmark_by_program(models, program.with_name("no"), phone=True)
+        benchmark_with_binary(models, None, phone=True)
+    with pytest.raises(ValueError, match="There is no benchmark binary"):
+        benchmark_with_binary(models, program.with_name("no"), phone=True)
     (phone / "adb").unlink()
     monkeypatch.setenv("PATH", str(phone))
     with pytest.raises(ValueError, match=r"no adb on PATH\. Install Android's platform-tools"):
-        benchmark_by_program(models, program, phone=True)
+        benchmark_with_binary(models, program, phone=True)
 
 
 def test_the_program_runs_on_this_machine_too(phone, models, tmp_path):
@@ -241,7 +241,7 @@ def test_the_program_runs_on_this_machine_too(phone, models, tmp_path):
         f'cat "{phone}/output"\ncase "$*" in *profiling*) cat "{phone}/profile" ;; esac\n'
     )
     assert not program.stat().st_mode & stat.S_IXUSR
-    records = benchmark_by_program(models, program, phone=False, threads=(1,))
+    records = benchmark_with_binary(models, program, phone=False, threads=(1,))
     assert [r.latency.median_ms for r in records] == [26.5, 26.5]
     assert len(records[0].operations) == 2
     assert not (phone / "calls").exists()

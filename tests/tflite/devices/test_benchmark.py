@@ -8,7 +8,7 @@ import pytest
 from tflite.devices import benchmark as module
 from tflite.devices import cold_start
 from tflite.devices.benchmark import WARM_UP, benchmark
-from tflite.devices.cold_start import Start
+from tflite.devices.cold_start import ColdStart
 
 
 def test_times_every_file_on_every_number_of_threads(files, digits):
@@ -23,7 +23,7 @@ def test_times_every_file_on_every_number_of_threads(files, digits):
     json.dumps([r.to_dict() for r in records])
 
 
-def test_files_take_turns_and_warm_up_is_not_timed(monkeypatch):
+def test_files_are_interleaved_and_warm_up_is_not_timed(monkeypatch):
     runs = []
 
     class Recorder:
@@ -47,13 +47,13 @@ def test_files_take_turns_and_warm_up_is_not_timed(monkeypatch):
     assert [r.runs for r in records] == [3, 3]
 
 
-def test_percentiles_are_those_of_all_runs_and_starts_take_turns(monkeypatch, tmp_path):
+def test_percentiles_are_those_of_all_runs_and_starts_are_interleaved(monkeypatch, tmp_path):
     """The clock is ours: the runs of the file take 1 to 100 ms, its starts 10, 20 and 60."""
     started = []
 
     def start(path, threads):
         started.append((path.name, threads))
-        return Start(load_ms=(10, 20, 60)[len(started) // 2 % 3], first_ms=1, memory_bytes=7)
+        return ColdStart(load_ms=(10, 20, 60)[len(started) // 2 % 3], first_ms=1, memory_bytes=7)
 
     class Interpreter:
         def get_input_details(self):
@@ -64,7 +64,7 @@ def test_percentiles_are_those_of_all_runs_and_starts_take_turns(monkeypatch, tm
     ticks = iter(np.cumsum([t for ms in range(1, 101) for t in (0.5, ms / 1000) * 2]))
     monkeypatch.setattr(module.time, "perf_counter", lambda: next(ticks))
     monkeypatch.setattr(module, "open_interpreter", lambda path, threads: Interpreter())
-    monkeypatch.setattr(module, "start", start)
+    monkeypatch.setattr(module, "cold_start", start)
     files = {name: tmp_path / name for name in "ab"}
     for path in files.values():
         path.write_bytes(b"123")
@@ -84,7 +84,7 @@ def test_a_start_is_measured_in_a_process_of_its_own(files, monkeypatch):
         return run(command, **options)
 
     monkeypatch.setattr(cold_start.subprocess, "run", recorded)
-    found = cold_start.start(files["float32"], 1)
+    found = cold_start.cold_start(files["float32"], 1)
     assert len(processes) == 1
     assert found.load_ms > 0 and found.first_ms > 0
     # At least its weights and its arena, and far less than a process with TensorFlow takes.
@@ -95,7 +95,19 @@ def test_a_start_that_fails_is_one_line(tmp_path):
     path = tmp_path / "bad.tflite"
     path.write_bytes(b"1234TFL3" + bytes(100))
     with pytest.raises(ValueError, match="did not start: its process ended with status 1"):
-        cold_start.start(path, 1)
+        cold_start.cold_start(path, 1)
+
+
+def test_a_start_is_limited_in_processor_time(files, monkeypatch):
+    """Not by the clock, so that a busy machine is no fault of the file."""
+    spin = cold_start.PROGRAM.replace(
+        "measure(*",
+        "import tflite.devices.cold_start as m; m.CPU_SECONDS = 1; m._limit_cpu()\n"
+        "while True: pass\nmeasure(*",
+    )
+    monkeypatch.setattr(cold_start, "PROGRAM", spin)
+    with pytest.raises(ValueError, match="did not start within 300 s of processor time"):
+        cold_start.cold_start(files["float32"], 1)
 
 
 def test_what_cannot_be_timed_is_refused(files, digits):

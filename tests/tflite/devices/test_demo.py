@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
+import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPResponse
@@ -22,7 +26,7 @@ from tflite.model.metadata import read_contract
 
 @pytest.fixture
 def page(tmp_path: Path) -> Path:
-    """Stands for what `make web` builds."""
+    """A stand-in for what `make web` builds."""
     folder = tmp_path / "dist"
     (folder / "wasm").mkdir(parents=True)
     (folder / "index.html").write_text("the page")
@@ -32,7 +36,7 @@ def page(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def model_file(files: dict[str, Path], tmp_path: Path) -> Path:
-    """A copy of a model that a test may spoil."""
+    """A copy of a model, for tests that damage it."""
     copy = tmp_path / "run" / "model_int8.tflite"
     copy.parent.mkdir()
     copy.write_bytes(files["int8"].read_bytes())
@@ -45,14 +49,23 @@ def site(model_file: Path, page: Path) -> demo.Site:
     return demo.site("digits", {"int8": model_file}, made, page)
 
 
-@pytest.fixture
-def running(site: demo.Site) -> Iterator[ThreadingHTTPServer]:
+@contextlib.contextmanager
+def served(site: demo.Site) -> Iterator[ThreadingHTTPServer]:
     with demo.server(site) as server:
+        server.daemon_threads = False  # so that closing the server waits for every connection
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def running(site: demo.Site) -> Iterator[ThreadingHTTPServer]:
+    with served(site) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def ask(
@@ -93,9 +106,9 @@ def test_page_is_told_the_contract_of_the_file(
     running: ThreadingHTTPServer, model_file: Path, site: demo.Site
 ) -> None:
     manifest = json.loads(ask(running, "/demo.json")[1])
-    [told] = manifest["models"]
-    assert told["contract"] == json.loads(json.dumps(read_contract(model_file).to_dict()))
-    assert told["bytes"] == model_file.stat().st_size
+    [entry] = manifest["models"]
+    assert entry["contract"] == json.loads(json.dumps(read_contract(model_file).to_dict()))
+    assert entry["bytes"] == model_file.stat().st_size
     images = np.frombuffer(ask(running, "/golden/images.bin")[1], "uint8").reshape(-1, 32, 32, 1)
     answers = np.frombuffer(ask(running, "/golden/int8.bin")[1], "<f4").reshape(len(images), -1)
     assert manifest["golden"]["count"] == len(images)
@@ -191,10 +204,113 @@ def test_taken_port_is_said(site: demo.Site, running: ThreadingHTTPServer) -> No
         demo.server(site, 70000)
 
 
-def test_page_that_is_not_built_is_said(model_file: Path, tmp_path: Path) -> None:
+def test_missing_page_is_refused(model_file: Path, tmp_path: Path) -> None:
     made = golden({"int8": model_file}, textures(read_contract(model_file)))
-    with pytest.raises(ValueError, match=r"not built.*Run: make web"):
+    with pytest.raises(ValueError, match=r"not built.*make web"):
         demo.site("digits", {"int8": model_file}, made, tmp_path / "nothing")
+
+
+def test_missing_page_is_refused_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    """By the command itself, in a process of its own."""
+    program = """
+import sys
+from pathlib import Path
+sys.argv = ["keras-resnet", "demo", "no-such-run"]  # by that name keras_resnet imports no Keras
+from keras_resnet.cli import main
+from tflite.devices import demo
+demo.require_page.__defaults__ = (Path("nowhere"),)
+try:
+    main()
+finally:
+    print(sorted({"keras", "tensorflow", "ai_edge_litert"} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(demo.__file__).parents[2])},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "[]\n")
+    [line] = done.stderr.splitlines()
+    assert "The demo page is not built" in line and "make web" in line
+
+
+def connect(server: ThreadingHTTPServer) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.server_port), timeout=10)
+
+
+def reset(stream: socket.socket) -> None:
+    """Closes with RST instead of FIN, as the system does for a killed browser."""
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.close()
+
+
+PARTS_OF_A_REQUEST = {
+    "connected": b"",
+    "request line": b"GET / HT",
+    "headers": b"GET / HTTP/1.1\r\nHost: 127.0",
+    "body": b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\nab",
+    "garbage": bytes(range(256)) * 8,
+    "line without end": b"A" * 70_000,
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+}
+
+
+@pytest.mark.parametrize("end", ("reset", "closed", "half-closed"))
+@pytest.mark.parametrize("sent", PARTS_OF_A_REQUEST)
+def test_connection_that_breaks_prints_nothing(
+    site: demo.Site, capfd: pytest.CaptureFixture[str], sent: str, end: str
+) -> None:
+    with served(site) as server:
+        stream = connect(server)
+        with contextlib.suppress(ConnectionError):  # the server may have refused it by then
+            stream.sendall(PARTS_OF_A_REQUEST[sent])
+            if end == "half-closed":
+                stream.shutdown(socket.SHUT_WR)
+                while stream.recv(4096):
+                    pass
+        stream.close() if end == "closed" else reset(stream)
+        assert ask(server, "/")[0].status == 200
+    assert capfd.readouterr() == ("", "")
+
+
+def test_download_that_breaks_prints_nothing(
+    site: demo.Site, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # More than the buffers of both sockets hold, so that the server is still writing.
+    large = demo.Site({**site.made, "large.bin": bytes(1 << 25)}, site.files)
+    with served(large) as server:
+        stream = connect(server)
+        host = f"127.0.0.1:{server.server_port}"
+        stream.sendall(f"GET /large.bin HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+        assert stream.recv(100)
+        reset(stream)
+        assert ask(server, "/")[0].status == 200
+    assert capfd.readouterr() == ("", "")
+
+
+def test_silent_connection_times_out_without_a_word(
+    site: demo.Site, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served(site) as server:
+        monkeypatch.setattr(server.RequestHandlerClass, "timeout", 0.05)
+        with connect(server) as stream:
+            stream.sendall(b"GET / HTTP/1.1\r\nHost:")
+            assert stream.recv(1) == b""
+    assert capfd.readouterr() == ("", "")
+
+
+def test_fault_of_our_own_is_still_shown(
+    site: demo.Site, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ArithmeticError("our own")
+
+    monkeypatch.setattr(demo, "_content", broken)
+    with served(site) as server, pytest.raises(ConnectionError):
+        ask(server, "/")
+    assert "ArithmeticError: our own" in capfd.readouterr().err
 
 
 def test_damaged_model_is_said(model_file: Path) -> None:

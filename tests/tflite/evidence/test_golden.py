@@ -1,4 +1,4 @@
-"""The archive, as a test on a device would read it: with an interpreter and no more."""
+"""The archive, read as a test on a device reads it: with an interpreter alone."""
 
 import json
 import zipfile
@@ -20,17 +20,17 @@ def test_another_interpreter_gives_the_answers_in_the_archive(files, digits, tmp
     interpreter.allocate_tensors()
     run = interpreter.get_signature_runner()
     with zipfile.ZipFile(path) as archive:
-        told = json.loads(archive.read("golden.json"))
+        description = json.loads(archive.read("golden.json"))
         for number, image in enumerate(images):
             pixels = np.frombuffer(archive.read(f"{number:04}.input.bin"), "<f4")
-            pixels = pixels.reshape(told["input"]["shape"])
+            pixels = pixels.reshape(description["input"]["shape"])
             np.testing.assert_array_equal(pixels[0], image)
             expected = np.frombuffer(archive.read(f"{number:04}.output.bin"), "<f4")
             answered = run(image=pixels)["probabilities"]
-            assert list(answered.shape) == told["output"]["shape"]
-            assert np.abs(answered[0] - expected).max() <= told["tolerance"]
-            assert answered.argmax() == told["top1"][number]
-    assert len(set(told["top1"])) > 1 and told["labels"][0] == "zero"
+            assert list(answered.shape) == description["output"]["shape"]
+            assert np.abs(answered[0] - expected).max() <= description["tolerance"]
+            assert answered.argmax() == description["top1"][number]
+    assert len(set(description["top1"])) > 1 and description["labels"][0] == "zero"
 
 
 def test_the_same_images_give_the_same_bytes(files, digits, tmp_path):
@@ -40,7 +40,7 @@ def test_the_same_images_give_the_same_bytes(files, digits, tmp_path):
 
 
 def test_no_images_and_other_sizes_are_refused(files, tmp_path):
-    with pytest.raises(ValueError, match="no images to keep"):
+    with pytest.raises(ValueError, match="no images to write"):
         write_golden(files["int8"], [], tmp_path / "golden.zip")
     with pytest.raises(ValueError, match="Expected uint8 images"):
         write_golden(files["int8"], [np.zeros((8, 8, 1), "uint8")], tmp_path / "golden.zip")

@@ -1,23 +1,20 @@
-"""The report: one file, everything escaped, the numbers of the JSON and no others."""
+"""The report: one file, everything escaped, with the numbers of the JSON files."""
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from training.config import load_experiment, save_experiment
+from tests.training.report.run_folder import HOSTILE, PROBABILITIES, TRUTH, epoch, write_evidence
 from training.evaluate import summarize
 from training.report.run_page import write_report
 from training.run import Run
 
-HOSTILE = "<script>alert('$x_1$ & \"')</script>"
 LABELS = ("cat", HOSTILE)
-TRUTH = np.array([0, 0, 0, 0, 1, 1])
-PROBABILITIES = np.array([(0.9, 0.1), (0.8, 0.2), (0.4, 0.6), (0.7, 0.3), (0.25, 0.75), (0.2, 0.8)])
 MISSING = ("evaluate", "train", "convert", "verify", "benchmark")
 
 
@@ -41,113 +38,6 @@ class Page(HTMLParser):
         self.text += data
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """A run folder with all that the report reads, made by hand."""
-    pictures = tmp_path / "pictures"
-    for split in ("train", "val"):
-        for name, count in (("cat", 4), ("dog", 2)):
-            (pictures / split / name).mkdir(parents=True)
-            for i in range(count):
-                Image.new("RGB", (40, 40), (40 * i, 80, 120)).save(
-                    pictures / split / name / f"{i}.png"
-                )
-    run = Run(tmp_path / "my run")
-    run.folder.mkdir()
-    changes = {"data.source": f"folder:{pictures}", "model.size": 32}
-    save_experiment(load_experiment("folder-resnet18", changes), run.experiment_file)
-    run.write("metrics.json", {"epochs": 3, "history": [epoch(i) for i in (1, 2, 3)]})
-    run.write("evaluation.json", summarize(PROBABILITIES, TRUTH, ("cat", "dog")).to_dict())
-    kinds = [comparison("float32", 0.0), comparison("int8", -1.5)]
-    run.write("tflite/verify.json", {"images": 200, "passed": True, "kinds": kinds})
-    times = [latency(kind, threads) for threads in (1, 2) for kind in ("float32", "int8")]
-    run.write("tflite/benchmark.json", times)
-    return run
-
-
-def epoch(number: int) -> dict[str, float]:
-    figures = {"loss": 2 / number, "accuracy": 0.3 * number}
-    figures |= {f"val_{key}": value for key, value in figures.items()}
-    return {"epoch": number, **figures, "learning_rate": 0.1, "seconds": 30.0}
-
-
-def comparison(kind: str, difference: float) -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "images": 200,
-        "keras_top1": 91.5,
-        "file_top1": 91.5 + difference,
-        "difference": difference,
-        "interval": [difference - 1.23, difference + 1.19],
-        "agreement": 98.25,
-        "max_difference": 0.02,
-        "mean_difference": 0.001,
-        "bytes": 1_234_567,
-        "broken": ["it agrees too little"] if kind == "int8" else [],
-        "passed": kind != "int8",
-    }
-
-
-def latency(kind: str, threads: int) -> dict[str, Any]:
-    times = {"runs": 50, "median_ms": 7.42 / threads, "p90_ms": 8.64 / threads}
-    return {"kind": kind, "threads": threads, **times, "bytes": 1_234_567}
-
-
-def write_evidence(run: Run) -> None:
-    """What verify, benchmark, inspect, layers and convert leave beside the usual figures."""
-    verify = run.read("tflite/verify.json")
-    image = {
-        "index": 7,
-        "label": "cat",
-        "keras": "cat",
-        "file": HOSTILE,
-        "keras_confidence": 0.875,
-        "file_confidence": None,
-        "difference": 0.5,
-        "picture": "data:image/png;base64,AAAA",
-    }
-    verify["kinds"][1] |= {
-        "changed": [image],
-        "worst_classes": [
-            {"label": HOSTILE, "images": 40, "keras_recall": 90.0, "file_recall": 85.0}
-        ],
-    }
-    run.write("tflite/verify.json", verify)
-    phone = {
-        **latency("int8", 4),
-        "p90_ms": None,
-        "p95_ms": 3.25,
-        "load_ms": 20.5,
-        "memory_bytes": 6_500_000,
-        "device": "Google Pixel 8",
-        "runtime": "benchmark_model",
-        "operations": [
-            {"operation": "IGEMM", "count": 9, "milliseconds": 1.5, "percent": 81.2},
-        ],
-    }
-    run.write("tflite/benchmark_phone.json", [phone])
-    line = {"runtime": "Edge TPU", "loads": False, "because": "too wide", "measured": False}
-    finding = {"rule": "pad", "operation": "PAD", "layer": "stem", "message": "padded", "mend": "x"}
-    inspection = {
-        "bytes": 1_234_567,
-        "weight_bytes": 1_000_000,
-        "arena_bytes": 49_200,
-        "multiply_adds": 12_200_000,
-        "operations": {"CONV_2D": 9},
-        "lint": [finding],
-        "preflight": [line | {"source": "coral.ai"}],
-    }
-    run.write("tflite/inspect.json", {"int8": inspection})
-    layers = [
-        {"layer": "stem", "signal_to_noise_db": None},
-        {"layer": "stage1", "signal_to_noise_db": 31.25},
-    ]
-    run.write("tflite/layers_int8.json", {"images": 20, "layers": layers})
-    point = {"blocks": ["a"], "shift": 0.1, "drop": 0.25, "bytes": 9, "latency": 1.0}
-    mixed = {"chosen": 1, "points": [point | {"blocks": []}, point, point]}
-    run.write("tflite/model_mixed.json", mixed)
-
-
 def test_the_evidence_on_the_tflite_files_is_shown(run: Run) -> None:
     write_evidence(run)
     page = page_of(run)
@@ -155,20 +45,21 @@ def test_the_evidence_on_the_tflite_files_is_shown(run: Run) -> None:
     assert "int8 4 1.85 ms 3.25 ms 20.50 ms 6.50 MB" in page.text
     assert "IGEMM 9× 1.50 ms 81.2 %" in page.text
     assert f"int8 {HOSTILE} 40 90.0 % 85.0 % −5.00" in page.text
-    assert "int8: the 1 images that changed most" in page.text
-    assert f"{HOSTILE} – Keras cat 87.5 % is cat, no. 7" in page.text
+    assert "int8: images that changed most (1)" in page.text
+    assert f"{HOSTILE} – Keras: cat 87.5 % true: cat, no. 7" in page.text
     assert page.tags.count("img") == 7 and "script" not in page.tags
     assert "int8 1.00 MB 49.2 kB 12.2 M 9 CONV_2D" in page.text
-    assert "int8 stempad padded x" in page.text
-    assert "Edge TPU coral.ai will not too wide" in page.text
-    assert "Worst: int8 behind stage1, 31.2 dB." in page.text
-    assert "1 of 2 blocks in float32, 0.25 % of answers expected to change" in page.text
+    assert "What to change not folded. Change: fold it. int8: stem Notes" in page.text
+    assert "Notes padded by design. float32, int8: stage1, stage2, stem Runtimes" in page.text
+    assert "Edge TPU coral.ai does not load too wide" in page.text
+    assert "Lowest: int8 31.2 dB after stage1." in page.text
+    assert "1 of 2 blocks in float32, 0.25 % of predictions expected to change" in page.text
     assert "Accuracy against latency" in page.text
 
 
 def test_what_was_not_measured_on_the_files_has_no_part(run: Run) -> None:
     text = page_of(run).text
-    for title in ("Inside the files", "Error behind each layer", "How the mixed file was chosen"):
+    for title in ("Inspection of the files", "Error after each layer", "Choice of the mixed file"):
         assert title not in text
     (run.folder / "tflite/benchmark.json").unlink()
     text = page_of(run).text
@@ -202,7 +93,7 @@ def test_its_numbers_are_those_of_the_files(run: Run) -> None:
     text = page_of(run).text
     assert "83.33 % 95 % interval 43.65 % – 96.99 % 6 images" in text
     assert "1 min 30 s 3 epochs" in text
-    assert "cat 4 75.0 % 30.1 % – 95.4 % 100.0 % 43.9 % – 100.0 %" in text
+    assert "cat 4 75.0 % 30.1 – 95.4 % 100.0 % 43.9 – 100.0 %" in text
     assert "cat dog 1 of 4" in text
     assert "float32 1.23 MB 91.50 % 91.50 % 0.00 −1.23 … +1.19 98.25 % 7.42 ms p90 8.64" in text
     assert "int8 1.23 MB 90.00 % 91.50 % −1.50 −2.73 … −0.31 98.25 %" in text
@@ -213,23 +104,23 @@ def test_its_numbers_are_those_of_the_files(run: Run) -> None:
 def test_it_shows_the_hardest_images_as_the_model_saw_them(run: Run) -> None:
     page = page_of(run)
     assert page.tags.count("img") == 6
-    assert "dog 60.0 % is cat no. 2" in page.text
-    assert "cat 70.0 % right no. 3" in page.text
+    assert "dog 60.0 % true: cat no. 2" in page.text
+    assert "cat 70.0 % correct no. 3" in page.text
 
 
 def test_pictures_that_are_gone_are_left_out_with_the_reason(run: Run, tmp_path: Path) -> None:
     (tmp_path / "pictures").rename(tmp_path / "moved")
     page = page_of(run)
     assert "img" not in page.tags
-    assert "The pictures are left out: There is no folder" in page.text
-    assert "dog 60.0 % is cat no. 2" in page.text
+    assert "Without pictures: There is no folder" in page.text
+    assert "dog 60.0 % true: cat no. 2" in page.text
 
 
 def test_other_pictures_than_those_evaluated_are_not_shown(run: Run, tmp_path: Path) -> None:
     Image.new("RGB", (40, 40)).save(tmp_path / "pictures/val/cat/extra.png")
     page = page_of(run)
     assert "img" not in page.tags
-    assert "is not what the evaluation was made on" in page.text
+    assert "no longer holds the evaluated images" in page.text
 
 
 def test_class_names_and_paths_are_text(run: Run) -> None:
@@ -273,12 +164,13 @@ def test_any_number_of_classes(run: Run, count: int) -> None:
     text = page_of(run).text
     assert ("predicted" in text) and all(f"class {i} 1 0.0 %" in text for i in range(count))
     assert ("The other 80 classes" in text) == (count == 100)
-    assert ("Among the five likeliest" in text) == (count > 10)
+    assert ("Top-5 accuracy" in text) == (count > 10)
 
 
 def test_a_class_without_images_and_figures_that_are_not_finite(run: Run) -> None:
     run.write("evaluation.json", summarize(PROBABILITIES[:4], TRUTH[:4], LABELS).to_dict())
-    row = epoch(1) | {"loss": float("nan"), "val_loss": float("nan")}
+    row = epoch(1)  # training leaves out what is not finite
+    del row["loss"], row["val_loss"]
     run.write("metrics.json", {"epochs": 1, "history": [row]})
     assert "– no images" in page_of(run).text
 
@@ -286,3 +178,29 @@ def test_a_class_without_images_and_figures_that_are_not_finite(run: Run) -> Non
 def test_a_new_report_replaces_the_old_one(run: Run) -> None:
     run.report_file.write_text("old")
     assert "my run" in page_of(run).text
+
+
+STRANGE = ("a\x1b[31mb\nc", "x" * 200, "\u202egpj.exe", "🦊👩\u200d🚀", "\x00\x07\r\t", "")
+
+
+def test_names_of_any_kind_are_shown_escaped_and_shortened(run: Run) -> None:
+    probabilities = np.eye(len(STRANGE))[[1, 0, 3, 2, 5, 4]]
+    evaluation = summarize(probabilities, np.arange(len(STRANGE)), STRANGE)
+    run.write("evaluation.json", evaluation.to_dict())
+    write_evidence(run)
+    for name in ("verify", "inspect", "layers_int8", "model_mixed", "benchmark", "benchmark_phone"):
+        path = run.folder / f"tflite/{name}.json"
+        # As labels, kinds, layers and devices alike.
+        text = path.read_text()
+        for i, word in enumerate(("int8", "stem", "stage1", "float32", "Google Pixel 8", "cat")):
+            text = text.replace(json.dumps(word), json.dumps(STRANGE[i]))
+        path.write_text(text)
+    html = write_report(run).read_text("utf-8")
+    unprintable = {c for c in html if not c.isprintable()} - {"\n", "\u200d"}
+    assert unprintable == set()
+    page = Page(html)
+    assert "a\\x1b[31mb\\nc" in page.text and "\\u202egpj.exe" in page.text
+    assert STRANGE[3] in page.text
+    # In full in a tooltip, and nowhere in the text.
+    assert "x" * 200 not in page.text and "x" * 39 + "…" in page.text
+    assert 'title="' + "x" * 200 in html

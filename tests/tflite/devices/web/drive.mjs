@@ -1,5 +1,5 @@
-// Drives the demo in headless Chromium as a person would, and prints what it saw as one JSON object.
-// node drive.mjs SETTINGS.json; the tests beside it say what should have been seen.
+// Drives the demo in headless Chromium like a user, and prints what the page shows as one JSON object.
+// node drive.mjs SETTINGS.json; test_browser.py has the expectations.
 
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -27,7 +27,7 @@ async function open(address, options = {}, prepare = async () => {}, where = bro
   });
   page.on("pageerror", (error) => complaints.push(String(error)));
   page.on("console", (message) => {
-    // LiteRT writes its remarks to the console as errors.
+    // LiteRT writes its log to the console as errors.
     if (message.type() === "error" && !/^(INFO|WARNING): /.test(message.text())) complaints.push(message.text());
   });
   await page.addInitScript(countTasks);
@@ -37,7 +37,7 @@ async function open(address, options = {}, prepare = async () => {}, where = bro
   return page;
 }
 
-/** In the page: how often it said that it is at an end of something. */
+/** In the page: counts completed tasks. */
 function countTasks() {
   window.tasks = 0;
   document.addEventListener("DOMContentLoaded", () => {
@@ -50,7 +50,7 @@ function countTasks() {
 const tasks = (page) => page.evaluate(() => window.tasks);
 const done = (page, count) => page.waitForFunction((count) => window.tasks >= count, count, { timeout: 60000 });
 
-/** Does something that sets the page to work, and waits for the end of that. */
+/** Starts a task of the page, and waits until it is done. */
 async function work(page, act) {
   const before = await tasks(page);
   await act();
@@ -147,6 +147,41 @@ async function fitted() {
   return seen;
 }
 
+/** Pictures with transparency, which the page reads by WebCodecs, or by WebGL where that is missing. */
+async function transparent() {
+  const cases = { decoder: [], texture: [removeDecoder], neither: [removeDecoder, removeWebgl] };
+  const seen = {};
+  for (const [name, removed] of Object.entries(cases)) {
+    const page = await open(settings.served, {}, async (page) => {
+      for (const remove of removed) await page.addInitScript(remove);
+      await manifestWith(page, (demo) => {
+        demo.models.length = 1;
+        demo.models[0].contract.crop_fraction = 1;
+      });
+    });
+    const decoder = await page.evaluate(() => "ImageDecoder" in self);
+    const webgl = await page.evaluate(() => Boolean(new OffscreenCanvas(1, 1).getContext("webgl2")));
+    seen[name] = { decoder, webgl, pictures: [] };
+    for (const picture of settings.transparent) {
+      const { pixels, size, error } = await classify(page, picture);
+      seen[name].pictures.push({ pixels, size, error });
+    }
+  }
+  return seen;
+}
+
+/** In the page: what other browsers lack. */
+function removeDecoder() {
+  delete self.ImageDecoder;
+}
+
+function removeWebgl() {
+  const { getContext } = OffscreenCanvas.prototype;
+  OffscreenCanvas.prototype.getContext = function (kind, ...more) {
+    return kind === "webgl2" ? null : getContext.call(this, kind, ...more);
+  };
+}
+
 async function narrow() {
   const page = await open(settings.served, { colorScheme: "dark", viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true });
   await classify(page, settings.pictures[0]);
@@ -166,7 +201,7 @@ async function keyboard() {
     rings.push(await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle));
     return focused();
   };
-  // Asked for long before: the browser is told to hand its dialog over, and takes a while.
+  // Before the dialog opens: the browser must intercept it.
   const chooser = page.waitForEvent("filechooser", { timeout: 10000 });
   const order = [await tab()];
   await page.keyboard.press("Enter");
@@ -196,7 +231,7 @@ async function damaged() {
   return { status, ...(await answer(page)) };
 }
 
-/** The golden answers of a kind are not what the file answers. */
+/** Changes the golden outputs of a kind. */
 const cheat = (page, kind) =>
   page.route(`**/golden/${kind}.bin`, async (route) => {
     const body = await (await route.fetch()).body();
@@ -246,10 +281,10 @@ async function exported() {
   return { isolated, ...(await classify(page, settings.pictures[0])), golden: await checked(page) };
 }
 
-const scenarios = { light, fitted, narrow, keyboard, exported, damaged, cheating, gpu };
+const scenarios = { light, fitted, transparent, narrow, keyboard, exported, damaged, cheating, gpu };
 const seen = {};
 for (const [name, play] of Object.entries(scenarios)) {
-  const quietly = name === "damaged"; // there the runtime has something to complain about
+  const quietly = name === "damaged"; // the runtime logs errors there
   const before = complaints.length;
   const began = Date.now();
   seen[name] = await play().catch((error) => ({ failure: String(error) }));

@@ -1,4 +1,4 @@
-"""The demo in headless Chromium: the same answers as in Python, on any screen, by any hand."""
+"""The demo in headless Chromium: the same outputs as in Python, by mouse, keyboard and touch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tflite.model.metadata import read_contract
 
 HERE = Path(__file__).parent
 KINDS = ("float32", "float16", "dynamic", "int8")
-# Every way that a contract can ask for; the first is the model's own.
+# Every resize rule of a contract; the first is the model's own.
 RULES: dict[str, dict[str, Any]] = {
     "own": {},
     "bicubic": {"interpolation": "bicubic", "crop_fraction": 1.0},
@@ -40,7 +40,7 @@ def files(flowers_run: Path) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def photographs(test_data: Path, files: dict[str, Path]) -> list[Path]:
-    """Three of real flowers that the model does not all take for the same."""
+    """Three photographs of flowers, not all of one predicted class."""
     paths = sorted((test_data / "flowers/val").glob("*/*.jpg"))
     answers = Classifier(files["float32"]).predict(paths[::5], top=1)
     by_answer: dict[str, Path] = {}
@@ -64,13 +64,36 @@ def pictures(photographs: list[Path], tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
+def transparent(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Noise of the model's size in every PNG format with transparency, from opaque to none."""
+    folder = tmp_path_factory.mktemp("transparent")
+    random = np.random.default_rng(0)
+    colours = random.integers(0, 256, (96, 80, 3), "uint8")
+    alpha = random.choice(np.array([0, 1, 128, 254, 255], "uint8"), (96, 80, 1))
+    whole = Image.fromarray(np.dstack([colours, alpha]))
+    palette = Image.fromarray(colours).quantize(256)
+    keyed = Image.fromarray(colours)
+    made = {
+        "rgba": (whole, {}),
+        "one-alpha": (Image.fromarray(np.dstack([colours, np.full_like(alpha, 1)])), {}),
+        "grey-alpha": (Image.merge("LA", (whole.getchannel(0), whole.getchannel(3))), {}),
+        "palette": (palette, {"transparency": bytes(range(256))}),
+        "keyed": (keyed, {"transparency": tuple(map(int, colours[0, 0]))}),
+    }
+    for name, (picture, options) in made.items():
+        picture.save(folder / f"{name}.png", **options)
+    return [folder / f"{name}.png" for name in made]
+
+
+@pytest.fixture(scope="module")
 def seen(
     files: dict[str, Path],
     photographs: list[Path],
     pictures: list[Path],
+    transparent: list[Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[dict[str, Any]]:
-    """What a browser showed; one session for all tests, as its start is what takes time."""
+    """What the page showed, in one session for all tests: starting a browser takes time."""
     chromium = shutil.which("chromium")
     web = demo.PAGE.parent
     if not chromium:
@@ -96,6 +119,7 @@ def seen(
             "kinds": KINDS,
             "photographs": list(map(str, photographs)),
             "pictures": list(map(str, pictures)),
+            "transparent": list(map(str, transparent)),
             "unreadable": str(unreadable),
             "rules": RULES,
             "screenshots": str(folder),
@@ -149,7 +173,7 @@ def test_served_page_has_threads_and_tells_of_the_run(seen: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_photographs_are_what_python_takes_them_for(
+def test_predictions_for_photographs_are_those_of_python(
     seen: dict[str, Any], files: dict[str, Path], photographs: list[Path], number: int
 ) -> None:
     shown = seen["light"]["photographs"][number]
@@ -191,7 +215,7 @@ def test_model_runs_on_a_gpu_that_gives_its_answers(seen: dict[str, Any]) -> Non
     page = _on_gpu(seen, "sound")
     assert [row[3] for row in page["facts"]] == ["WebGPU", "CPU, threads"]
     [note] = page["notes"]
-    assert note.startswith("On WebGPU float16 is ")
+    assert note.startswith("On WebGPU float16 differs from Python by ")
     expected = seen["light"]["dropped"]
     assert dict(zip(page["labels"], page["first"])) == pytest.approx(
         dict(zip(expected["labels"], expected["first"])), abs=0.1
@@ -222,6 +246,29 @@ def test_page_fits_pictures_as_python_does(
         expected = load_image(picture, contract)
         assert in_page.shape == expected.shape
         assert np.abs(in_page - expected.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("way", ("decoder", "texture"))
+def test_colours_under_transparency_are_those_that_python_reads(
+    seen: dict[str, Any], files: dict[str, Path], transparent: list[Path], way: str
+) -> None:
+    page = seen["transparent"][way]
+    assert page["decoder"] is (way == "decoder")
+    if not page["decoder"] and not page["webgl"]:
+        pytest.skip("this Chromium has no WebGL")
+    contract = read_contract(files["float32"]).replace(crop_fraction=1.0)
+    for picture, shown in zip(transparent, page["pictures"], strict=True):
+        assert shown["error"] == ""
+        in_page = np.reshape(shown["pixels"], (*shown["size"], 4))[..., :3]
+        np.testing.assert_array_equal(in_page, load_image(picture, contract), picture.name)
+
+
+def test_browser_that_cannot_read_those_colours_says_so(seen: dict[str, Any]) -> None:
+    page = seen["transparent"]["neither"]
+    assert not page["decoder"] and not page["webgl"]
+    for shown in page["pictures"]:
+        assert "cannot read the colours of" in shown["error"]
+        assert "Save it without transparency" in shown["error"]
 
 
 def test_bad_picture_is_said_and_the_next_one_is_read(seen: dict[str, Any]) -> None:

@@ -1,10 +1,10 @@
-// A photograph in the page. Its pixels are upright, as those of a phone's own pictures often are not.
+// A photograph taken in the page. Its pixels are upright, unlike many files from a phone.
 
-import { Unreadable } from "./picture";
+import { Unreadable } from "./decode";
 
 export const hasCamera = (): boolean => Boolean(navigator.mediaDevices?.getUserMedia);
 
-/** The picture that was taken, or null where the person thought better of it. */
+/** The picture, or null if the dialog was cancelled. */
 export async function photograph(dialog: HTMLDialogElement): Promise<Blob | null> {
   const video = dialog.querySelector("video") as HTMLVideoElement;
   let stream: MediaStream;

@@ -1,4 +1,4 @@
-// What the server tells of the run; the contracts are those inside the .tflite files.
+// demo.json, which describes the run; the contracts are those inside the .tflite files.
 
 export interface Contract {
   readonly height: number;
@@ -15,11 +15,11 @@ export interface ModelFile {
   readonly file: string;
   readonly bytes: number;
   readonly contract: Contract;
-  /** What to know where another machine's answers differ; empty for most kinds. */
+  /** Shown if the outputs differ from Python's; empty for most kinds. */
   readonly remark: string;
 }
 
-/** Raw bytes: the images uint8 (count, height, width, channels), the answers float32 (count, classes). */
+/** Raw bytes: images uint8 (count, height, width, channels), outputs float32 (count, classes). */
 export interface GoldenFiles {
   readonly count: number;
   /** What the images are, in words. */
@@ -66,7 +66,7 @@ export function roundHalfEven(value: number): number {
   return below % 2 === 0 ? below : below + 1;
 }
 
-/** Classes without a name are called by their number. */
+/** The name of a class, or its number. */
 export function label(contract: Contract, index: number): string {
   return contract.labels[index] ?? String(index);
 }

@@ -1,10 +1,10 @@
-// The same inputs as in Python, and how far the answers are apart.
+// The inputs that Python ran, and how much the outputs differ from Python's.
 
 import type { GoldenFiles } from "./contract";
-import { Unreadable } from "./picture";
+import { Unreadable } from "./decode";
 import { fetchBytes, run, type Model } from "./runtime";
 
-/** Of probabilities: that of an output quantized to 8 bits. */
+/** Of a probability quantized to 8 bits. */
 export const QUANTIZATION_STEP = 1 / 256;
 
 export interface Checked {
@@ -16,7 +16,7 @@ export interface Checked {
 }
 
 export function passes(checked: Checked): boolean {
-  // Float32 does not hold every difference of two multiples of the step.
+  // In float32, a difference of two multiples of the step is not always exact.
   return checked.sameTop1 === checked.images && checked.largestDifference <= QUANTIZATION_STEP * (1 + 1e-6);
 }
 
@@ -39,15 +39,17 @@ export async function check(model: Model, golden: GoldenFiles): Promise<Checked>
   let largestDifference = 0;
   for (let i = 0; i < golden.count; i++) {
     const wanted = expected.subarray(i * classes, (i + 1) * classes);
-    const answer = await run(model, images.subarray(i * size, (i + 1) * size));
-    if (answer.length !== classes) {
-      throw new Unreadable(`${model.file} has ${answer.length} classes, its golden answers ${classes}.`);
+    const output = await run(model, images.subarray(i * size, (i + 1) * size));
+    if (output.length !== classes) {
+      throw new Unreadable(`${model.file} has ${output.length} classes, its golden outputs ${classes}.`);
     }
-    if (likeliest(answer) === likeliest(wanted)) sameTop1++;
-    answer.forEach((p, j) => {
-      const apart = Math.abs(p - wanted[j]);
-      // Written so that NaN counts as apart.
-      if (!(apart <= largestDifference)) largestDifference = Number.isNaN(apart) ? Infinity : apart;
+    if (likeliest(output) === likeliest(wanted)) sameTop1++;
+    output.forEach((p, j) => {
+      const difference = Math.abs(p - wanted[j]);
+      // Negated, so that NaN counts as a difference.
+      if (!(difference <= largestDifference)) {
+        largestDifference = Number.isNaN(difference) ? Infinity : difference;
+      }
     });
   }
   return { kind: model.kind, remark: model.remark, images: golden.count, sameTop1, largestDifference };

@@ -1,9 +1,9 @@
-// Each file where it runs best: on WebGPU if its answers stay the same there, else on the CPU.
+// Each file runs on WebGPU if its outputs are the same there, otherwise on the CPU.
 
 import { unloadLiteRt } from "@litertjs/core";
 import type { Demo, GoldenFiles, ModelFile } from "./contract";
 import { check, passes, steps } from "./golden";
-import { Unreadable } from "./picture";
+import { Unreadable } from "./decode";
 import { compileOnCpu, compileOnGpu, fetchBytes, hasGpu, startRuntime, type Model } from "./runtime";
 import { size } from "./view";
 
@@ -26,14 +26,14 @@ export async function loadModels(demo: Demo, say: (message: string) => void): Pr
   } catch (error) {
     if (error instanceof Unreadable) throw error;
     console.warn("WebGPU failed, so everything runs on the CPU:", error);
-    // What failed half-way through left the runtime in a state that nobody knows.
+    // The failure may have left the runtime in an undefined state.
     unloadLiteRt();
     await startRuntime();
     return load(onCpu);
   }
 }
 
-/** WebGPU reckons in floats what a quantized file says to reckon in integers, and is taken at its answers. */
+/** WebGPU computes quantized operations in floats; the golden inputs tell whether the outputs are the same. */
 async function onGpuIfSame(
   entry: ModelFile,
   bytes: Uint8Array,
@@ -45,7 +45,7 @@ async function onGpuIfSame(
   const checked = await check(model, golden);
   if (passes(checked)) return model;
   model.compiled.delete();
-  const apart = steps(checked.largestDifference);
-  const note = `On WebGPU ${entry.kind} is ${apart} from what Python answers, so it runs on the CPU.`;
+  const difference = steps(checked.largestDifference);
+  const note = `On WebGPU ${entry.kind} differs from Python by ${difference}, so it runs on the CPU.`;
   return { ...(await onCpu(entry, bytes)), note };
 }

@@ -1,14 +1,15 @@
-// What the page does, from loading to the answer.
+// The page, from loading to the predictions.
 
 import { hasCamera, photograph } from "./camera";
 import type { Demo } from "./contract";
 import { check } from "./golden";
-import { decode, fit, show, Unreadable } from "./picture";
+import { decode, Unreadable, type Picture } from "./decode";
+import { fit, show } from "./picture";
 import { loadModels } from "./load";
 import { fetchBytes, timedRun, type Model } from "./runtime";
-import { answerView, checkView, element, verdict, type Answered } from "./view";
+import { predictionView, checkView, element, verdict, type Classified } from "./view";
 
-// Shown side by side where the run has both.
+// Shown side by side if the run has both.
 const REFERENCE = "float32";
 const COMPARED = "int8";
 
@@ -35,13 +36,13 @@ function about(demo: Demo): string {
 
 function offerPictures(models: readonly Model[]): void {
   const compared = pair(models);
-  const classify = (file: Blob, name: string) => work(() => answer(compared, file, name));
+  const classify = (file: Blob, name: string) => work(() => classifyFile(compared, file, name));
   const input = $<HTMLInputElement>("file");
   $("choose").addEventListener("click", () => input.click());
   input.addEventListener("change", () => {
     const file = input.files?.[0];
     if (file) void classify(file, file.name);
-    input.value = ""; // or the same file could not be chosen twice
+    input.value = ""; // so that the same file can be chosen again
   });
 
   const dialog = $<HTMLDialogElement>("camera");
@@ -50,24 +51,24 @@ function offerPictures(models: readonly Model[]): void {
   $("photograph").hidden = !hasCamera();
   $("photograph").addEventListener("click", () =>
     work(async () => {
-      const taken = await photograph(dialog);
-      if (taken) await answer(compared, taken, "the photograph");
+      const photo = await photograph(dialog);
+      if (photo) await classifyFile(compared, photo, "the photograph");
     }),
   );
 
-  // A picture dropped beside its place would otherwise replace the page.
+  // A picture dropped outside the drop zone would otherwise replace the page.
   for (const type of ["dragover", "drop"]) window.addEventListener(type, (event) => event.preventDefault());
-  const place = $("drop");
+  const zone = $("drop");
   for (const [type, over] of [["dragover", true], ["dragleave", false], ["drop", false]] as const) {
-    place.addEventListener(type, () => place.classList.toggle("over", over));
+    zone.addEventListener(type, () => zone.classList.toggle("over", over));
   }
-  place.addEventListener("drop", (event) => {
+  zone.addEventListener("drop", (event) => {
     const file = event.dataTransfer?.files[0];
     if (file) void classify(file, file.name);
   });
 }
 
-/** Float beside int8; of fewer kinds the first two. */
+/** float32 and int8; if one is missing, the first two kinds. */
 function pair(models: readonly Model[]): Model[] {
   const first = models.find(({ kind }) => kind === REFERENCE) ?? models[0];
   const others = models.filter((model) => model !== first);
@@ -75,27 +76,34 @@ function pair(models: readonly Model[]): Model[] {
   return second ? [first, second] : [first];
 }
 
-async function answer(models: readonly Model[], file: Blob, name: string): Promise<void> {
+async function classifyFile(models: readonly Model[], file: Blob, name: string): Promise<void> {
   say(`Reading ${name} …`);
   const picture = await decode(file, name);
-  const answered: Answered[] = [];
+  try {
+    await showPredictions(models, picture);
+  } finally {
+    picture.close();
+  }
+  say("Ready.");
+}
+
+async function showPredictions(models: readonly Model[], picture: Picture): Promise<void> {
+  const classified: Classified[] = [];
   for (const model of models) {
-    const pixels = fit(picture, model.contract);
-    if (!answered.length) {
+    const pixels = await fit(picture, model.contract);
+    if (!classified.length) {
       show(pixels, $<HTMLCanvasElement>("seen"));
-      $("seen-caption").textContent = `${name}, ${picture.width} × ${picture.height}, as the model sees it`;
+      $("seen-caption").textContent = `${picture.name}, ${picture.width} × ${picture.height}, as the model sees it`;
       $("pictures").hidden = false;
     }
     say(`Running ${model.kind} …`);
     await painted();
-    answered.push({ model, answer: await timedRun(model, pixels) });
+    classified.push({ model, output: await timedRun(model, pixels) });
   }
-  picture.close();
-  const { text, apart } = verdict(answered);
+  const { text, differs } = verdict(classified);
   $("verdict").textContent = text;
-  $("verdict").classList.toggle("apart", apart);
-  $("answer").replaceChildren(...answerView(answered));
-  say("Ready.");
+  $("verdict").classList.toggle("differs", differs);
+  $("answer").replaceChildren(...predictionView(classified));
 }
 
 async function checkAll(models: readonly Model[], demo: Demo): Promise<void> {
@@ -109,7 +117,7 @@ async function checkAll(models: readonly Model[], demo: Demo): Promise<void> {
   say("Ready.");
 }
 
-/** One task at a time; what goes wrong is said where it is seen. */
+/** Runs one task at a time; its error is shown in the page. */
 async function work(task: () => Promise<void>): Promise<void> {
   const focused = document.activeElement;
   if ($("choose").hasAttribute("disabled")) return;
@@ -142,7 +150,7 @@ function complain(error: unknown): void {
   $("error").scrollIntoView({ block: "nearest" });
 }
 
-/** The model holds the thread; what was said before has to be on the screen by then. */
+/** Waits until the page is painted: the model blocks the main thread. */
 function painted(): Promise<void> {
   return new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
 }

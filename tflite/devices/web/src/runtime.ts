@@ -1,5 +1,5 @@
-// One .tflite file on LiteRT.js: on WebGPU, or with XNNPACK in WebAssembly, with threads where the page
-// is isolated.
+// One .tflite file on LiteRT.js: on WebGPU, or with XNNPACK in WebAssembly, with threads if the page is
+// cross-origin isolated.
 
 import {
   getWebGpuDevice,
@@ -10,7 +10,7 @@ import {
   type CompiledModel,
 } from "@litertjs/core";
 import type { ModelFile } from "./contract";
-import { Unreadable } from "./picture";
+import { Unreadable } from "./decode";
 import type { Pixels } from "./resample";
 
 const ENOUGH_RUNS = 5;
@@ -19,16 +19,16 @@ const ENOUGH_MILLISECONDS = 500;
 export interface Model extends ModelFile {
   readonly compiled: CompiledModel;
   readonly runsOn: string;
-  /** Why it does not run on WebGPU where others might; empty where there is nothing to tell. */
+  /** Why it does not run on WebGPU; empty if there is nothing to tell. */
   readonly note: string;
 }
 
-export interface Answer {
+export interface Output {
   readonly probabilities: Float32Array;
   readonly milliseconds: number;
 }
 
-/** Returns whether there are threads. */
+/** Returns whether threads are available. */
 export async function startRuntime(): Promise<boolean> {
   const threads = self.crossOriginIsolated && (await supportsFeature("relaxedSimd"));
   try {
@@ -50,11 +50,11 @@ export async function compileOnCpu(entry: ModelFile, bytes: Uint8Array, threads:
   }
 }
 
-/** Null where WebGPU does not take the whole model. */
+/** Null if WebGPU does not support the whole model. */
 export async function compileOnGpu(entry: ModelFile, bytes: Uint8Array): Promise<Model | null> {
   const compiled = await loadAndCompile(bytes, {
     accelerator: "webgpu",
-    gpuOptions: { precision: "fp32" }, // half precision would not keep to one quantization step
+    gpuOptions: { precision: "fp32" }, // half precision differs by more than a quantization step
   });
   if (compiled.isFullyAccelerated && compiled.options.accelerator === "webgpu") {
     return { ...entry, compiled, runsOn: "WebGPU", note: "" };
@@ -76,8 +76,8 @@ export async function run(model: Model, pixels: Uint8Array): Promise<Float32Arra
   }
 }
 
-/** The median time of a few runs, after one that prepares caches and buffers. */
-export async function timedRun(model: Model, image: Pixels): Promise<Answer> {
+/** The median time of a few runs, after a warm-up run. */
+export async function timedRun(model: Model, image: Pixels): Promise<Output> {
   const probabilities = await run(model, image.data);
   const times: number[] = [];
   const began = performance.now();

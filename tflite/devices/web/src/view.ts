@@ -1,8 +1,8 @@
-// Everything that is drawn from answers; text always as text, never as HTML.
+// Views of the models' outputs; text is always set as text, never as HTML.
 
 import { label } from "./contract";
 import { likeliest, passes, steps, type Checked } from "./golden";
-import type { Answer, Model } from "./runtime";
+import type { Output, Model } from "./runtime";
 
 const TOP = 5;
 
@@ -18,14 +18,14 @@ export function element<K extends keyof HTMLElementTagNameMap>(
   return node;
 }
 
-export interface Answered {
+export interface Classified {
   readonly model: Model;
-  readonly answer: Answer;
+  readonly output: Output;
 }
 
-/** The classes that any of the models puts among its likeliest, the likeliest first. */
-function topClasses(all: readonly Answered[]): number[] {
-  const probabilities = all.map(({ answer }) => answer.probabilities);
+/** The most probable classes over all models, the most probable first. */
+function topClasses(all: readonly Classified[]): number[] {
+  const probabilities = all.map(({ output }) => output.probabilities);
   const best = Array.from(probabilities[0], (_, i) => Math.max(...probabilities.map((row) => row[i])));
   return best
     .map((_, i) => i)
@@ -33,7 +33,7 @@ function topClasses(all: readonly Answered[]): number[] {
     .slice(0, TOP);
 }
 
-export function answerView(all: readonly Answered[]): Node[] {
+export function predictionView(all: readonly Classified[]): Node[] {
   const contract = all[0].model.contract;
   const bars = element("ol", { className: "bars", role: "list" });
   for (const index of topClasses(all)) {
@@ -42,7 +42,7 @@ export function answerView(all: readonly Answered[]): Node[] {
         "li",
         {},
         element("span", { className: "label" }, label(contract, index)),
-        ...all.map(({ model, answer }, place) => bar(model.kind, answer.probabilities[index], place)),
+        ...all.map(({ model, output }, place) => bar(model.kind, output.probabilities[index], place)),
         ...(all.length > 1 ? [difference(all, index)] : []),
       ),
     );
@@ -62,34 +62,34 @@ function bar(kind: string, probability: number, place: number): Node {
   );
 }
 
-function difference([first, second]: readonly Answered[], index: number): Node {
-  const points = 100 * (second.answer.probabilities[index] - first.answer.probabilities[index]);
+function difference([first, second]: readonly Classified[], index: number): Node {
+  const points = 100 * (second.output.probabilities[index] - first.output.probabilities[index]);
   return element("span", { className: "difference" }, `${signed(points)} points`);
 }
 
-/** What the models say, in a sentence; apart where they say different things. */
-export function verdict([first, second]: readonly Answered[]): { text: string; apart: boolean } {
-  const [a, said] = firstAnswer(first);
-  if (!second) return { text: `${said}, ${percent(a[likeliest(a)])}.`, apart: false };
-  const [b, alsoSaid] = firstAnswer(second);
+/** The predictions in a sentence, and whether they differ. */
+export function verdict([first, second]: readonly Classified[]): { text: string; differs: boolean } {
+  const [a, said] = prediction(first);
+  if (!second) return { text: `${said}, ${percent(a[likeliest(a)])}.`, differs: false };
+  const [b, alsoSaid] = prediction(second);
   const most = a.reduce((largest, p, i) => Math.max(largest, Math.abs(p - b[i])), 0);
   const kinds = [first.model.kind, second.model.kind];
-  const apart = likeliest(a) !== likeliest(b);
-  const agreed = apart ? `${kinds[0]} says ${said}, ${kinds[1]} ${alsoSaid}` : `Both say ${said}`;
-  return { text: `${agreed}; ${kinds[1]} is at most ${(100 * most).toFixed(2)} points from ${kinds[0]}.`, apart };
+  const differs = likeliest(a) !== likeliest(b);
+  const agreed = differs ? `${kinds[0]} says ${said}, ${kinds[1]} ${alsoSaid}` : `Both say ${said}`;
+  return { text: `${agreed}; ${kinds[1]} is at most ${(100 * most).toFixed(2)} points from ${kinds[0]}.`, differs };
 }
 
-function firstAnswer({ model, answer }: Answered): [Float32Array, string] {
-  return [answer.probabilities, label(model.contract, likeliest(answer.probabilities))];
+function prediction({ model, output }: Classified): [Float32Array, string] {
+  return [output.probabilities, label(model.contract, likeliest(output.probabilities))];
 }
 
-function factsTable(all: readonly Answered[]): Node {
+function factsTable(all: readonly Classified[]): Node {
   return table(
     ["kind", "size", "time", "on"],
-    all.map(({ model, answer }) => [
+    all.map(({ model, output }) => [
       model.kind,
       size(model.bytes),
-      `${answer.milliseconds.toFixed(answer.milliseconds < 10 ? 2 : 0)} ms`,
+      `${output.milliseconds.toFixed(output.milliseconds < 10 ? 2 : 0)} ms`,
       model.runsOn,
     ]),
   );
@@ -100,7 +100,7 @@ export function checkView(all: readonly Checked[]): Node[] {
     row.kind,
     `${row.sameTop1} of ${row.images}`,
     steps(row.largestDifference),
-    element("span", { className: passes(row) ? "same" : "apart" }, passes(row) ? "✓ same" : "✗ differs"),
+    element("span", { className: passes(row) ? "same" : "differs" }, passes(row) ? "✓ same" : "✗ differs"),
   ]);
   const remarks = all.filter((row) => row.remark && !passes(row)).map((row) => remark(row.remark));
   return [table(["kind", "same top-1", "largest difference", "verdict"], rows), ...remarks];
