@@ -73,8 +73,8 @@ def test_a_wrong_argument_is_reported_before_tensorflow_starts(
         words = words.replace(name, str(path))
     ended = in_shell(f"cd {tmp_path}; PATH=/nowhere $COMMAND {words}")
     assert ended.code == 2 and not ended.out
-    (line,) = ended.err.splitlines()
-    assert line.startswith("keras-resnet: error: ") and says in line
+    assert ended.error.startswith("keras-resnet: error: ") and says in ended.error
+    assert "starting" not in ended.err and "Traceback" not in ended.err
     assert not list(tmp_path.iterdir())
 
 
