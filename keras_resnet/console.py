@@ -1,40 +1,106 @@
-"""What people see: tables on stdout, progress and remarks on stderr."""
+"""What people see: results on stdout, progress and remarks on stderr."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
+import os
+import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
+
+from keras_resnet.native_stderr import terminal_stderr
+from keras_resnet.table import Column, fields, layout, plain
 
 Progress = Callable[[int, int], None]
 
+# A name for codecs: what an encoding lacks is written in ASCII, and never stops the work.
+ASCII_FALLBACK = "keras-resnet-ascii"
+_ASCII = {
+    "–": "-", "—": "-", "−": "-", "─": "-", "…": "...", "×": "x", "Δ": "d", "→": "->", "·": "*",
+    "≤": "<=", "≥": ">=", "±": "+-", "µ": "u", "“": '"', "”": '"', "‘": "'", "’": "'",
+}  # fmt: skip
+
 
 def say(message: str) -> None:
-    """A remark for people; never part of the result."""
-    print(message, file=sys.stderr, flush=True)
+    """A remark for people on stderr, of one line or several; never part of the result.
+
+    A remark that cannot be written is lost, and the work continues.
+    """
+    with contextlib.suppress(OSError):
+        for line in message.split("\n"):
+            print(plain(line), file=sys.stderr, flush=True)
+
+
+def show(text: str) -> None:
+    """A line of the result on stdout."""
+    print(plain(text))
+
+
+def show_path(path: Path) -> None:
+    """The path of a result on stdout: as it is for a program, readable on a terminal."""
+    print(plain(str(path)) if sys.stdout.isatty() else path)
 
 
 def show_json(data: Any) -> None:
     """The result, for machines: one JSON value on stdout."""
-    print(json.dumps(data, indent=2, ensure_ascii=False))
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    if not _encodes(text):
+        text = json.dumps(data, indent=2)
+    # JSON escapes only the first 32 control characters; terminals obey others too.
+    print(_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
-def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """The result, for people; the first column to the left, the others to the right."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+_CONTROLS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    # Into a file or pipe there is no screen width that a row has to fit.
-    width = None if sys.stdout.isatty() else 200
-    Console(file=sys.stdout, width=width, highlight=False, markup=False).print(table)
+
+def show_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    title: str = "",
+    prose: Collection[str] = (),
+) -> None:
+    """The result, for people, laid out for the terminal; in a pipe each row is one line.
+
+    Args:
+        columns: Headers.
+        rows: A cell for each column. Those of the first column are names, which a narrow terminal
+            shortens; the others are numbers, which stay whole.
+        title: A line above the table.
+        prose: Headers of columns of words, which wrap.
+    """
+    rows = [[_shown(cell) for cell in row] for row in rows]
+    kinds = ["name", *("prose" if column in prose else "number" for column in columns[1:])]
+    made = [
+        Column(_shown(column), tuple(row[i] for row in rows), kinds[i])
+        for i, column in enumerate(columns)
+    ]
+    lines = layout(made, terminal_width())
+    if not _encodes("…"):
+        lines = [line.replace("…", "~").replace("─", "-") for line in lines]
+    print("\n".join([*([_shown(title)] if title else []), *lines]))
+
+
+def show_fields(pairs: Sequence[tuple[str, str]]) -> None:
+    """Named lines of the result, below each other; on a terminal they wrap."""
+    shown = [(_shown(name), _shown(text)) for name, text in pairs]
+    print("\n".join(fields(shown, terminal_width())))
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal on stdout; ``None`` if it is a file or a pipe."""
+    if not sys.stdout.isatty():
+        return None
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdecimal() and int(asked):
+        return int(asked)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except OSError:
+        return 80
 
 
 def file_size(count: float) -> str:
@@ -55,14 +121,46 @@ def progress(task: str) -> Iterator[Progress]:
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    console = Console(file=sys.stderr)
+    console = Console(file=terminal_stderr())
     if not console.is_terminal:
         say(f"{task} …")
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        number = bar.add_task(task, total=None)
+        number = bar.add_task(plain(task), total=None)
         yield lambda done, total: bar.update(number, completed=done, total=total)
+
+
+def _shown(text: str) -> str:
+    """A cell as stdout will show it, so that its width is known."""
+    text = plain(text)
+    encoding = _encoding()
+    return text if _encodes(text) else text.encode(encoding, ASCII_FALLBACK).decode(encoding)
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode(_encoding())
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _encoding() -> str:
+    return getattr(sys.stdout, "encoding", None) or "utf-8"
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character = error.object[error.start]
+    if 0xDC80 <= ord(character) <= 0xDCFF:  # a byte of a file name that is not UTF-8
+        return bytes([ord(character) - 0xDC00]), error.start + 1
+    escaped = character.encode("ascii", "backslashreplace").decode()
+    return _ASCII.get(character, escaped), error.start + 1
+
+
+codecs.register_error(ASCII_FALLBACK, _in_ascii)

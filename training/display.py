@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+from keras_resnet.native_stderr import terminal_stderr
 
 # Figures are fetched from the device for people only so often: each time waits for the step.
 REFRESH_SECONDS = 0.25
@@ -112,7 +113,7 @@ def display(verbose: int, epochs: int, steps: int, batch: int) -> Iterator[Displ
         steps: Of an epoch.
         batch: Images a step.
     """
-    console = Console(file=sys.stderr, highlight=False, markup=False, soft_wrap=True)
+    console = Console(file=terminal_stderr(), highlight=False, markup=False, soft_wrap=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=16),

@@ -4,24 +4,44 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import io
 import itertools
-import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+import textwrap
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tyro
 
+from keras_resnet.cli.backend import set_environment
+from keras_resnet.cli.streams import OutputError, discard_stdout, open_streams
 from keras_resnet.console import say
-from keras_resnet.native_stderr import suppressed_native_stderr
+
+DESCRIPTION = """\
+Residual networks for Keras, from images to a phone.
+
+Results go to stdout, progress and errors to stderr. After any subcommand,
+--debug shows the traceback of an error.
+
+Exit codes:
+  0    done, or a training that SIGTERM stopped after its state was saved
+  1    a file exceeds a limit of verify, or a training or search failed
+  2    an error in the arguments, the files or the system
+  70   an internal error: please report it
+  130  stopped by Ctrl-C
+  141  the reader of stdout is gone"""
+
+LONGEST_REASON = 300  # characters of an internal error; TensorFlow's may have thousands
 
 app = tyro.extras.SubcommandApp()
-_light: set[Callable[..., None]] = set()
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Registers a subcommand, so that parsing returns it, ready to be called."""
+    function.__doc__ = _unwrapped(function.__doc__ or "")
 
     @functools.wraps(function)
     def ready(*args: Any, **kwargs: Any) -> Callable[[], None]:
@@ -31,59 +51,81 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-def light(function: Callable[..., None]) -> Callable[..., None]:
-    """Marks a subcommand that needs no Keras, which takes seconds to import."""
-    _light.add(function)
-    return function
+def _unwrapped(docstring: str) -> str:
+    """One line for each argument: tyro keeps line breaks when it wraps their descriptions."""
+    return re.sub(r"\n {8}(?=\S)", " ", inspect.cleandoc(docstring))
 
 
 class Failed(Exception):
-    """The command did its work, and the answer is no: exit code 1."""
+    """A file exceeds a limit, or a training or search failed: exit code 1."""
 
 
-def main() -> None:
-    """The entry point of the command."""
-    debug = "--debug" in sys.argv
-    arguments = [word for word in sys.argv[1:] if word != "--debug"]
-    # Before TensorFlow is imported: its start-up chatter is no one's concern here.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+class UsageError(Exception):
+    """The arguments cannot be parsed."""
+
+
+def run_command(arguments: Sequence[str]) -> None:
+    """Runs a subcommand and exits with its code; an error is one line on stderr."""
+    open_streams()
+    set_environment()
+    debug = "--debug" in arguments
     try:
-        with _one_line_usage_errors():
-            run = app.cli(
-                prog="keras-resnet",
-                description="Residual networks for Keras, from images to a phone. "
-                "--debug after any command shows the traceback of an error.",
-                args=arguments,
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
-        if run.func not in _light:
-            start_keras(run.keywords.get("backend"))
-        run()
-    except KeyboardInterrupt as stop:
-        _leave(str(stop) or "stopped", 130)
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except Failed as failure:
-        _leave(f"failed: {failure}", 1)
-    except (ValueError, OSError) as error:
+        _parsed([word for word in arguments if word != "--debug"])()
+        sys.stdout.flush()
+    except SystemExit as leave:
+        code, message = _flushed(leave.code)
+    except (Exception, KeyboardInterrupt) as error:
         if debug:
-            raise
-        _leave(f"error: {' '.join(str(error).split())}", 2)
-
-
-def start_keras(backend: str | None = None) -> None:
-    if backend:
-        os.environ["KERAS_BACKEND"] = backend
-    say("starting TensorFlow …" if backend != "jax" else "starting JAX …")
-    # It greets from C++ before any of its settings are heard.
-    with suppressed_native_stderr():
-        import keras  # noqa: F401
-
-
-def _leave(message: str, code: int) -> None:
-    say(f"keras-resnet: {message}")
+            traceback.print_exc()
+        code, message = _verdict(error)
+    else:
+        return
+    if message:
+        say(f"keras-resnet: {' '.join(message.split())}")
     sys.exit(code)
+
+
+def _parsed(arguments: Sequence[str]) -> Callable[[], None]:
+    with _one_line_usage_errors():
+        return app.cli(
+            prog="keras-resnet",
+            description=DESCRIPTION,
+            args=list(arguments),
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+
+
+def _flushed(code: Any) -> tuple[int, str]:
+    """Exit code and message of a command that calls ``sys.exit``, as ``--help`` does."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return _verdict(error)
+    return (code if isinstance(code, int) else 0), ""
+
+
+def _verdict(error: BaseException) -> tuple[int, str]:
+    """Exit code and message of an error."""
+    match error:
+        case KeyboardInterrupt():
+            return 130, str(error) or "stopped"
+        case BrokenPipeError():  # the reader of stdout, such as head, has seen enough
+            discard_stdout()
+            return 141, ""
+        case OutputError():
+            discard_stdout()
+            return 2, f"error: {error.strerror}"
+        case Failed():
+            return 1, f"failed: {error}"
+        case UsageError():
+            return 2, f"error: {error}. See keras-resnet --help"
+        case ValueError() | OSError():
+            return 2, f"error: {error}"
+        case MemoryError():
+            return 2, "error: There is not enough memory"
+    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    reason = textwrap.shorten(reason, LONGEST_REASON, placeholder=" …")
+    return 70, f"error: internal error: {reason} (--debug shows the traceback; please report it)"
 
 
 @contextlib.contextmanager
@@ -96,11 +138,11 @@ def _one_line_usage_errors() -> Iterator[None]:
     except SystemExit as leave:
         if leave.code in (None, 0):
             raise
-        _leave(f"error: {_first_paragraph(drawn.getvalue())}. See keras-resnet --help", 2)
+        raise UsageError(_first_paragraph(drawn.getvalue())) from None
 
 
 def _first_paragraph(box: str) -> str:
-    """What stands in the box up to its first rule, and the option meant if one is suggested."""
+    """The text in the box up to its first rule, and the option meant if one is suggested."""
     lines = [line.strip("│╭╮╰╯|+ ") for line in box.splitlines()[1:]]
     body = itertools.dropwhile(_is_rule, lines)
     words = list(itertools.takewhile(lambda line: not _is_rule(line), body))

@@ -8,21 +8,20 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from keras_resnet.cli.app import command, light
-from keras_resnet.cli.formats import work
+from keras_resnet.cli.app import command
+from keras_resnet.cli.arguments import JsonOption
+from keras_resnet.cli.formats import multiply_adds
 from keras_resnet.console import file_size, show_json, show_table
 
 
 @command
-@light
 def models(
-    pattern: Positional[Annotated[str, arg(metavar="PATTERN")]] = "", /, json: bool = False
+    pattern: Positional[Annotated[str, arg(metavar="PATTERN")]] = "", /, json: JsonOption = False
 ) -> None:
     """List the networks.
 
     Args:
         pattern: Only those whose name or paper has these letters; * and ? stand for any.
-        json: Print a JSON list.
     """
     from keras_resnet.architectures import ARCHITECTURES
 
@@ -34,7 +33,7 @@ def models(
         {
             "name": lambda row: row.name,
             "parameters": lambda row: f"{row.parameters:,}",
-            "multiply-adds": lambda row: work(row.multiply_adds),
+            "multiply-adds": lambda row: multiply_adds(row.multiply_adds),
             "input": lambda row: "×".join(map(str, row.input_shape)),
             "classes": lambda row: str(row.classes),
             "variant": lambda row: row.variant,
@@ -44,15 +43,13 @@ def models(
 
 
 @command
-@light
 def weights(
-    pattern: Positional[Annotated[str, arg(metavar="PATTERN")]] = "", /, json: bool = False
+    pattern: Positional[Annotated[str, arg(metavar="PATTERN")]] = "", /, json: JsonOption = False
 ) -> None:
     """List the published weights that weights= of the constructors takes by a tag.
 
     Args:
         pattern: Only those whose network or tag has these letters; * and ? stand for any.
-        json: Print a JSON list.
     """
     from keras_resnet.weights.catalog import CATALOG
 
@@ -62,15 +59,18 @@ def weights(
         f"No weights match {pattern!r}. See them all: keras-resnet weights",
         json,
         {
-            "network": lambda row: row.architecture,
+            "weights": lambda row: f"{row.architecture} {_tag(row)}",
             "variant": lambda row: row.variant,
-            "tag": lambda row: row.tag if row.include_top else f"{row.tag} (no classifier)",
-            "top-1": lambda row: "" if row.top1 is None else f"{row.top1:.2f} %",
-            "at": lambda row: f"{row.resolution} px",
+            "top-1, %": lambda row: "" if row.top1 is None else f"{row.top1:.2f}",
+            "pixels": lambda row: str(row.resolution),
             "licence": lambda row: row.licence,
             "size": lambda row: "" if row.size is None else file_size(row.size),
         },
     )
+
+
+def _tag(row: Any) -> str:
+    return row.tag if row.include_top else f"{row.tag} (no top)"
 
 
 def _matches(pattern: str, *texts: str) -> bool:
@@ -88,4 +88,5 @@ def _list(
     if json:
         show_json([dataclasses.asdict(row) for row in rows])
         return
-    show_table(tuple(columns), [[cell(row) for cell in columns.values()] for row in rows])
+    cells = [[cell(row) for cell in columns.values()] for row in rows]
+    show_table(tuple(columns), cells, prose=("paper", "licence"))

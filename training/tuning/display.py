@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from keras_resnet.native_stderr import terminal_stderr
+from keras_resnet.table import plain
 from training.tuning.oracles import total
 from training.tuning.trial import read_outcome
 from training.tuning.tuner import Plan
@@ -30,7 +31,7 @@ class Board:
     Args:
         oracle: KerasTuner's.
         plan: Where the trials' folders are.
-        already: Trials that had ended when the search was taken up again.
+        already: Trials that had ended when the search was resumed.
     """
 
     def __init__(self, oracle: Any, plan: Plan, already: int) -> None:
@@ -47,7 +48,7 @@ class Board:
         # With a share of the width, it is this column that a narrow terminal cuts off.
         table.add_column("values", overflow="ellipsis", no_wrap=True, ratio=1)
         for trial in list(self.oracle.trials.values())[-SHOWN:]:
-            table.add_row(*self._row(trial))
+            table.add_row(*map(plain, self._row(trial)))
         return Group(table, Text(self.summary()))
 
     def line(self, trial: Trial) -> str:
@@ -58,7 +59,8 @@ class Board:
             what = over or f"{self.oracle.objective.name} {trial.score:.4f}"
         else:
             what = f"failed: {self.oracle.failure(trial)}"
-        return f"trial {trial.trial_id}  {what}  {_values(trial)}\n  {self.summary()}"
+        values = _values(trial)
+        return f"trial {trial.trial_id}  {plain(what)}  {plain(values)}\n  {self.summary()}"
 
     def summary(self) -> str:
         """How far the search is, the best so far, the time left."""
@@ -78,7 +80,7 @@ class Board:
         return ", ".join(words)
 
     def _left(self, ended: int) -> float:
-        """Seconds, by the pace since the search was begun or taken up again."""
+        """Seconds, by the pace since the search was started or resumed."""
         here = ended - self.already
         pace = (time.monotonic() - self.began) / here if here else 0.0
         return pace * max(0, total(self.oracle) - ended)
@@ -109,7 +111,7 @@ def board(oracle: Any, plan: Plan, say: Callable[[str], None]) -> Iterator[Ended
     """
     already = len(oracle.end_order)
     shown = Board(oracle, plan, already)
-    console = Console(file=sys.stderr, highlight=False, markup=False)
+    console = Console(file=terminal_stderr(), highlight=False, markup=False)
     if not console.is_terminal:
         yield lambda trial: say(shown.line(trial))
         return

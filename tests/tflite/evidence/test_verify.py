@@ -301,15 +301,17 @@ def test_no_files_and_senseless_tolerances_are_refused(model, files, held_out):
         verify(model, files, held_out, min_agreement=float("nan"))
 
 
-def test_the_command_says_what_changed_and_whether_the_images_were_enough(capsys):
-    from keras_resnet.cli.tflite import _say_what_changed
+def test_the_command_says_what_changed_and_whether_the_images_were_enough():
+    from keras_resnet.cli.show import changes
 
     worst = {"label": "tulips", "images": 30, "keras_recall": 90.0, "file_recall": 86.7}
     row = {"kind": "int8", "images": 150, "worst_classes": [worst], "images_to_resolve": 1234}
-    _say_what_changed(row, 0.5)
-    _say_what_changed(row | {"worst_classes": [], "images_to_resolve": 150}, 2.0)
-    _say_what_changed(row | {"worst_classes": [], "images_to_resolve": None}, None)
-    assert capsys.readouterr().out.splitlines() == [
+    lines = [
+        *changes(row, 0.5),
+        *changes(row | {"worst_classes": [], "images_to_resolve": 150}, 2.0),
+        *changes(row | {"worst_classes": [], "images_to_resolve": None}, None),
+    ]
+    assert lines == [
         "int8 recognizes less often, in points: tulips -3.3 (of 30)",
         "int8: to tell a drop of 0.5 points, 150 are too few: 1,234 would do",
         "int8: to tell a drop of 2 points, 150 were enough",

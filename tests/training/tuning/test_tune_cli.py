@@ -79,9 +79,9 @@ def test_what_cannot_be_searched_is_told_in_a_line(
         (("--worker", "--oracle", nobody), "Give it: --out"),
         (("--chief", "--worker"), "Give one of"),
         (("--chief", "--oracle", "here", "--out", out), "takes HOST:PORT"),
-        (("--trials", "0", "--out", out), "trials must be above 0"),
-        (("--max-size-mb", "-1", "--out", out), "max_size_mb must be above 0"),
-        (("--timeout", "nan", "--out", out), "timeout must be above 0"),
+        (("--trials", "0", "--out", out), "--trials must be above 0"),
+        (("--max-size-mb", "-1", "--out", out), "--max-size-mb must be above 0"),
+        (("--timeout", "nan", "--out", out), "--timeout must be above 0"),
     ]
     for words, says in cases:
         assert run("tune", *words) == 2
