@@ -78,7 +78,7 @@ def quickstart(
         out: The run folder.
         json: Print one JSON object: accuracy, seconds, and a record for each TFLite kind.
     """
-    from training.config import load_experiment
+    from training.experiment_file import load_experiment
     from training.report.run_page import write_report
 
     began = time.monotonic()

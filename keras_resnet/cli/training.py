@@ -70,9 +70,8 @@ def train(
         set: Any other keys of the experiment, such as optimizer.learning_rate=0.05.
         json: Print the evaluation as JSON.
     """
-    from training.config import load_experiment
-    from training.multihost import join
-    from training.multihost import machines as here
+    from training.experiment_file import load_experiment
+    from training.multihost import connect, current_host
     from training.run import new_folder
 
     own = {"runtime.batch_size": batch_size, "runtime.deterministic": deterministic or None}
@@ -80,13 +79,13 @@ def train(
     experiment = load_experiment(recipe, changes | _changes(data, data_dir, epochs, set))
     if coordinator and out is None:
         raise ValueError("Several machines need to agree on a run folder: --out FOLDER")
-    join(coordinator, machines, rank)
+    connect(coordinator, machines, rank)
     out = out or new_folder(Path(recipe).stem)
     if dry_run:
         _dry_run(experiment, out, json)
         return
     run = run_training(experiment, out, profile)
-    if not here().leads:  # the first machine has the model
+    if not current_host().is_first:  # the first machine has the model
         return
     evaluation = run_evaluation(*open_model(run.folder))
     if json:
@@ -142,10 +141,17 @@ def tune(
         json: Print the best trial as JSON.
         set: Any other keys of the experiment, such as checkpoint.monitor=val_loss.
     """
-    from training.config import load_experiment
+    from training.experiment_file import load_experiment
     from training.run import new_folder
     from training.tuning.space import default_space
-    from training.tuning.tune import Budget, Exhausted, Search, load_space, parse_address, work
+    from training.tuning.tune import (
+        Budget,
+        Search,
+        TooManyFailures,
+        load_space,
+        parse_address,
+        work,
+    )
     from training.tuning.tune import tune as search_for
 
     if worker and chief:
@@ -172,7 +178,7 @@ def tune(
         found = search_for(
             search, folder, measure=measure_int8, chief=address if chief else None, say=say
         )
-    except Exhausted as error:
+    except TooManyFailures as error:
         raise Failed(str(error)) from None
     if found.best is None:
         raise Failed(f"no trial was trained to its end. See {folder}/trials.csv")
@@ -280,24 +286,24 @@ def compare(
 def run_training(experiment: Any, out: Path, profile: tuple[int, int] | None = None) -> Run:
     import signal
 
-    from training.multihost import leave, machines, part
+    from training.multihost import current_host, disconnect, exit_at_once
     from training.train import Diverged, Interrupted, train
 
     try:
         run = train(experiment, out, say=say, profile=profile)
-        part()
+        disconnect()
     except Diverged as error:
         raise Failed(str(error)) from None
     except (ValueError, OSError) as error:
-        leave(f"error: {error}", 2)
+        exit_at_once(f"error: {error}", 2)
         raise
     except Interrupted as stop:
-        part()
+        disconnect()
         if stop.signal != signal.SIGTERM:
             raise
         say(f"keras-resnet: {stop}")  # a machine that is taken away takes a saved run for success
         sys.exit(0)
-    if machines().leads:
+    if current_host().is_first:
         say(f"model: {run.model_file}")
     return run
 
@@ -306,7 +312,7 @@ def _dry_run(experiment: Any, out: Path, json: bool) -> None:
     import yaml
 
     from training.config import to_dict
-    from training.train import dry_run
+    from training.dry_run import dry_run
 
     found = dry_run(experiment, out, say)
     if json:

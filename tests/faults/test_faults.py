@@ -47,7 +47,7 @@ def test_asked_to_stop_it_saves_and_goes_on_and_a_second_run_stays_out(
     assert code == 2
     assert f"{out} is in use by process {first.process.pid}" in last_line(output)
     assert stop(first, signal.SIGTERM) == 0
-    assert last_line(first.text).endswith("the same command goes on from there")
+    assert last_line(first.text).endswith("the same command resumes the run")
     assert not (out / "model.keras").exists()
 
     second = start(out)
@@ -83,9 +83,11 @@ def test_a_full_disk_costs_nothing_but_the_wait_for_space(
     out, ballast = small_disk / "run", small_disk / "ballast"
     for moment in (
         Moment("training.train:write_checkpoint", 4, fill=str(ballast)),
-        Moment("training.train:Run.write_rows", 1, fill=str(ballast)),
-        Moment("training.train:_draw", 1, fill=str(ballast)),  # TensorBoard writes from C++
-        Moment("training.train:_write_results", 1, fill=str(ballast)),
+        Moment("training.run:Run.write_rows", 1, fill=str(ballast)),
+        Moment(
+            "training.results:_write_tensorboard", 1, fill=str(ballast)
+        ),  # TensorBoard writes from C++
+        Moment("training.train:write_results", 1, fill=str(ballast)),
     ):
         code, output = run(out, moment=moment)
         assert code == 2, output

@@ -18,10 +18,11 @@ from keras_resnet import cli
 from keras_resnet.contract import Contract
 from training import runtime
 from training.checkpoint import latest_checkpoint
-from training.config import RuntimeConfig, list_recipes, load_experiment
+from training.config import RuntimeConfig
 from training.data.pipeline import training_batches
 from training.data.sources import Split
-from training.multihost import machines
+from training.experiment_file import list_recipes, load_experiment
+from training.multihost import current_host
 from training.optim import learning_rate_note, peak_learning_rate
 from training.runtime import prepare, threads
 
@@ -116,10 +117,10 @@ def test_clipping_and_the_reach_of_batch_norm_make_a_difference(mirrored: Any) -
 def test_what_was_chosen_is_said_and_what_cannot_be_is_refused(mirrored: Any) -> None:
     assert "2 devices, 120 images each;" in mirrored["two"]["said"][0]
     assert "one device" in mirrored["one"]["said"][0]
-    assert "runtime.devices is 3, and 2 can be had" in mirrored["three"]["said"][-1]
+    assert "runtime.devices is 3, and 2 are available" in mirrored["three"]["said"][-1]
     assert "--batch-size 242" in mirrored["uneven"]["said"][-1]
     assert any(
-        "learning rate 0.1: 0.05 is for 120 images an update, and an update has 240" in line
+        "learning rate 0.1 for 240 images per update, scaled linearly from 0.05 for 120" in line
         for line in mirrored["scaled"]["said"]
     )
 
@@ -143,7 +144,7 @@ def test_a_recipe_has_its_own_rate_at_its_own_batch_and_scales_it(recipe: str) -
     four = load_experiment(recipe, {"runtime.batch_size": 4 * own.runtime.batch_size})
     times = peak_learning_rate(four) / own.optimizer.learning_rate
     assert times == pytest.approx(4 if own.optimizer.name == "sgd" else 2)
-    assert f"learning rate {peak_learning_rate(four):g}: " in learning_rate_note(four)
+    assert f"learning rate {peak_learning_rate(four):g} for " in learning_rate_note(four)
 
 
 def killed_and_resumed(folder: Path, backend: str) -> None:
@@ -153,7 +154,7 @@ def killed_and_resumed(folder: Path, backend: str) -> None:
     assert killed.returncode == -9
     done = results(folder, {"run": {"keys": keys}, "calm": {"keys": keys}}, backend)
     assert 0 < len(done["run"]["losses"]) < len(done["calm"]["losses"])
-    assert any("going on after" in line for line in done["run"]["said"])
+    assert any("resuming after" in line for line in done["run"]["said"])
     assert state(folder / "run") == state(folder / "calm")
 
 
@@ -175,7 +176,7 @@ def test_jax_losses_are_the_same_on_one_device_and_two(tmp_path: Path, mirrored:
         np.testing.assert_allclose(done[one]["losses"], done[two]["losses"], atol=CLOSE)
     for name in norms[1:]:  # its statistics are always those of the whole batch
         np.testing.assert_allclose(done[norms[0]]["losses"], done[name]["losses"], atol=1e-4)
-    assert "over all of them" in done["two"]["said"][0]
+    assert "those of the global batch" in done["two"]["said"][0]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +207,7 @@ def test_several_workers_of_tensorflow_are_refused(
 
 def test_one_worker_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["a:1"]}}))
-    assert machines().count == 1
+    assert current_host().count == 1
 
 
 COUNT_THREADS = """
@@ -236,17 +237,17 @@ def test_threads_are_as_many_as_asked_for(backend: str) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     few, many, inter = done.stdout.splitlines()
-    assert few.split(maxsplit=2)[1:] == ["3", "threads 3: as asked"]
+    assert few.split(maxsplit=2)[1:] == ["3", "threads 3: as configured"]
     assert int(many.split()[1]) == 23
     assert int(many.split()[0]) - int(few.split()[0]) >= 20
     if backend == "tensorflow":
         assert int(inter.split()[0]) - int(few.split()[0]) >= 20
-    assert "threads 3, 23 operations at once: as asked" in inter
+    assert "threads 3, 23 between operations: as configured" in inter
 
 
 def test_threads_that_can_no_longer_be_chosen_are_refused() -> None:
     tf.constant(1)  # TensorFlow has begun
-    with pytest.raises(ValueError, match="Begin a new one, or leave them out"):
+    with pytest.raises(ValueError, match="Use a new process, or leave the keys out"):
         prepare(RuntimeConfig(threads=threads() + 1))
 
 
@@ -270,7 +271,7 @@ def test_the_quota_of_a_container_limits_the_threads(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     cores, why = runtime._cores()
     assert cores == (expected or 8)
-    assert ("the container may use" in why) == (expected is not None)
+    assert ("quota of the container" in why) == (expected is not None)
 
 
 def read_ahead(**keys: int) -> tuple[int, int]:

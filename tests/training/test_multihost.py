@@ -24,7 +24,7 @@ from training.run import Run
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="no JAX")
 
-SCRIPT = Path(__file__).with_name("machines_script.py")
+SCRIPT = Path(__file__).with_name("multihost_script.py")
 TIMEOUT = 600
 # Two epochs of 5 steps, saved in the middle of epochs too. Group norm, so that no statistics are
 # of a share of the batch under any other backend either.
@@ -42,7 +42,7 @@ CLOSE = 1e-5
 
 @dataclass(frozen=True)
 class Server:
-    """Starts commands (machines_script.py)."""
+    """Starts commands (multihost_script.py)."""
 
     process: subprocess.Popen
 
@@ -224,7 +224,7 @@ def test_the_first_is_killed_and_slurm_starts_both_again(
     first, second = start_in_slurm(server, out)
     ends([first, second])
     assert state(out) == state(two)
-    assert "going on after" in first.text
+    assert "resuming after" in first.text
     assert "top-1" in first.text  # the first alone evaluates
     assert len(second.text.splitlines()) == 1  # "starting JAX …"
     assert "[Gloo]" not in first.text  # stdout is for the result
@@ -260,7 +260,7 @@ def test_one_is_asked_to_stop_and_all_save_the_same_step(server: Server, tmp_pat
     checkpoint = latest_checkpoint(Run(out).checkpoints, pytest.fail)
     assert checkpoint is not None
     progress = checkpoint.progress
-    assert f"{progress.epoch} whole epochs and {progress.step} steps" in said
+    assert f"{progress.epoch} completed epochs and {progress.step} steps" in said
 
 
 def test_machines_that_do_not_meet_say_so(server: Server, tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_machines_that_do_not_meet_say_so(server: Server, tmp_path: Path) -> Non
         SECONDS="3,10,10",
     )
     assert machine.end() == 2
-    assert f"do not meet at {address}" in machine.text.splitlines()[-1]
+    assert f"do not connect at {address}" in machine.text.splitlines()[-1]
     assert "stack trace" not in machine.text
 
 

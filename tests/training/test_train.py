@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 import keras_resnet
-from training.config import load_experiment
 from training.data.pipeline import evaluation_batches, images
 from training.data.sources import open_source
 from training.evaluate import evaluate
+from training.experiment_file import load_experiment
 from training.export import export_saved_model, read_contract
 from training.run import Run
 from training.train import train

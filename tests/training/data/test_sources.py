@@ -15,7 +15,7 @@ from training.config import DataConfig
 from training.data import validate_images
 from training.data.decode import decode
 from training.data.sources import Source, Split, open_source
-from training.data.validate_images import complaint
+from training.data.validate_images import find_problem
 
 
 def labels_of(split: Split) -> np.ndarray:
@@ -148,14 +148,14 @@ SAYS = {
     "text.jpg": "is not a readable picture",
     "cut.jpg": "is cut off or broken inside",
     "cut.png": "is cut off or broken inside",
-    "webp.jpg": "is a WEBP; JPEG, PNG, BMP, GIF are read",
+    "webp.jpg": "is a WEBP; supported are JPEG, PNG, BMP, GIF",
     "header.png": "has no readable header",
 }
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_file_is_described(name: str) -> None:
-    assert SAYS[name] in (complaint(BAD[name]) or "nothing")
+    assert SAYS[name] in (find_problem(BAD[name]) or "nothing")
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "GIF"])
@@ -176,7 +176,7 @@ def test_what_the_graph_decodes_is_a_good_file_and_nothing_else(mode: str, forma
             decodes = True
         except tf.errors.OpError:
             decodes = False
-        assert (complaint(part) is None) == decodes
+        assert (find_problem(part) is None) == decodes
 
 
 def test_a_picture_of_too_many_pixels_is_not_decoded() -> None:
@@ -187,7 +187,7 @@ def test_a_picture_of_too_many_pixels_is_not_decoded() -> None:
         b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
     )
     png += struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
-    assert "has more pixels than the 100,000,000 that are read" in (complaint(png) or "")
+    assert "has more than 100,000,000 pixels" in (find_problem(png) or "")
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ def test_skipped_images_are_counted_and_gone_from_both_splits(folder_with_bad_fi
     data = DataConfig(source=f"folder:{folder_with_bad_files}", bad_images="skip")
     source = open_source(data, seed=0, say=said.append)
     assert (source.train.count, source.test.count) == (12, 6)
-    assert len(said) == 1 and "leaving out 3 of 21 images" in said[0] and "text.jpg" in said[0]
+    assert len(said) == 1 and "skipping 3 of 21 images" in said[0] and "text.jpg" in said[0]
     assert labels_of(source.train).tolist() == [0] * 6 + [1] * 6
     assert labels_of(source.test).tolist() == [0] * 3 + [1] * 3
     assert not [f for f in source.train.files + source.test.files if f.endswith("jpg")]
@@ -228,7 +228,7 @@ def test_skipped_images_are_counted_and_gone_from_both_splits(folder_with_bad_fi
 
 def test_more_bad_images_than_allowed_are_an_error(folder_with_bad_files: Path) -> None:
     data = DataConfig(source=f"folder:{folder_with_bad_files}", bad_images="skip", max_bad_images=2)
-    with pytest.raises(ValueError, match=r"At most 2 may be left out \(data.max_bad_images\)"):
+    with pytest.raises(ValueError, match=r"At most 2 may be skipped \(data.max_bad_images\)"):
         open_source(data, seed=0)
 
 
@@ -236,18 +236,18 @@ def test_verdicts_are_kept_until_a_file_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KERAS_RESNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(validate_images, "KEPT_FROM_SECONDS", 0.0)
+    monkeypatch.setattr(validate_images, "CACHE_FROM_SECONDS", 0.0)
     files = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
     for file in files:
         file.write_bytes(picture_bytes())
     files[1].write_bytes(b"")
     names = [str(file) for file in files]
-    assert validate_images.complaints(names) == {1: "is empty"}
+    assert validate_images.find_problems(names) == {1: "is empty"}
     decoded: list[bytes] = []
-    monkeypatch.setattr(validate_images, "complaint", lambda image: decoded.append(image))
-    assert validate_images.complaints(names) == {1: "is empty"} and not decoded
+    monkeypatch.setattr(validate_images, "find_problem", lambda image: decoded.append(image))
+    assert validate_images.find_problems(names) == {1: "is empty"} and not decoded
     files[1].write_bytes(picture_bytes())
-    assert validate_images.complaints(names) == {} and len(decoded) == 2
+    assert validate_images.find_problems(names) == {} and len(decoded) == 2
     assert not list((tmp_path / "cache" / "checked").glob(".*"))  # nothing half-written
 
 
@@ -324,7 +324,7 @@ def test_bad_images_of_tfrecords_are_named_or_left_out(tmp_path: Path) -> None:
         open_source(DataConfig(source=spec), seed=0)
     said: list[str] = []
     source = open_source(DataConfig(source=spec, bad_images="skip"), 0, say=said.append)
-    assert "leaving out 2 of 10" in said[0]
+    assert "skipping 2 of 10" in said[0]
     assert [value for value, _ in shades_of(source.train)] == [0, 1, 2, 3, 4, 6, 7]
     assert shades_of(source.test) == [(9, 1)]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from training.config import load_experiment, save_experiment
+from training.experiment_file import load_experiment, save_experiment
 from training.report.compare import compare, draw
 from training.run import Run
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.config import load_experiment, save_experiment
 from training.evaluate import summarize
+from training.experiment_file import load_experiment, save_experiment
 from training.report.run_page import write_report
 from training.run import Run
 
