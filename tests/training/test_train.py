@@ -155,7 +155,7 @@ def test_the_saved_model_answers_alike_without_this_package(
 
 
 def test_a_model_of_any_size_cannot_be_exported(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="pictures of one size"):
+    with pytest.raises(ValueError, match="images of one size"):
         export_saved_model(keras_resnet.ResNet8(input_shape=(None, None, 3)), tmp_path / "s")
     assert not list(tmp_path.iterdir())
 
