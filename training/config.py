@@ -55,7 +55,7 @@ class ModelConfig:
         freeze: The last part that is not trained, such as ``stem`` or ``stage3``; none if empty.
             ``schedule.unfreeze`` can unfreeze it later.
         frozen_batch_norm: ``frozen`` runs the batch norms of frozen parts in inference mode,
-            ``train`` goes on training them.
+            ``train`` keeps training them.
         stochastic_depth: Probability that the last block is dropped in training; it rises linearly
             from the first block on.
         dropout_rate: Dropout before the classifier.

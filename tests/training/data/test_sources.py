@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -254,13 +255,15 @@ def test_verdicts_are_kept_until_a_file_changes(
 # TFRecord
 
 
-def example(image: bytes, label: int, text: str = "", **other: bytes) -> bytes:
+def example(image: bytes, label: int | None, text: str = "", **other: bytes) -> bytes:
     def of(value: bytes | int) -> Any:
         if isinstance(value, int):
             return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
-    features = {"image/encoded": of(image), "image/class/label": of(label)}
+    features = {"image/encoded": of(image)}
+    if label is not None:
+        features["image/class/label"] = of(label)
     if text:
         features["image/class/text"] = of(text.encode())
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
@@ -355,3 +358,125 @@ def test_broken_tfrecords_are_named(tmp_path: Path) -> None:
     assert "at least two classes" in error()
     path.unlink()
     assert "No file is called" in error()
+
+
+# Splits without labels
+
+
+SHADES = {"train": 20, "test": 100, "validation": 200}
+UNLABELLED = -1
+
+
+@pytest.fixture
+def prepare_tfds(tmp_path: Path) -> Callable[..., DataConfig]:
+    """A function that prepares a real dataset of tensorflow-datasets on disk.
+
+    Its arguments are the labels of each split, by the split's name.
+    """
+    import tensorflow_datasets as tfds
+
+    def prepare(**labels: list[int]) -> DataConfig:
+        with tfds.core.registered.skip_registering():
+
+            class TinyShades(tfds.core.GeneratorBasedBuilder):
+                VERSION = tfds.core.Version("1.0.0")
+
+                def _info(self) -> tfds.core.DatasetInfo:
+                    features = {
+                        "image": tfds.features.Image(shape=(8, 8, 3)),
+                        "label": tfds.features.ClassLabel(names=["ant", "bee"]),
+                    }
+                    return self.dataset_info_from_configs(
+                        features=tfds.features.FeaturesDict(features)
+                    )
+
+                def _split_generators(self, _: Any) -> dict[str, Any]:
+                    return {split: self._generate_examples(split) for split in labels}
+
+                def _generate_examples(self, split: str) -> Iterator[tuple[int, Any]]:
+                    for i, label in enumerate(labels[split]):
+                        image = np.full((8, 8, 3), SHADES[split] + label, "uint8")
+                        yield i, {"image": image, "label": label}
+
+        TinyShades(data_dir=str(tmp_path)).download_and_prepare()
+        return DataConfig(source="tfds:tiny_shades", data_dir=str(tmp_path), test_fraction=0.25)
+
+    return prepare
+
+
+def splits_of(source: Source) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    return sorted(shades_of(source.train)), sorted(shades_of(source.test))
+
+
+TRAIN = [0, 1] * 10
+
+
+def test_an_unlabelled_test_split_gives_way_to_validation(
+    prepare_tfds: Callable[..., DataConfig],
+) -> None:
+    """As in tfds:imagenet2012, which both ImageNet recipes use."""
+    data = prepare_tfds(train=TRAIN, test=[UNLABELLED] * 6, validation=[0, 1])
+    said: list[str] = []
+    source = open_source(data, seed=0, say=said.append)
+    assert said == ["the split test has no labels, so it is not used"]
+    assert (source.labels, source.train.count, source.test.count) == (("ant", "bee"), 20, 2)
+    assert splits_of(source)[1] == [(200, 0), (201, 1)]
+    assert [int(source.test.at(tf.constant(i, "int64"))[1]) for i in range(2)] == (
+        labels_of(source.test).tolist()
+    )
+
+
+def test_without_any_labelled_test_split_a_share_of_train_is_held_out(
+    prepare_tfds: Callable[..., DataConfig],
+) -> None:
+    data = prepare_tfds(train=TRAIN, test=[UNLABELLED] * 6, validation=[UNLABELLED] * 6)
+    said: list[str] = []
+    source = open_source(data, seed=0, say=said.append)
+    assert len(said) == 2 and (source.train.count, source.test.count) == (15, 5)
+    train, test = splits_of(source)
+    assert sorted(train + test) == [(20, 0)] * 10 + [(21, 1)] * 10
+
+
+def test_a_labelled_test_split_is_preferred(prepare_tfds: Callable[..., DataConfig]) -> None:
+    data = prepare_tfds(train=TRAIN, test=[0, 1, 1], validation=[0])
+    assert splits_of(open_source(data, seed=0))[1] == [(100, 0), (101, 1), (101, 1)]
+
+
+def test_a_test_folder_without_classes_is_not_the_test_split(tmp_path: Path) -> None:
+    for label in ("cat", "dog"):
+        for i in range(10):
+            picture(tmp_path / "train" / label / f"{i}.png", i)
+    picture(tmp_path / "test" / "1.png")
+    said: list[str] = []
+    data = DataConfig(source=f"folder:{tmp_path}")
+    source = open_source(data, seed=0, say=said.append)
+    assert said == [f"the split {tmp_path / 'test'} has no labels, so it is not used"]
+    assert source.labels == ("cat", "dog") and (source.train.count, source.test.count) == (16, 4)
+    picture(tmp_path / "validation" / "dog" / "1.png")
+    source = open_source(data, seed=0, say=said.append)
+    assert (source.train.count, labels_of(source.test).tolist()) == (20, [1])
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    for label in ("car", "train"):
+        for i in range(10):
+            picture(tmp_path / label / "somewhere" / f"{i}.png", i)
+    source = open_source(DataConfig(source=f"folder:{tmp_path}"), seed=0)
+    assert source.labels == ("car", "train")
+
+
+@pytest.mark.parametrize("unlabelled", ["minus one", "missing"])
+def test_unlabelled_tfrecords_are_not_the_test_split(tmp_path: Path, unlabelled: str) -> None:
+    write_records(tmp_path / "train-1", [example(shade(i), i % 2) for i in range(20)])
+    label = -1 if unlabelled == "minus one" else None
+    write_records(tmp_path / "val-1", [example(shade(200), label) for _ in range(3)])
+    said: list[str] = []
+    data = DataConfig(source=f"tfrecord:{tmp_path}")
+    source = open_source(data, seed=0, say=said.append)
+    assert said == ["the val files, such as val-1, have no labels: not used"]
+    assert (source.train.count, source.test.count) == (16, 4)
+    write_records(tmp_path / "test-1", [example(shade(100), 1)])
+    assert shades_of(open_source(data, seed=0, say=said.append).test) == [(100, 1)]
+    write_records(tmp_path / "train-2", [example(shade(1), label)])
+    with pytest.raises(ValueError, match=r"train-2, record 0, has no image/class/label.*1 of 21"):
+        open_source(data, seed=0, say=said.append)
