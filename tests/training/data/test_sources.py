@@ -3,7 +3,7 @@
 import io
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -376,29 +376,24 @@ def prepare_tfds(tmp_path: Path) -> Callable[..., DataConfig]:
     import tensorflow_datasets as tfds
 
     def prepare(**labels: list[int]) -> DataConfig:
-        with tfds.core.registered.skip_registering():
-
-            class TinyShades(tfds.core.GeneratorBasedBuilder):
-                VERSION = tfds.core.Version("1.0.0")
-
-                def _info(self) -> tfds.core.DatasetInfo:
-                    features = {
-                        "image": tfds.features.Image(shape=(8, 8, 3)),
-                        "label": tfds.features.ClassLabel(names=["ant", "bee"]),
-                    }
-                    return self.dataset_info_from_configs(
-                        features=tfds.features.FeaturesDict(features)
-                    )
-
-                def _split_generators(self, _: Any) -> dict[str, Any]:
-                    return {split: self._generate_examples(split) for split in labels}
-
-                def _generate_examples(self, split: str) -> Iterator[tuple[int, Any]]:
-                    for i, label in enumerate(labels[split]):
-                        image = np.full((8, 8, 3), SHADES[split] + label, "uint8")
-                        yield i, {"image": image, "label": label}
-
-        TinyShades(data_dir=str(tmp_path)).download_and_prepare()
+        features = {
+            "image": tfds.features.Image(shape=(8, 8, 3)),
+            "label": tfds.features.ClassLabel(names=["ant", "bee"]),
+        }
+        examples = {
+            split: [
+                (i, {"image": np.full((8, 8, 3), SHADES[split] + label, "uint8"), "label": label})
+                for i, label in enumerate(values)
+            ]
+            for split, values in labels.items()
+        }
+        tfds.dataset_builders.AdhocBuilder(
+            name="tiny_shades",
+            version="1.0.0",
+            features=tfds.features.FeaturesDict(features),
+            split_datasets=examples,
+            data_dir=str(tmp_path),
+        ).download_and_prepare()
         return DataConfig(source="tfds:tiny_shades", data_dir=str(tmp_path), test_fraction=0.25)
 
     return prepare
