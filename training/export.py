@@ -72,7 +72,7 @@ def export_saved_model(model: ImageClassifier, folder: Path) -> Path:
             TensorFlow.
         OSError: The folder cannot be written; nothing of the new export is left.
     """
-    require_backend("exporting a SavedModel", "tensorflow")
+    require_backend("Exporting a SavedModel", "tensorflow")
     contract = model.contract
     if contract.height is None or contract.width is None or contract.color == "raw":
         raise ValueError(

@@ -67,7 +67,7 @@ def prepare(config: RuntimeConfig) -> Runtime:
         ValueError: The backend cannot train, the devices are not available, the batch cannot be
             divided among them, or it is too late to set the number of threads.
     """
-    require_backend("training", "tensorflow", "jax")
+    require_backend("Training", "tensorflow", "jax")
     threads_reason = _set_threads(config)
     if keras.backend.backend() == "jax":
         # TensorFlow only reads images here, and would take all GPU memory.
@@ -97,7 +97,7 @@ def require_backend(task: str, *backends: str) -> None:
     """Checks that Keras runs on a backend that can do something.
 
     Args:
-        task: What is done, for the message.
+        task: The task, as the subject of the message.
         backends: Names of Keras backends that can do it.
 
     Raises:
@@ -105,7 +105,7 @@ def require_backend(task: str, *backends: str) -> None:
     """
     if keras.backend.backend() not in backends:
         raise ValueError(
-            f"{task.capitalize()} needs the Keras backend {' or '.join(backends)}. Received: "
+            f"{task} needs the Keras backend {' or '.join(backends)}. Received: "
             f"{keras.backend.backend()}. Set KERAS_BACKEND={backends[0]}"
         )
 

@@ -22,6 +22,7 @@ import grpc
 from training.data.validate_images import Say
 from training.report.search_page import write_report
 from training.run import lock_folder
+from training.runtime import require_backend
 from training.tuning.budget import Budget, Measure
 from training.tuning.display import OnEnd, show_search
 from training.tuning.hypermodel import ResNetHyperModel
@@ -102,6 +103,7 @@ def tune(
         TooManyFailures: ``search.failures`` consecutive trials failed.
         KeyboardInterrupt: The search was asked to stop; the same call resumes it.
     """
+    require_backend("A search", "tensorflow", "jax")
     check_search(search, measure)
     folder = Path(out)
     with lock_folder(folder), tuner_role("chief", chief):
