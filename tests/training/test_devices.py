@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -274,41 +273,66 @@ def test_the_quota_of_a_container_limits_the_threads(
     assert ("quota of the container" in why) == (expected is not None)
 
 
-def read_ahead(**keys: int) -> tuple[int, int]:
-    """Images read before anybody asks for the second batch, and the most of them at once."""
-    now, most, read, lock = 0, 0, 0, threading.Lock()
+class Reading:
+    """Twenty batches of four images, read by an input pipeline that is watched.
 
-    def load(_: int) -> np.ndarray:
-        nonlocal now, most, read
-        with lock:
-            now, read = now + 1, read + 1
-            most = max(most, now)
-        time.sleep(0.02)
-        with lock:
-            now -= 1
+    Args:
+        together: Images that must be read at once before any of them is returned.
+        keys: Of the runtime.
+    """
+
+    def __init__(self, together: int = 1, **keys: int) -> None:
+        self.together = together
+        self.now = self.most = self.read = self.delivered = self.ahead = 0
+        self.changed = threading.Condition()
+        changes: dict[str, Any] = {"runtime.batch_size": 4, "data.cache_gb": 0}
+        changes |= {f"runtime.{key}": value for key, value in keys.items()}
+        experiment = load_experiment("digits-resnet8", changes)
+        contract = Contract(32, 32, 1, labels=("a", "b"), resize="stretch", crop_fraction=1.0)
+        split = Split(1000, tf.data.Dataset.range(1000), self._at)
+        self.batches = iter(training_batches(split, contract, experiment))
+
+    def _load(self, _: int) -> np.ndarray:
+        with self.changed:
+            self.now, self.read = self.now + 1, self.read + 1
+            self.most = max(self.most, self.now)
+            self.ahead = max(self.ahead, self.read - 4 * self.delivered)
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self.most >= self.together)
+            self.now -= 1
         return np.zeros((32, 32, 1), "uint8")
 
-    def at(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        image = tf.numpy_function(load, [index], tf.uint8, stateful=False)
+    def _at(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image = tf.numpy_function(self._load, [index], tf.uint8, stateful=False)
         return tf.ensure_shape(image, (32, 32, 1)), tf.constant(0, "int64")
 
-    changes: dict[str, Any] = {"runtime.batch_size": 4, "data.cache_gb": 0}
-    changes |= {f"runtime.{key}": value for key, value in keys.items()}
-    experiment = load_experiment("digits-resnet8", changes)
-    contract = Contract(32, 32, 1, labels=("a", "b"), resize="stretch", crop_fraction=1.0)
-    split = Split(1000, tf.data.Dataset.range(1000), at)
-    batches = iter(training_batches(split, contract, experiment))
-    next(batches)
-    while True:  # until nothing more is read
-        before = read
-        time.sleep(1)
-        if read == before:
-            return read, most
+    def take(self, batches: int) -> None:
+        for _ in range(batches):
+            with self.changed:
+                self.delivered += 1  # on its way, so that it does not count as read ahead
+            next(self.batches)
+
+    def wait_until_ahead(self, images: int) -> None:
+        with self.changed:
+            self.changed.wait_for(lambda: self.read - 4 * self.delivered >= images)
 
 
-def test_decoders_and_prefetch_are_as_many_as_asked_for() -> None:
-    alone, most = read_ahead(decoders=1, prefetch=1)
-    assert most == 1
-    further, _ = read_ahead(decoders=1, prefetch=11)
-    assert 36 <= further - alone <= 44  # ten batches more; one may be in the making
-    assert 5 <= read_ahead(decoders=7, prefetch=1)[1] <= 7  # however many cores there are
+def test_prefetch_is_as_many_batches_as_asked_for() -> None:
+    few, many = Reading(decoders=1, prefetch=1), Reading(decoders=1, prefetch=11)
+    for reading, prefetch in ((few, 1), (many, 11)):
+        reading.take(1)
+        reading.wait_until_ahead(4 * prefetch)
+        reading.take(19)
+        # Batches that are being decoded, collected and mixed come on top.
+        assert 4 * prefetch <= reading.ahead <= 4 * (prefetch + 5)
+    assert few.ahead < 4 * 11
+
+
+def test_decoders_are_as_many_as_asked_for() -> None:
+    one = Reading(decoders=1)
+    one.take(20)
+    assert one.most == 1
+    # However many cores there are; two of the threads may be busy with other stages.
+    several = Reading(together=5, decoders=7)
+    several.take(20)
+    assert 5 <= several.most <= 7

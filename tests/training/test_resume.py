@@ -1,4 +1,4 @@
-"""Stopped and started again: the state is whole, and a folder is never taken for another."""
+"""Resuming: the state is complete, and a folder is never mistaken for another run's."""
 
 import dataclasses
 import json

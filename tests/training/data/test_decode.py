@@ -1,4 +1,4 @@
-"""Training crops: where they lie, how large they are, and how near the careful way."""
+"""Training crops: position, size, and distance from antialiased resizing."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where images come from: the right ones, always the same, with their names."""
+"""Sources: the right images, always the same, with the names of their classes."""
 
 import io
 import struct
