@@ -104,12 +104,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise Damaged(f"{path} is damaged: {error}") from None
     if _digest(metadata.get("header", ""), arrays) != metadata.get("sha256"):
         raise Damaged(f"{path} is damaged: its checksum does not match")
-    header = json.loads(metadata["header"])
-    if header.pop("format") != FORMAT:
-        raise Damaged(f"{path} was written by another version of keras-resnet")
-    progress = header["progress"]
-    progress |= {key: tuple(progress[key]) for key in ("rows", "timings")}
-    return Checkpoint(Progress(**progress), header["facts"], arrays)
+    try:
+        header = json.loads(metadata["header"])
+        if header["format"] != FORMAT:
+            raise ValueError(header["format"])
+        progress = header["progress"]
+        progress |= {key: tuple(progress[key]) for key in ("rows", "timings")}
+        return Checkpoint(Progress(**progress), header["facts"], arrays)
+    except (ValueError, KeyError, TypeError):
+        raise Damaged(f"{path} was written by another version of keras-resnet") from None
 
 
 def latest_checkpoint(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:

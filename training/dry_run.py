@@ -17,7 +17,7 @@ from keras_resnet.complexity import multiply_adds
 from training.config import Experiment
 from training.data.validate_images import Say
 from training.phases import most_expensive, phase_at
-from training.results import is_finished
+from training.results import finished_epochs
 from training.run import Run
 from training.runtime import prepare
 from training.steps import backend_steps
@@ -65,7 +65,7 @@ def dry_run(experiment: Experiment, out: str | Path, say: Say = print) -> RunEst
         ValueError: The run could not start, for the reasons that ``train`` gives.
     """
     run = Run(Path(out))
-    is_finished(run, experiment)
+    finished_epochs(run, experiment)
     costliest = most_expensive(experiment)
     if experiment != costliest:
         phase = phase_at(costliest, 0)

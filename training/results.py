@@ -20,8 +20,8 @@ from training.task import Task
 Figures = dict[str, float]
 
 
-def is_finished(run: Run, experiment: Experiment) -> bool:
-    """Whether the folder holds the finished run of this experiment.
+def finished_epochs(run: Run, experiment: Experiment) -> int:
+    """Epochs of this experiment's finished run in the folder; 0 if it is not finished.
 
     Raises:
         ValueError: The folder holds another experiment, or a model from elsewhere.
@@ -30,7 +30,7 @@ def is_finished(run: Run, experiment: Experiment) -> bool:
     if existing is None:
         if run.model_file.exists() or run.log_file.exists():
             raise ValueError(f"{run.folder} holds another run. Give another folder: --out FOLDER")
-        return False
+        return 0
     if difference := first_difference(existing, experiment):
         key, theirs, ours = difference
         raise ValueError(
@@ -38,7 +38,10 @@ def is_finished(run: Run, experiment: Experiment) -> bool:
             "Give another folder: --out FOLDER"
         )
     metrics = run.read("metrics.json")
-    return bool(metrics and metrics.get("finished") and run.model_file.exists())
+    if not isinstance(metrics, dict) or metrics.get("finished") is not True:
+        return 0
+    epochs = metrics.get("epochs")
+    return epochs if isinstance(epochs, int) and run.model_file.exists() else 0
 
 
 def write_description(task: Task) -> None:

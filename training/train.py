@@ -48,7 +48,7 @@ from training.report.tensorboard import Profile, first_line
 from training.results import (
     Figures,
     best_epoch,
-    is_finished,
+    finished_epochs,
     write_description,
     write_epochs,
     write_results,
@@ -135,8 +135,7 @@ def train(
         say, verbose = (lambda _: None), 0
     with detect_lost_hosts(host), _run_folder(host, Path(out)) as folder:
         run = Run(folder)
-        finished = host.is_first and is_finished(run, experiment)
-        epochs = run.read("metrics.json")["epochs"] if finished else 0
+        epochs = finished_epochs(run, experiment) if host.is_first else 0
         epochs, _ = broadcast_from_first(host, (epochs, {}))
         if epochs:
             say(f"{run.folder} is finished: {epochs} epochs")

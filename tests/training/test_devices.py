@@ -26,6 +26,7 @@ from training.optim import learning_rate_note, peak_learning_rate
 from training.runtime import prepare, threads
 
 SCRIPT = Path(__file__).with_name("devices_script.py")
+PATH = os.pathsep.join((str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH", "")))
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="no JAX")
 
 # Sums over a batch are taken in another order on two devices: a few units in the last place of
@@ -58,7 +59,7 @@ def start(folder: Path, cases: dict[str, dict], backend: str) -> subprocess.Pope
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "TF_CPP_MIN_LOG_LEVEL": "3",
-        "PYTHONPATH": str(SCRIPT.parents[2]),
+        "PYTHONPATH": PATH,
     }
     texts = [json.dumps({"name": name, **case}) for name, case in cases.items()]
     return subprocess.Popen(
@@ -229,7 +230,7 @@ def test_threads_are_as_many_as_asked_for(backend: str) -> None:
     settings = {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(
         [sys.executable, "-c", COUNT_THREADS],
-        env=os.environ | settings | {"PYTHONPATH": str(SCRIPT.parents[2])},
+        env=os.environ | settings | {"PYTHONPATH": PATH},
         capture_output=True,
         text=True,
         timeout=300,

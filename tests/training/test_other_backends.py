@@ -13,7 +13,7 @@ import pytest
 from training.predict import keras_predictor
 from training.run import Run
 
-ROOT = Path(__file__).parents[2]
+PATH = os.pathsep.join((str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")))
 BACKENDS = [
     pytest.param(
         name,
@@ -68,7 +68,7 @@ for call in (
 def in_backend(name: str, code: str, *arguments: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
-        env=os.environ | {"KERAS_BACKEND": name, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+        env=os.environ | {"KERAS_BACKEND": name, "JAX_PLATFORMS": "cpu", "PYTHONPATH": PATH},
         capture_output=True,
         text=True,
     )

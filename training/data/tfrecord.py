@@ -164,7 +164,13 @@ def _beside(files: list[str], word: str) -> list[str]:
 
 
 def _scan(files: list[str]) -> Records:
-    found = cached(lambda: [_scan_file(file) for file in files], files)
+    found = cached(
+        lambda: [_scan_file(file) for file in files],
+        files,
+        lambda known: (
+            isinstance(known, list) and len(known) == len(files) and all(map(_valid, known))
+        ),
+    )
     parts: list[Part] = []
     labels: list[int] = []
     names: dict[int, str] = {}
@@ -189,6 +195,18 @@ def _scan_file(file: str) -> dict[str, Any]:
         "names": {str(label): name for label, name, _ in seen if name},
         "bad": {str(i): problem for i, (_, _, problem) in enumerate(seen) if problem},
     }
+
+
+def _valid(scanned: Any) -> bool:
+    """Whether data from the cache are of the form that ``_scan_file`` returns."""
+    try:
+        labels, names, bad = (scanned[key] for key in ("labels", "names", "bad"))
+        texts = (*names.items(), *bad.items())
+        return all(type(label) is int and abs(label) < 2**63 for label in labels) and all(
+            int(number) < 2**63 and isinstance(text, str) for number, text in texts
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
 
 
 def _numbered(file: str) -> Iterator[tuple[int, bytes]]:

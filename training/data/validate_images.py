@@ -80,7 +80,13 @@ def find_problems(files: Sequence[str]) -> dict[int, str]:
         found = in_threads(check, files, len(files), "checking images")
         return {str(i): problem for i, problem in enumerate(found) if problem}
 
-    return {int(i): problem for i, problem in cached(find, files).items()}
+    def is_valid(found: Any) -> bool:
+        return isinstance(found, dict) and all(
+            i.isdigit() and int(i) < len(files) and isinstance(problem, str)
+            for i, problem in found.items()
+        )
+
+    return {int(i): problem for i, problem in cached(find, files, is_valid).items()}
 
 
 def report(names: dict[str, str], total: int, data: DataConfig, say: Say) -> None:
@@ -148,11 +154,19 @@ def _in_order(
         yield future.result()
 
 
-def cached(find: Callable[[], Any], files: Sequence[str]) -> Any:
-    """The JSON data that ``find`` returns, from the cache if the files are unchanged."""
+def cached(find: Callable[[], Any], files: Sequence[str], is_valid: Callable[[Any], bool]) -> Any:
+    """The JSON data that ``find`` returns, from the cache if the files are unchanged.
+
+    Args:
+        find: Reads the files.
+        files: Their paths.
+        is_valid: Whether data from the cache are of the form that ``find`` returns.
+    """
     path = cache_folder() / "checked" / f"{_fingerprint(files)}.json"
-    with contextlib.suppress(OSError, ValueError):
-        return json.loads(path.read_text("utf-8"))
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        known = json.loads(path.read_text("utf-8"))
+        if is_valid(known):
+            return known
     began = time.monotonic()
     found = find()
     if time.monotonic() - began > CACHE_FROM_SECONDS:

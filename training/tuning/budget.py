@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,14 +76,28 @@ def cost_of(experiment: Experiment, measure: Measure, cache: Path) -> dict[str, 
     network = {key: value for key, value in network.items() if key not in ONLY_IN_TRAINING}
     key = [network, contract.channels, len(source.labels)]
     path = cache / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
-    if path.is_file():
-        return json.loads(path.read_text("utf-8"))["cost"]
+    if known := _read_cost(path):
+        return known
     calibration = [image for image, _ in images(source.train, contract, CALIBRATION)]
     cost = measure(make_model(experiment, contract), calibration)
     cache.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as beside:
         beside.write_text(json.dumps({"network": key, "cost": cost}), "utf-8")
     return cost
+
+
+def _read_cost(path: Path) -> dict[str, float] | None:
+    """A cost measured before; ``None`` if there is none, or the file is damaged."""
+    try:
+        cost = json.loads(path.read_text("utf-8"))["cost"]
+        return {name: cost[name] for name in COSTS} if _is_cost(cost) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _is_cost(cost: dict[str, Any]) -> bool:
+    values = [cost[name] for name in COSTS]
+    return all(isinstance(value, (int, float)) and 0 <= value < math.inf for value in values)
 
 
 def pareto_front(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -94,9 +94,23 @@ Runner = Callable[[Job, Callable[[], None]], Outcome]
 
 
 def read_outcome(folder: Path) -> Outcome | None:
-    """The result in a trial's folder; ``None`` before its end."""
+    """The result in a trial's folder; ``None`` before its end.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
     path = folder / "outcome.json"
-    return Outcome(**json.loads(path.read_text("utf-8"))) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        outcome = Outcome(**json.loads(path.read_text("utf-8")))
+        numbers = (outcome.score or 0.0, outcome.seconds, *outcome.figures.values())
+        if not (isinstance(outcome.failure, str) and all(map(math.isfinite, numbers))):
+            raise ValueError("its values are not finite numbers")
+        return outcome
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} is not the result of a trial: {reason}. Delete it") from None
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:

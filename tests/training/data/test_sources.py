@@ -247,6 +247,12 @@ def test_verdicts_are_kept_until_a_file_changes(
     decoded: list[bytes] = []
     monkeypatch.setattr(validate_images, "find_problem", lambda image: decoded.append(image))
     assert validate_images.find_problems(names) == {1: "is empty"} and not decoded
+    (verdict,) = (tmp_path / "cache" / "checked").iterdir()
+    for damaged in ("[]", '{"7": "is empty"}', '{"1": 2}', "{", "[" * 100_000, '{"x": "is empty"}'):
+        verdict.write_text(damaged)
+        assert validate_images.find_problems(names) == {}, damaged  # by the patched function
+        assert len(decoded) == 2
+        decoded.clear()
     files[1].write_bytes(picture_bytes())
     assert validate_images.find_problems(names) == {} and len(decoded) == 2
     assert not list((tmp_path / "cache" / "checked").glob(".*"))  # nothing half-written

@@ -39,6 +39,7 @@ from training.tuning.trial import (
     Job,
     Outcome,
     minimum_loss,
+    read_outcome,
     run_in_process,
     run_sandboxed,
     write_outcome,
@@ -455,6 +456,26 @@ def test_a_network_over_the_budget_is_not_trained(tmp_path: Path) -> None:
     assert len(measured) == 1  # a cost does not depend on what is learned
     cost_of(load_experiment("digits-resnet8", TINY | {"model.size": 40}), measure, job.costs)
     assert len(measured) == 2
+    for damaged in (
+        "",
+        "[]",
+        '{"cost": {"size_mb": 1}}',
+        '{"cost": {"size_mb": NaN, "latency_ms": 1}}',
+    ):
+        for path in (tmp_path / "costs").iterdir():
+            path.write_text(damaged)
+        assert cost_of(same, measure, tmp_path / "costs") == {"size_mb": 3.0, "latency_ms": 1.0}
+    assert len(measured) == 6
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"score": "high"}', '{"score": NaN}', '{"figures": 3}', '{"luck": 1}']
+)
+def test_a_damaged_result_of_a_trial_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "outcome.json").write_text(text)
+    with pytest.raises(ValueError, match=r"outcome\.json is not the result of a trial: ") as error:
+        read_outcome(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_the_pareto_front_is_what_no_other_beats() -> None:
