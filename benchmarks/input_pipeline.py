@@ -216,7 +216,9 @@ def main() -> None:
         "images": sum(1 for _ in Path(options.folder).rglob("*.jpg")),
         "batch": options.batch,
         "size": options.size,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "load": os.getloadavg()[0],
         "ways": measure(names, options),
     }

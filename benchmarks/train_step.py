@@ -178,9 +178,9 @@ def keras_turn(model: Any, batch: int, size: int, steps: int) -> Turn:
     data = images, np.eye(CLASSES, dtype="float32")[numbers]
     task = SimpleNamespace(
         model=model,
-        average=None,
+        ema_model=None,
         class_weights=(),
-        figures={"loss": keras.metrics.Mean(), "accuracy": keras.metrics.CategoricalAccuracy()},
+        metrics={"loss": keras.metrics.Mean(), "accuracy": keras.metrics.CategoricalAccuracy()},
         experiment=SimpleNamespace(optimizer=None),
         runtime=SimpleNamespace(distribution=None, jit_compile=False),
     )
@@ -268,7 +268,9 @@ def main() -> None:
         "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
         "batch": options.batch,
         "size": options.size,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "load": load,
         "precision": {name: measure(options, name) for name in options.precision},
     }

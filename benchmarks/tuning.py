@@ -30,7 +30,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras_tuner as kt
 
 from keras_resnet.console import say, show_json, show_table
-from training.config import Experiment, load_experiment
+from training.config import Experiment
+from training.experiment_file import load_experiment
 from training.tuning.oracles import make_oracle
 from training.tuning.space import Space, default_space
 from training.tuning.trial import run_sandboxed

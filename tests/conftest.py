@@ -30,7 +30,7 @@ def test_data() -> Path:
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> "Run":
     """A short training run on real digits, for the tests that look at what it left."""
-    from training.config import load_experiment
+    from training.experiment_file import load_experiment
     from training.train import train
 
     experiment = load_experiment("digits-resnet8", {"schedule.epochs": 8})

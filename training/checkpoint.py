@@ -1,7 +1,7 @@
-"""Exact resume: everything that a run is, in one file that is whole or not there.
+"""Checkpoints for exact resume: the complete state of a run in one file, written atomically.
 
-A checkpoint is a safetensors file (https://github.com/huggingface/safetensors: numbers and text,
-nothing that could run). Its metadata hold a header in JSON and the SHA-256 of header and arrays.
+A checkpoint is a safetensors file (https://github.com/huggingface/safetensors), which holds no
+code. Its metadata hold a header in JSON and the SHA-256 of header and arrays.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ SUFFIX = ".safetensors"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come: all of its state that no variable holds.
+    """How far a run has come: all of its state that is not in variables.
 
     Attributes:
-        epoch: Whole epochs done.
-        step: Steps done of the epoch under way; all of them where only validation is left.
-        rows: A row of the log for each epoch done.
-        timings: A row of wall-clock figures for each epoch done.
+        epoch: Completed epochs.
+        step: Completed steps of the current epoch; all of them if only validation is left.
+        rows: One row of the log per completed epoch.
+        timings: One row of wall-clock figures per completed epoch.
         best_epoch: The epoch, from 1, whose model is in ``best.keras``; 0 before there is one.
-        seconds: Time spent on the epoch under way.
+        seconds: Time spent on the current epoch.
         waited: Part of it spent waiting for data.
     """
 
@@ -54,7 +54,7 @@ class Checkpoint:
 
     Attributes:
         progress: How far the run had come.
-        facts: What must hold for the run to go on: the data, the versions.
+        facts: The data and environment that it belongs to; see ``check_facts``.
         arrays: Every variable's value, by ``<group>/<number>/<name>``.
     """
 
@@ -68,15 +68,15 @@ class Damaged(ValueError):
 
 
 def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
-    """Writes ``step-<step>.safetensors``, and then removes all but the last two.
+    """Writes ``step-<step>.safetensors``, then removes all but the last two checkpoints.
 
     Args:
-        folder: Where to; it must be there.
-        step: Steps done since the run began: its name, so that names sort by time.
-        checkpoint: What to write.
+        folder: An existing folder.
+        step: Steps since the run began; part of the name, so that names sort by time.
+        checkpoint: The state.
 
     Raises:
-        OSError: It could not be written; what was there is untouched.
+        OSError: It could not be written; existing checkpoints are untouched.
     """
     header = _header(checkpoint)
     metadata = {"header": header, "sha256": _digest(header, checkpoint.arrays)}
@@ -92,7 +92,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Reads and checks one file.
 
     Raises:
-        Damaged: It is not what was written.
+        Damaged: The file is torn, corrupted or of another format.
         OSError: It cannot be read.
     """
     path.stat()
@@ -104,21 +104,26 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise Damaged(f"{path} is damaged: {error}") from None
     if _digest(metadata.get("header", ""), arrays) != metadata.get("sha256"):
         raise Damaged(f"{path} is damaged: its checksum does not match")
-    header = json.loads(metadata["header"])
-    if header.pop("format") != FORMAT:
-        raise Damaged(f"{path} was written by another version of keras-resnet")
-    progress = header["progress"]
-    progress |= {key: tuple(progress[key]) for key in ("rows", "timings")}
-    return Checkpoint(Progress(**progress), header["facts"], arrays)
+    try:
+        header = json.loads(metadata["header"])
+        if header["format"] != FORMAT:
+            raise ValueError(header["format"])
+        progress = header["progress"]
+        progress |= {key: tuple(progress[key]) for key in ("rows", "timings")}
+        return Checkpoint(Progress(**progress), header["facts"], arrays)
+    except (ValueError, KeyError, TypeError):
+        raise Damaged(f"{path} was written by another version of keras-resnet") from None
 
 
 def latest_checkpoint(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint that is whole, or ``None`` where there is none at all.
+    """The newest intact checkpoint; ``None`` if there are no checkpoints.
 
-    A damaged one is set aside under another name, and said.
+    Args:
+        folder: The checkpoints.
+        say: Called with each damaged file, which is renamed to ``.damaged``.
 
     Raises:
-        ValueError: There are some, and all are damaged.
+        ValueError: All checkpoints are damaged.
     """
     files = _files(folder)
     damaged: list[Path] = []
@@ -126,7 +131,7 @@ def latest_checkpoint(folder: Path, say: Callable[[str], None]) -> Checkpoint | 
         try:
             checkpoint = read_checkpoint(path)
         except Damaged as error:
-            say(f"{error}. Looking at the one before it")
+            say(f"{error}. Trying the one before it")
             damaged.append(path)
             continue
         for bad in damaged:
@@ -135,7 +140,7 @@ def latest_checkpoint(folder: Path, say: Callable[[str], None]) -> Checkpoint | 
     if files:
         raise ValueError(
             f"Every checkpoint in {folder} is damaged, and nothing was changed. Delete "
-            f"{folder.parent} to begin again, or give another folder: --out FOLDER"
+            f"{folder.parent} to start over, or give another folder: --out FOLDER"
         )
     return None
 
@@ -153,13 +158,13 @@ def values_of(groups: Variables) -> dict[str, np.ndarray]:
 
 
 def assign(groups: Variables, arrays: dict[str, np.ndarray]) -> None:
-    """Gives every variable the value that ``values_of`` took.
+    """Assigns values from ``values_of`` to variables.
 
-    Variables are matched by group and number: Keras counts some of their names through the
-    process, so that a second model in it has others.
+    Variables are matched by group and number: Keras numbers some of their names through the
+    process, so a second model in it has other names.
 
     Raises:
-        ValueError: They are not the same variables.
+        ValueError: Number or shapes of the variables differ.
     """
     values = {name.rpartition("/")[0]: array for name, array in arrays.items()}
     wanted = {
@@ -168,24 +173,56 @@ def assign(groups: Variables, arrays: dict[str, np.ndarray]) -> None:
         for number, variable in enumerate(variables)
     }
     for key in wanted.keys() | values.keys():
-        here, there = wanted.get(key), values.get(key)
-        if here is None or there is None or tuple(here.shape) != there.shape:
+        current, saved = wanted.get(key), values.get(key)
+        if current is None or saved is None or tuple(current.shape) != saved.shape:
             raise ValueError(
                 f"The checkpoint was written by another version: {key} is "
-                f"{None if there is None else there.shape} in it and "
-                f"{None if here is None else tuple(here.shape)} here. Install the version that "
-                "events.jsonl names, or begin again in another folder: --out FOLDER"
+                f"{None if saved is None else saved.shape} in it and "
+                f"{None if current is None else tuple(current.shape)} here. Install the version "
+                "that events.jsonl names, or start over in another folder: --out FOLDER"
             )
     for key, variable in wanted.items():
         variable.assign(values[key])
 
 
+def check_facts(
+    saved: dict[str, Any], current: dict[str, Any], folder: Path, warn: Callable[[str], None]
+) -> None:
+    """Compares a checkpoint's facts with those of the run that would resume from it.
+
+    Args:
+        saved: The checkpoint's facts.
+        current: Those of this run.
+        folder: The run folder, for messages.
+        warn: Called with each change of the environment, which may change the last bits.
+
+    Raises:
+        ValueError: The data have changed.
+    """
+    for name, before in saved["data"].items():
+        now = current["data"][name]
+        if now != before:
+            raise ValueError(
+                f"The data of {folder} have changed: {name} were {_short(before)} and are "
+                f"{_short(now)}. Restore them, or give another folder: --out FOLDER"
+            )
+    for name, before in saved["machine"].items():
+        now = current["machine"].get(name)
+        if now != before:
+            warn(f"{name} was {before} and is {now}: results may differ in their last bits")
+
+
 def not_finite(arrays: dict[str, np.ndarray]) -> str | None:
-    """The name of an array with a NaN or an infinity in it, if there is one."""
+    """Name of an array that contains a NaN or an infinity; ``None`` if all are finite."""
     for name, array in arrays.items():
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             return name
     return None
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) < 80 else f"{text[:77]}…"
 
 
 def _files(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What a person sees of a run while it goes, on stderr."""
+"""Progress of a training run on stderr."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from rich.progress import Progress as Bar
 
 from keras_resnet.native_stderr import terminal_stderr
 
-# Figures are fetched from the device for people only so often: each time waits for the step.
+# Minimum time between updates of the bar: fetching the metrics waits for the device.
 REFRESH_SECONDS = 0.25
 
 
 class Clock:
-    """The time that an epoch takes, and the part of it in which the model waits for images.
+    """Time spent on an epoch, and the part of it spent waiting for images.
 
     Args:
-        seconds: What it took before the process was stopped and started again.
-        waited: Seconds of that spent waiting.
+        seconds: Time spent on the epoch before the run was resumed.
+        waited: Part of it spent waiting.
     """
 
     def __init__(self, seconds: float = 0.0, waited: float = 0.0) -> None:
@@ -41,15 +41,15 @@ class Clock:
 
 
 class Display:
-    """One bar over all steps of the run, and a line an epoch.
+    """One bar over all steps of the run, and one line per epoch.
 
     Args:
-        console: On stderr.
-        bar: rich's; disabled where it would not be seen.
-        lines: Whether a line is printed after each epoch.
-        epochs: Of the run.
-        steps: Of an epoch.
-        batch: Images a step.
+        console: A console on stderr.
+        bar: rich's progress bar; disabled if stderr is not a terminal.
+        lines: Whether to print a line after each epoch.
+        epochs: Epochs of the run.
+        steps: Steps per epoch.
+        batch: Images per step.
     """
 
     def __init__(
@@ -61,29 +61,36 @@ class Display:
         self.epochs = epochs
         self.steps = steps
         self.batch = batch
-        self._task = bar.add_task("getting ready", total=epochs * steps, speed="", figures="")
+        self._task = bar.add_task("starting", total=epochs * steps, speed="", figures="")
         self._shown = 0.0
 
     def step(
         self, epoch: int, step: int, clock: Clock, figures: Callable[[], Mapping[str, float]]
     ) -> None:
-        """A step is done: ``step`` of ``epoch``, which counts from 0; ``figures`` may wait."""
+        """Shows that a step is done.
+
+        Args:
+            epoch: The current epoch, from 0.
+            step: Completed steps of it.
+            clock: Of the epoch.
+            figures: Fetches the running metrics, which waits for the device.
+        """
         now = time.monotonic()
         if self.bar.disable or now - self._shown < REFRESH_SECONDS:
             return
         done = epoch * self.steps + step
         if not self._shown:
-            # What was done before, and the time that compiling took, would distort the speed.
+            # Steps of an earlier process and the time to compile would distort the speed.
             self.bar.reset(self._task, completed=done)
         self._shown = now
-        words = _words(figures())
+        text = _format(figures())
         self.bar.update(self._task, completed=done, description=f"epoch {epoch + 1}/{self.epochs}")
-        rate = self.bar.tasks[0].speed  # of the last half minute
+        rate = self.bar.tasks[0].speed  # average of the last half minute
         speed = f"{rate * self.batch:,.0f} images/s, " if rate else ""
-        self.bar.update(self._task, speed=f"{speed}{_share(clock)} waiting for data", figures=words)
+        self.bar.update(self._task, speed=f"{speed}{_share(clock)} waiting for data", figures=text)
 
     def note(self, text: str) -> None:
-        """A line about what changes."""
+        """Prints a line between epochs."""
         if self.lines:
             self.console.print(text)
 
@@ -91,12 +98,12 @@ class Display:
         self.bar.update(self._task, description=f"epoch {epoch + 1}/{self.epochs}, validating")
 
     def epoch(self, row: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
-        """An epoch is over."""
+        """Prints the line of a completed epoch from its rows of log and timing."""
         if not self.lines:
             return
         figures = {key: value for key, value in row.items() if key != "epoch"}
         self.console.print(
-            f"epoch {row['epoch']}/{self.epochs}  {_words(figures)}  {timing['seconds']:.1f} s  "
+            f"epoch {row['epoch']}/{self.epochs}  {_format(figures)}  {timing['seconds']:.1f} s  "
             f"{timing['images_per_second']:,.0f} images/s  "
             f"{timing['waiting']:.0%} waiting for data"
         )
@@ -104,14 +111,14 @@ class Display:
 
 @contextlib.contextmanager
 def display(verbose: int, epochs: int, steps: int, batch: int) -> Iterator[Display]:
-    """Shows a run on stderr.
+    """Shows the progress of a run on stderr.
 
     Args:
-        verbose: 1 for a bar (where stderr is a terminal) and a line an epoch, 2 for the lines,
-            0 for nothing.
-        epochs: Of the run.
-        steps: Of an epoch.
-        batch: Images a step.
+        verbose: 1 for a bar (if stderr is a terminal) and one line per epoch, 2 for the lines
+            only, 0 for no output.
+        epochs: Epochs of the run.
+        steps: Steps per epoch.
+        batch: Images per step.
     """
     console = Console(file=terminal_stderr(), highlight=False, markup=False, soft_wrap=True)
     columns = (
@@ -131,5 +138,5 @@ def _share(clock: Clock) -> str:
     return f"{clock.waited / clock.seconds:.0%}"
 
 
-def _words(figures: Mapping[str, Any]) -> str:
+def _format(figures: Mapping[str, Any]) -> str:
     return "  ".join(f"{name} {float(value):.4g}" for name, value in figures.items())

@@ -1,4 +1,4 @@
-"""How good a model is, and how sure that is."""
+"""Accuracy of a model on a split, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ BATCH = 128
 
 @dataclass(frozen=True)
 class Estimate:
-    """A proportion with its number of images and its 95 % interval; ``None`` of no images.
+    """A proportion of images with its 95 % confidence interval.
 
-    The interval is Wilson's (1927, JASA 22:209), which stays inside 0–1 and holds for few
+    The interval is Wilson's (1927, JASA 22:209), which stays within 0–1 and is valid for few
     images too.
+
+    Attributes:
+        value: The proportion, 0–1; ``None`` without images.
+        images: Number of images.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
     """
 
     value: float | None
@@ -44,7 +50,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ClassEvaluation:
-    """One class: of those called it, how many were; of those that were, how many were called."""
+    """One class.
+
+    Attributes:
+        label: Its name.
+        precision: Share of the images predicted as this class that belong to it.
+        recall: Share of the images of this class that are predicted as it.
+    """
 
     label: str
     precision: Estimate
@@ -52,8 +64,15 @@ class ClassEvaluation:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One answer: which test image, what it is, what it was taken for, how surely."""
+class Prediction:
+    """The prediction for one test image.
+
+    Attributes:
+        index: Number of the image in the split.
+        label: True class.
+        predicted: Class of the highest probability.
+        probability: That probability.
+    """
 
     index: int
     label: str
@@ -63,22 +82,22 @@ class Answer:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model on a split.
+    """Evaluation of a model on a split.
 
     Attributes:
-        top1: Share of images whose likeliest class is right.
-        top5: Share of images whose class is among the five likeliest.
+        top1: Share of images whose class has the highest probability.
+        top5: Share of images whose class is among the five of highest probability.
         classes: Precision and recall of each class.
-        confusion: ``confusion[i][j]`` images of class i were taken for class j.
-        hardest: The images whose true class got the least probability, worst first: the
-            surest mistakes, and where there are few, answers that were right but unsure.
+        confusion: Confusion matrix: ``confusion[i][j]`` images of class i are predicted as j.
+        hardest: Images whose true class has the lowest probability, worst first: the most
+            confident mistakes, and if there are few, correct but uncertain predictions.
     """
 
     top1: Estimate
     top5: Estimate
     classes: tuple[ClassEvaluation, ...]
     confusion: tuple[tuple[int, ...], ...]
-    hardest: tuple[Answer, ...]
+    hardest: tuple[Prediction, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
@@ -98,19 +117,19 @@ def evaluate(
         model: From ``keras_resnet.deployable``: pixels 0–255 in, probabilities out.
         batches: Of uint8 ``(batch, height, width, channels)`` and int labels.
         labels: Names of the classes.
-        progress: Called with the number of images done.
-        flip: Whether the answer is the mean of those to the image and to its mirror image, at
-            twice the cost (Krizhevsky et al. 2012, section 4.1, with crops as well).
+        progress: Called with the number of images evaluated so far.
+        flip: Average the probabilities of each image and its mirror image, at twice the cost
+            (Krizhevsky et al. 2012, section 4.1, with crops as well).
 
     Raises:
         ValueError: There are no images.
     """
-    answer = _flipped(model) if flip else model
+    predict = _flipped(model) if flip else model
     probabilities: list[np.ndarray] = []
     truth: list[np.ndarray] = []
     done = 0
     for images, classes in batches:
-        probabilities.append(keras.ops.convert_to_numpy(answer(tf.cast(images, "float32"))))
+        probabilities.append(keras.ops.convert_to_numpy(predict(np.asarray(images, "float32"))))
         truth.append(np.asarray(classes))
         done += len(classes)
         if progress:
@@ -120,14 +139,21 @@ def evaluate(
     return summarize(np.concatenate(probabilities), np.concatenate(truth), labels)
 
 
-def _flipped(model: keras.Model) -> Callable[[Any], Any]:
-    return lambda images: (model(images) + model(tf.reverse(images, [2]))) / 2
+def _flipped(model: keras.Model) -> Callable[[np.ndarray], Any]:
+    return lambda images: (model(images) + model(images[:, :, ::-1].copy())) / 2
 
 
 def summarize(
     probabilities: np.ndarray, truth: np.ndarray, labels: tuple[str, ...], hardest: int = 16
 ) -> Evaluation:
-    """All figures, from ``(images, classes)`` probabilities and ``(images,)`` true classes."""
+    """The evaluation of given predictions.
+
+    Args:
+        probabilities: ``(images, classes)``.
+        truth: True classes, ``(images,)``.
+        labels: Names of the classes.
+        hardest: Number of images to list.
+    """
     order = np.argsort(-probabilities, axis=1, kind="stable")
     predicted = order[:, 0]
     confusion = np.zeros((len(labels), len(labels)), int)
@@ -150,11 +176,11 @@ def summarize(
 
 def _hardest(
     probabilities: np.ndarray, truth: np.ndarray, labels: tuple[str, ...], most: int
-) -> tuple[Answer, ...]:
-    of_truth = probabilities[np.arange(len(truth)), truth]
-    chosen = np.argsort(of_truth, kind="stable")[:most]
+) -> tuple[Prediction, ...]:
+    true_probabilities = probabilities[np.arange(len(truth)), truth]
+    chosen = np.argsort(true_probabilities, kind="stable")[:most]
     predicted = probabilities.argmax(1)
     return tuple(
-        Answer(int(i), labels[truth[i]], labels[predicted[i]], float(probabilities[i].max()))
+        Prediction(int(i), labels[truth[i]], labels[predicted[i]], float(probabilities[i].max()))
         for i in chosen
     )

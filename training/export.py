@@ -1,4 +1,4 @@
-"""A trained model to a SavedModel that runs without this package."""
+"""Export to a SavedModel that runs without this package."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from keras_resnet.contract import Contract
 from keras_resnet.deployment import deployable
 from keras_resnet.files import atomic_write_folder
 from training.data.decode import fit_image
+from training.report.tensorboard import first_line
+from training.runtime import require_backend
 
-# TensorFlow's folder for files that come with a SavedModel and are not read by it.
+# TensorFlow's folder for additional files of a SavedModel, which it does not read.
 CONTRACT_FILE = Path("assets.extra") / "contract.json"
 TOP = 5
 
 
 class Serving(tf.Module):
-    """What the SavedModel answers to.
+    """The functions of the SavedModel.
 
     ``serve`` takes ``(batch, height, width, channels)`` raw pixels 0–255, float32 or uint8;
     ``serve_bytes`` takes ``(batch,)`` JPEG or PNG files as strings. Both return
     ``probabilities`` ``(batch, classes)``, ``top_labels`` and ``top_probabilities``
-    ``(batch, 5)``, likeliest first; with fewer classes, as many as there are.
+    ``(batch, 5)`` in order of probability, or all classes if there are fewer than five.
     """
 
     def __init__(self, model: ImageClassifier) -> None:
@@ -35,7 +37,7 @@ class Serving(tf.Module):
         self.labels = tf.constant(contract.labels or _numbers(model))
         top = min(TOP, model.output_shape[-1])
 
-        def answer(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        def predict(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
             probabilities = model(tf.cast(pixels, "float32"), training=False)
             best, indices = tf.math.top_k(probabilities, top)
             return {
@@ -44,15 +46,15 @@ class Serving(tf.Module):
                 "top_probabilities": best,
             }
 
-        def fit_and_answer(files: tf.Tensor) -> dict[str, tf.Tensor]:
+        def decode_and_predict(files: tf.Tensor) -> dict[str, tf.Tensor]:
             shape = (contract.height, contract.width, contract.channels)
             spec = tf.TensorSpec(shape, "uint8")
-            return answer(
+            return predict(
                 tf.map_fn(lambda file: fit_image(file, contract), files, fn_output_signature=spec)
             )
 
-        self.serve = tf.function(answer)
-        self.serve_bytes = tf.function(fit_and_answer)
+        self.serve = tf.function(predict)
+        self.serve_bytes = tf.function(decode_and_predict)
 
 
 def export_saved_model(model: ImageClassifier, folder: Path) -> Path:
@@ -62,17 +64,19 @@ def export_saved_model(model: ImageClassifier, folder: Path) -> Path:
     uint8 as well.
 
     Args:
-        model: A model with fixed height and width; in mixed precision it is rebuilt in
-            float32.
-        folder: Where to; an export that is there is replaced once the new one is whole.
+        model: A model with fixed height and width; a mixed-precision one is rebuilt in float32.
+        folder: Target; an existing export is replaced once the new one is complete.
 
     Raises:
-        ValueError: The model takes any size, or other than 1 or 3 channels.
+        ValueError: The model has no fixed size, not 1 or 3 channels, or Keras does not run on
+            TensorFlow.
+        OSError: The folder cannot be written; nothing of the new export is left.
     """
+    require_backend("Exporting a SavedModel", "tensorflow")
     contract = model.contract
     if contract.height is None or contract.width is None or contract.color == "raw":
         raise ValueError(
-            "A SavedModel takes pictures of one size, RGB or grayscale. Received a model of "
+            "A SavedModel takes images of one size, RGB or grayscale. Received a model of "
             f"height {contract.height}, width {contract.width}, {contract.channels} channels. "
             "Build it with a fixed input_shape, such as (224, 224, 3)"
         )
@@ -83,9 +87,12 @@ def export_saved_model(model: ImageClassifier, folder: Path) -> Path:
     files = serving.serve_bytes.get_concrete_function(tf.TensorSpec((None,), "string", "files"))
 
     with atomic_write_folder(folder) as beside:
-        tf.saved_model.save(
-            serving, str(beside), signatures={"serve": floats, "serve_bytes": files}
-        )
+        try:
+            tf.saved_model.save(
+                serving, str(beside), signatures={"serve": floats, "serve_bytes": files}
+            )
+        except tf.errors.OpError as error:  # TensorFlow's own for a full or read-only disk
+            raise OSError(f"{folder} cannot be written: {first_line(error)}") from None
         _write_contract(contract.replace(normalization="inside"), beside / CONTRACT_FILE)
     return folder
 
@@ -94,12 +101,17 @@ def read_contract(folder: Path) -> Contract:
     """The contract that ``export_saved_model`` wrote beside the graph.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none, or it is not readable.
     """
     path = folder / CONTRACT_FILE
     if not path.is_file():
         raise ValueError(f"{folder} was not exported by keras-resnet: it has no {CONTRACT_FILE}")
-    return Contract.from_dict(json.loads(path.read_text("utf-8")))
+    try:
+        return Contract.from_dict(json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path} is not a model contract: {' '.join(str(error).split())}"
+        ) from None
 
 
 def _write_contract(contract: Contract, path: Path) -> None:

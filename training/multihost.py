@@ -1,7 +1,7 @@
-"""Several machines that train one model together, by JAX's own runtime.
+"""Training on several hosts with JAX's distributed runtime.
 
-Each runs the same command. All compute the same steps, each on its part of every batch; the first
-alone keeps the run folder, and tells the others where a stopped run goes on from.
+Every host runs the same command and computes the same steps, each on its share of every batch. Only
+the first host keeps the run folder; it sends the checkpoint of a resumed run to the others.
 """
 
 from __future__ import annotations
@@ -26,82 +26,87 @@ import numpy as np
 
 from keras_resnet.console import say
 
-# How long machines wait for each other: at the start; for a sign of life, before one is taken
-# for dead (JAX's default is 100, and a loaded machine may be late by some); and at the end.
-MEETING_SECONDS, SILENCE_SECONDS, PARTING_SECONDS = 300, 30, 30
-MET = b"met"
+# Timeouts of jax.distributed: of the connection at the start; of the heartbeat, after which a host
+# counts as lost (JAX's default is 100 s; a loaded host may be late by some); of the shutdown.
+CONNECT_SECONDS, HEARTBEAT_SECONDS, SHUTDOWN_SECONDS = 300, 30, 30
+CONNECTED = b"connected"
 
 
-class Lost(OSError):
-    """Another machine is gone, and with it a part of every batch."""
+class HostLost(OSError):
+    """Another host is gone, and with it a share of every batch."""
 
 
 @dataclass(frozen=True)
-class Machines:
-    """Attributes:
-    rank: Which of them this one is, from 0.
-    count: How many train together.
+class Host:
+    """This host among those that train together.
+
+    Attributes:
+        rank: Number of this host, from 0.
+        count: Number of hosts.
     """
 
     rank: int = 0
     count: int = 1
 
     @property
-    def leads(self) -> bool:
-        """Whether this one keeps the run folder."""
+    def is_first(self) -> bool:
+        """Whether this host keeps the run folder."""
         return self.rank == 0
 
 
-def join(coordinator: str | None, count: int | None, rank: int | None) -> None:
-    """Meets the other machines. To be called before anything is computed.
+def connect(coordinator: str | None, count: int | None, rank: int | None) -> None:
+    """Connects to the other hosts. Must be called before anything is computed.
 
-    Without arguments it does nothing. Otherwise what follows runs in a process of its own that
-    this one watches, because JAX aborts a process that learns in the background of another's loss.
+    A no-op without arguments. Otherwise the caller continues in a forked child process, watched by
+    the original process, because JAX aborts a process whose background thread detects a lost host.
 
     Args:
-        coordinator: ``host:port`` of the first machine, which listens there; or ``"auto"`` where
-            Slurm, Kubernetes or Open MPI tell JAX all there is to know.
-        count: How many machines there are.
-        rank: Which one this is, from 0.
+        coordinator: ``host:port`` at which the first host listens, or ``"auto"`` to let JAX detect
+            Slurm, Kubernetes or Open MPI.
+        count: Number of hosts.
+        rank: Number of this host, from 0.
 
     Raises:
-        ValueError: The backend is not JAX, something is missing, or they do not meet.
+        ValueError: The backend is not JAX, an argument is missing, this platform cannot fork, or
+            the hosts do not connect.
     """
     if coordinator is None and count is None and rank is None:
         return
     _check(coordinator, count, rank)
-    watcher = _watched(coordinator)
-    _meet(coordinator, count, rank)
-    watcher.send(MET)
+    watcher = _fork_and_watch(coordinator)
+    _initialize(coordinator, count, rank)
+    watcher.send(CONNECTED)
 
 
-def part() -> None:
-    """Waits for the others to come to this point too; from here on each is alone.
+def disconnect() -> None:
+    """Waits until all hosts have called this, then disconnects. A no-op on a single host.
 
     Raises:
-        Lost: One of the others is gone.
+        HostLost: One of the others is gone.
     """
-    here = machines()
-    if here.count == 1:
+    host = current_host()
+    if host.count == 1:
         return
     import jax
     from jax.experimental import multihost_utils
 
     if jax.distributed.is_initialized():
-        with together(here):
-            multihost_utils.sync_global_devices("part")
+        with detect_lost_hosts(host):
+            multihost_utils.sync_global_devices("disconnect")
         jax.distributed.shutdown()
 
 
 def _check(coordinator: str | None, count: int | None, rank: int | None) -> None:
     if keras.backend.backend() != "jax":
         raise ValueError(
-            "Several machines train together on JAX only. Give --backend jax to each of them"
+            "Training on several machines needs JAX. Give --backend jax to each of them"
         )
+    if not hasattr(os, "fork"):
+        raise ValueError(f"Training on several machines is not available on {sys.platform}")
     if coordinator == "auto":
         if count is not None or rank is not None:
             raise ValueError(
-                "With --coordinator auto the cluster says how many machines there are. Leave out "
+                "With --coordinator auto the cluster tells how many machines there are. Leave out "
                 f"--machines and --rank. Received: --machines {count} --rank {rank}"
             )
         return
@@ -112,25 +117,25 @@ def _check(coordinator: str | None, count: int | None, rank: int | None) -> None
         )
     if count is None or rank is None or not 0 <= rank < count:
         raise ValueError(
-            "--machines says how many there are and --rank which one this is, from 0. "
+            "--machines is the number of machines and --rank the number of this one, from 0. "
             f"Received: --machines {count} --rank {rank}"
         )
 
 
-def _meet(coordinator: str | None, count: int | None, rank: int | None) -> None:
+def _initialize(coordinator: str | None, count: int | None, rank: int | None) -> None:
     import jax
 
     if not _has_accelerator():
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        # Keras's own call of it leaves no choice of the times.
+        # keras.distribution.initialize has no arguments for the timeouts.
         jax.distributed.initialize(
             None if coordinator == "auto" else coordinator,
             count,
             rank,
-            initialization_timeout=MEETING_SECONDS,
-            heartbeat_timeout_seconds=SILENCE_SECONDS,
-            shutdown_timeout_seconds=PARTING_SECONDS,
+            initialization_timeout=CONNECT_SECONDS,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
             cluster_detection_method=None if coordinator == "auto" else "deactivate",
         )
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
@@ -140,13 +145,13 @@ def _meet(coordinator: str | None, count: int | None, rank: int | None) -> None:
                 "(Kubernetes needs pip install kubernetes). Give --coordinator HOST:PORT "
                 "--machines N --rank N"
             ) from None
-        raise ValueError(_apart(coordinator, _one_line(error))) from None
+        raise ValueError(_not_connected(coordinator, _one_line(error))) from None
 
 
-def _apart(coordinator: str | None, reason: str) -> str:
+def _not_connected(coordinator: str | None, reason: str) -> str:
     return (
-        f"The machines do not meet at {coordinator}: {reason[:200]}. Start all of them within "
-        f"{MEETING_SECONDS} seconds, with the same --coordinator and --machines"
+        f"The machines do not connect at {coordinator}: {reason[:200]}. Start all of them within "
+        f"{CONNECT_SECONDS} seconds, with the same --coordinator and --machines"
     )
 
 
@@ -154,45 +159,48 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _watched(coordinator: str | None) -> socket.socket:
-    """From here on this is a new process that the one so far watches, and ends with.
+def _fork_and_watch(coordinator: str | None) -> socket.socket:
+    """Forks: the caller continues in the child, while the original process waits for it and exits.
 
     Returns:
-        What tells the watcher that the machines have met.
+        A socket to tell the original process that the hosts are connected.
     """
     watcher, watched = socket.socketpair()
-    native = tempfile.TemporaryFile()  # noqa: SIM115  # both processes hold it to their ends
+    native = tempfile.TemporaryFile()  # noqa: SIM115  # open in both processes until they exit
     sys.stdout.flush()
     sys.stderr.flush()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the other threads are OpenBLAS's, which knows of forks
+        warnings.simplefilter("ignore")  # the other threads are OpenBLAS's, which handles forks
         child = os.fork()
     if child:
         watched.close()
-        os._exit(_watch(child, watcher, native, coordinator))
+        os._exit(_wait_for(child, watcher, native, coordinator))
     watcher.close()
-    os.setpgid(0, 0)  # Ctrl-C reaches the watcher alone, which passes it on, once
-    # What C++ prints, an abort and its stack above all, is the watcher's to tell.
-    sys.stdout, sys.stderr = _moved(sys.stdout, 1, native), _moved(sys.stderr, 2, native)
-    threading.Thread(target=_end_with, args=(watched.dup(),), daemon=True).start()
+    os.setpgid(0, 0)  # Ctrl-C reaches the watcher only, which passes it on, once
+    # Output of native code, such as the stack trace of an abort, is for the watcher to report.
+    sys.stdout, sys.stderr = _redirect(sys.stdout, 1, native), _redirect(sys.stderr, 2, native)
+    threading.Thread(target=_exit_with, args=(watched.dup(),), daemon=True).start()
     return watched
 
 
-def _moved(stream: TextIO, descriptor: int, native: IO[bytes]) -> TextIO:
-    """Python's stream to where the descriptor leads, which then leads elsewhere."""
-    where = os.dup(descriptor)
+def _redirect(stream: TextIO, descriptor: int, native: IO[bytes]) -> TextIO:
+    """Points the descriptor to ``native``; returns a Python stream to its former target."""
+    target = os.dup(descriptor)
     os.dup2(native.fileno(), descriptor)
-    return open(where, "w", buffering=1, encoding=stream.encoding, errors=stream.errors)
+    return open(target, "w", buffering=1, encoding=stream.encoding, errors=stream.errors)
 
 
-def _end_with(watcher: socket.socket) -> None:
+def _exit_with(watcher: socket.socket) -> None:
+    """Kills this process when the watcher exits."""
     with contextlib.suppress(ConnectionError):
-        watcher.recv(1)  # it never sends, so that this is its end
+        watcher.recv(1)  # returns at its exit: the watcher never sends
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _watch(child: int, watched: socket.socket, native: IO[bytes], coordinator: str | None) -> int:
-    """Waits for the child; returns the exit code."""
+def _wait_for(
+    child: int, watched: socket.socket, native: IO[bytes], coordinator: str | None
+) -> int:
+    """Waits for the child and passes signals on to it; returns the exit code to use."""
 
     def pass_on(number: int, _: FrameType | None) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -210,21 +218,26 @@ def _watch(child: int, watched: socket.socket, native: IO[bytes], coordinator: s
     _, fatal, reason = printed.partition("the JAX distributed service detected fatal errors")
     if code == -signal.SIGABRT and fatal:
         reason = " ".join(reason.partition("absl::Status: ")[2].partition("RPC:")[0].split())
-        met = watched.recv(len(MET)) == MET
-        say(f"keras-resnet: error: {_lost(reason) if met else _apart(coordinator, reason)}")
+        connected = watched.recv(len(CONNECTED)) == CONNECTED
+        message = _host_lost(reason) if connected else _not_connected(coordinator, reason)
+        say(f"keras-resnet: error: {message}")
         return 2
-    say(f"{printed}\nkeras-resnet: error: ended by {signal.Signals(-code).name}")
+    say(f"{printed}\nkeras-resnet: error: terminated by {signal.Signals(-code).name}")
     return 128 - code
 
 
-def machines() -> Machines:
-    """Those that were joined, or this one alone."""
+def current_host() -> Host:
+    """This host among those that are connected; a single one by default.
+
+    Raises:
+        ValueError: ``TF_CONFIG`` names several workers, or is not valid.
+    """
     if keras.backend.backend() != "jax":
         _refuse_workers()
-        return Machines()
+        return Host()
     import jax
 
-    return Machines(jax.process_index(), jax.process_count())
+    return Host(jax.process_index(), jax.process_count())
 
 
 def _refuse_workers() -> None:
@@ -245,93 +258,102 @@ def _refuse_workers() -> None:
 def _has_accelerator() -> bool:
     import importlib.util
 
-    # JAX must not look at devices before the machines have met.
+    # JAX must not initialize its devices before the hosts are connected.
     names = ("jax_cuda13_plugin", "jax_cuda12_plugin", "jax_rocm7_plugin", "libtpu")
     wanted = os.environ.get("JAX_PLATFORMS", "")
     return wanted != "cpu" and any(importlib.util.find_spec(name) for name in names)
 
 
-def from_the_first(machines: Machines, value: Any) -> Any:
-    """What the first machine has: plain data, and NumPy arrays by name."""
-    if machines.count == 1:
+def broadcast_from_first(host: Host, value: Any) -> Any:
+    """The first host's value on every host; a no-op on a single one.
+
+    Args:
+        host: This host.
+        value: JSON data and NumPy arrays by name; only the first host's is used.
+    """
+    if host.count == 1:
         return value
+    plain, arrays = value if host.is_first else (None, {})
+    plain = _broadcast_json(plain, host)
+    shapes = _broadcast_json({k: (v.shape, v.dtype.str) for k, v in arrays.items()}, host)
+    own = {k: arrays[k] if host.is_first else np.zeros(s, t) for k, (s, t) in shapes.items()}
+    return plain, {k: _broadcast_array(v) for k, v in own.items()}
+
+
+def _broadcast_json(value: Any, host: Host) -> Any:
     from jax.experimental import multihost_utils
 
-    plain, arrays = value if machines.leads else (None, {})
-    text = np.frombuffer(json.dumps(plain).encode(), "uint8")
-    text = _sent(multihost_utils, text, machines)
-    plain = json.loads(text.tobytes())
-    shapes = {k: (v.shape, v.dtype.str) for k, v in arrays.items()}
-    layout = _sent(multihost_utils, np.frombuffer(json.dumps(shapes).encode(), "uint8"), machines)
-    shapes = json.loads(layout.tobytes())
-    mine = {k: arrays[k] if machines.leads else np.zeros(s, t) for k, (s, t) in shapes.items()}
-    return plain, {k: _whole(multihost_utils, v) for k, v in mine.items()}
+    text = np.frombuffer(json.dumps(value).encode(), "uint8")
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    buffer = text if host.is_first else np.zeros(length, "uint8")
+    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(buffer), "uint8").tobytes())
 
 
-def _sent(multihost: Any, data: np.ndarray, machines: Machines) -> np.ndarray:
-    length = int(multihost.broadcast_one_to_all(np.int32(len(data))))
-    buffer = data if machines.leads else np.zeros(length, "uint8")
-    return np.asarray(multihost.broadcast_one_to_all(buffer), "uint8")
+def _broadcast_array(array: np.ndarray) -> np.ndarray:
+    """As bytes: JAX would convert 64-bit values to 32 bits."""
+    from jax.experimental import multihost_utils
 
-
-def _whole(multihost: Any, array: np.ndarray) -> np.ndarray:
-    """Bit by bit: JAX would halve what has 64."""
     flat = np.ascontiguousarray(array).reshape(-1).view("uint8")
-    sent = np.asarray(multihost.broadcast_one_to_all(flat), "uint8")
+    sent = np.asarray(multihost_utils.broadcast_one_to_all(flat), "uint8")
     return sent.view(array.dtype).reshape(array.shape)
 
 
-class Agreement:
-    """Whether the run was asked to stop: on several machines, whether any of them was.
+class StopVote:
+    """Whether any host was asked to stop; all hosts learn of it at the same step.
 
-    They all learn of it at the same step, one later than it was told, so that nobody waits for
-    the answer.
+    The answer is used one step after it was requested, so that no host waits for it.
+
+    Args:
+        host: This host.
+        asked: Returns the signal by which this host was asked to stop, if it was.
     """
 
-    def __init__(self, machines: Machines, asked: Callable[[], signal.Signals | None]) -> None:
-        self.machines = machines
+    def __init__(self, host: Host, asked: Callable[[], signal.Signals | None]) -> None:
+        self.host = host
         self._asked = asked
-        self._told: Any = None
-        self._answer = 0
+        self._pending: Any = None
+        self._result = 0
 
     def __call__(self) -> signal.Signals | None:
-        if self.machines.count == 1:
+        """The signal that stops the run on all hosts; ``None`` to continue."""
+        if self.host.count == 1:
             return self._asked()
-        return signal.Signals(self._answer) if self._answer else None
+        return signal.Signals(self._result) if self._result else None
 
     def step(self) -> None:
-        """A step is under way on all machines."""
-        if self.machines.count == 1:
+        """Exchanges the votes of all hosts; to be called once after each step is dispatched."""
+        if self.host.count == 1:
             return
-        self._answer = 0 if self._told is None else int(self._told)
-        self._told = _largest_of_all(self._asked() or 0)
+        self._result = 0 if self._pending is None else int(self._pending)
+        self._pending = _max_over_hosts(self._asked() or 0)
 
 
-def _largest_of_all(number: int) -> Any:
+def _max_over_hosts(number: int) -> Any:
     import jax
 
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("all",))
-    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("all"))
-    told = np.full(jax.local_device_count(), number, "int32")
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    return _largest(everywhere)(jax.make_array_from_process_local_data(spread, told))
+    sharded = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("all"))
+    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    local = np.full(jax.local_device_count(), number, "int32")
+    return _max(replicated)(jax.make_array_from_process_local_data(sharded, local))
 
 
 @functools.cache
-def _largest(everywhere: Any) -> Any:
+def _max(replicated: Any) -> Any:
     import jax
 
-    return jax.jit(lambda numbers: numbers.max(), out_shardings=everywhere)
+    return jax.jit(lambda numbers: numbers.max(), out_shardings=replicated)
 
 
 @contextlib.contextmanager
-def together(machines: Machines) -> Iterator[None]:
-    """Says clearly that another machine is gone, where JAX says how the network failed.
+def detect_lost_hosts(host: Host) -> Iterator[None]:
+    """Turns JAX's network errors into ``HostLost``. A no-op on a single host.
 
     Raises:
-        Lost: One of the others is gone.
+        HostLost: One of the others is gone.
+        ValueError: A device has too little memory.
     """
-    if machines.count == 1:
+    if host.count == 1:
         yield
         return
     import jax
@@ -343,19 +365,19 @@ def together(machines: Machines) -> Iterator[None]:
             raise ValueError(
                 "There is too little memory for a batch of this size. Lower it: --batch-size N"
             ) from error
-        raise Lost(_lost(_one_line(error))) from error
+        raise HostLost(_host_lost(_one_line(error))) from error
 
 
-def _lost(reason: str) -> str:
+def _host_lost(reason: str) -> str:
     return (
         f"another machine is gone ({reason[:160]}). The last good checkpoint is kept. Start the "
         "same command on all machines again"
     )
 
 
-def leave(message: str, code: int) -> None:
-    """Ends this process, if it is one of several, without waiting for others at its end."""
-    if machines().count > 1:
+def exit_at_once(message: str, code: int) -> None:
+    """Prints a message and exits without waiting for other hosts. A no-op on a single host."""
+    if current_host().count > 1:
         say(f"keras-resnet: {message}")
         sys.stdout.flush()
         os._exit(code)

@@ -1,6 +1,6 @@
-"""What changes from epoch to epoch: the size of the training images, and what is trained.
+"""What changes from epoch to epoch: the size of the training images and the trainable layers.
 
-Both follow from the experiment and the epoch alone, so that a run that goes on finds them again.
+Both are functions of the experiment and the epoch alone, so a resumed run computes them again.
 """
 
 from __future__ import annotations
@@ -17,51 +17,51 @@ from training.config import PARTS, Experiment, Part
 
 @dataclass(frozen=True)
 class Phase:
-    """Some epochs of a run.
+    """Consecutive epochs with the same image size and trainable layers.
 
     Attributes:
-        size: Height and width of the training images, in pixels.
-        frozen: The last part that is not trained; none if empty.
+        size: Height and width of the training images in pixels.
+        frozen_through: The last part of the network that is frozen; empty if none is.
     """
 
     size: int
-    frozen: Part | Literal[""]
+    frozen_through: Part | Literal[""]
 
     def __str__(self) -> str:
-        trained = f"all after {self.frozen} is trained" if self.frozen else "all is trained"
-        return f"images of {self.size} pixels, {trained}"
+        trainable = f"layers after {self.frozen_through}" if self.frozen_through else "all layers"
+        return f"images of {self.size} pixels, {trainable} trainable"
 
 
 def phase_at(experiment: Experiment, epoch: int) -> Phase:
-    """What an epoch, from 0, is like."""
+    """The phase that an epoch, from 0, belongs to."""
     schedule, model = experiment.schedule, experiment.model
     sizes = [size for begin, size in schedule.sizes if begin <= epoch]
-    freed = [part for begin, part in schedule.unfreeze if begin <= epoch]
+    unfrozen = [part for begin, part in schedule.unfreeze if begin <= epoch]
     return Phase(
         size=sizes[-1] if sizes else model.size,
-        frozen=_before(freed[-1]) if freed else model.freeze,
+        frozen_through=_part_before(unfrozen[-1]) if unfrozen else model.freeze,
     )
 
 
-def _before(part: Part) -> Part | Literal[""]:
+def _part_before(part: Part) -> Part | Literal[""]:
     number = PARTS.index(part)
     return PARTS[number - 1] if number else ""
 
 
 def set_trainable(model: keras.Model, experiment: Experiment, phase: Phase) -> None:
-    """Freezes what the phase does not train, and sets the rest free.
+    """Freezes the layers that the phase does not train, and unfreezes all others.
 
     Raises:
         ValueError: The network has no such part.
     """
     if experiment.model.freeze:
-        freeze(model, phase.frozen or None, experiment.model.frozen_batch_norm)
+        freeze(model, phase.frozen_through or None, experiment.model.frozen_batch_norm)
 
 
-def first_epochs(model: keras.Model, experiment: Experiment) -> dict[str, int]:
-    """The epoch from which each variable is trained, by its path, if it ever is.
+def first_trained_epochs(model: keras.Model, experiment: Experiment) -> dict[str, int]:
+    """The first epoch in which each variable is trained, by its path.
 
-    The model is left as it is trained in the last phase, which trains all of them.
+    Variables that stay frozen are left out. Leaves the model as the last phase trains it.
     """
     found: dict[str, int] = {}
     for epoch in (0, *(begin for begin, _ in experiment.schedule.unfreeze)):
@@ -71,13 +71,15 @@ def first_epochs(model: keras.Model, experiment: Experiment) -> dict[str, int]:
 
 
 def largest_size(experiment: Experiment) -> int:
-    """Of the training images of all epochs, in pixels."""
+    """Largest height and width of training images in any epoch, in pixels."""
     return max(phase_at(experiment, epoch).size for epoch in range(experiment.schedule.epochs))
 
 
-def at_most(experiment: Experiment) -> Experiment:
-    """The experiment as if all epochs were of the largest images, and trained all that any does."""
+def most_expensive(experiment: Experiment) -> Experiment:
+    """The experiment with all epochs at the largest image size and with the most layers trained."""
     last = phase_at(experiment, experiment.schedule.epochs - 1)
-    model = dataclasses.replace(experiment.model, size=largest_size(experiment), freeze=last.frozen)
+    model = dataclasses.replace(
+        experiment.model, size=largest_size(experiment), freeze=last.frozen_through
+    )
     schedule = dataclasses.replace(experiment.schedule, sizes=(), unfreeze=())
     return dataclasses.replace(experiment, model=model, schedule=schedule)

@@ -1,10 +1,11 @@
-"""The same answer from a ``.keras`` file and a SavedModel: a function from pixels."""
+"""Functions from pixels to probabilities, for ``.keras`` files and SavedModels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from keras_resnet.contract import Contract
@@ -15,18 +16,26 @@ Predictor = Callable[[np.ndarray], np.ndarray]
 
 
 def keras_predictor(path: Path) -> tuple[Contract, Predictor]:
-    """Opens a ``.keras`` file.
+    """Opens a ``.keras`` file, on any Keras backend.
 
     Returns:
         Its contract, and a function from uint8 ``(images, height, width, channels)`` to
         probabilities ``(images, classes)``.
     """
     model = deployable(load_model(path))
-    return model.contract, lambda pixels: np.asarray(model(pixels.astype("float32")))
+
+    def predict(pixels: np.ndarray) -> np.ndarray:
+        return keras.ops.convert_to_numpy(model(pixels.astype("float32"), training=False))
+
+    return model.contract, predict
 
 
 def saved_model_predictor(folder: Path) -> tuple[Contract, Predictor]:
-    """Opens a folder that ``export_saved_model`` wrote; returns as ``keras_predictor``."""
+    """Opens a folder that ``export_saved_model`` wrote; returns the same as ``keras_predictor``.
+
+    Raises:
+        ValueError: The folder is not such an export, or TensorFlow cannot read it.
+    """
     import tensorflow as tf
 
     from training.export import read_contract
@@ -34,6 +43,11 @@ def saved_model_predictor(folder: Path) -> tuple[Contract, Predictor]:
     contract = read_contract(folder)
     try:
         loaded = tf.saved_model.load(str(folder))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} is not a readable SavedModel: {error}") from None
-    return contract, lambda pixels: np.asarray(loaded.serve(tf.constant(pixels))["probabilities"])
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{folder} is not a readable SavedModel: {reason}") from None
+
+    def predict(pixels: np.ndarray) -> np.ndarray:
+        return np.asarray(loaded.serve(tf.constant(pixels))["probabilities"])
+
+    return contract, predict

@@ -1,11 +1,10 @@
-"""The run folder: what each command leaves there for the next."""
+"""The run folder: the files through which commands pass results to each other."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
 import datetime
-import fcntl
 import io
 import json
 import math
@@ -13,20 +12,21 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from keras_resnet.contract import Contract
 from keras_resnet.files import atomic_write
-from training.config import Experiment, load_experiment
+from training.config import Experiment
+from training.experiment_file import load_experiment
 
 
 @dataclass(frozen=True)
 class Run:
-    """A folder that a training run wrote, or one that holds a model from elsewhere.
+    """The folder of a training run, or one that holds a model from elsewhere.
 
     Attributes:
-        folder: Where it is.
-        model_name: The model's file in it.
+        folder: Its path.
+        model_name: Name of the model file in it.
     """
 
     folder: Path
@@ -34,15 +34,12 @@ class Run:
 
     @property
     def experiment(self) -> Experiment | None:
-        """The resolved experiment, unless the model comes from elsewhere.
-
-        Running this file again is the same run.
-        """
+        """The resolved experiment; ``None`` if the model comes from elsewhere."""
         return load_experiment(self.experiment_file) if self.experiment_file.is_file() else None
 
     @property
     def contract(self) -> Contract | None:
-        """How pictures are prepared for the model; not there where it comes from elsewhere."""
+        """The model's contract; ``None`` if the model comes from elsewhere."""
         known = self.read("contract.json")
         return Contract.from_dict(known) if known else None
 
@@ -62,8 +59,8 @@ class Run:
     def log_file(self) -> Path:
         """CSV: epoch, accuracy, loss, val_accuracy, val_loss, learning_rate.
 
-        Nothing in it depends on the clock: the same run gives the same bytes, however often it
-        was stopped. ``log.jsonl`` holds the same rows, ``timing.csv`` what the clock says.
+        Nothing in it depends on the clock: the same run writes the same bytes, however often it
+        is stopped. ``log.jsonl`` has the same rows, ``timing.csv`` the durations.
         """
         return self.folder / "log.csv"
 
@@ -84,18 +81,18 @@ class Run:
         return self.folder / "report.html"
 
     def tflite_files(self) -> dict[str, Path]:
-        """The converted files that are there, by kind."""
+        """The converted files, by kind."""
         prefix = "model_"
         return {
             p.stem.removeprefix(prefix): p for p in sorted(self.tflite.glob(f"{prefix}*.tflite"))
         }
 
     def write(self, name: str, data: Any) -> Path:
-        """Writes JSON, as ``write_text`` does; returns the path."""
+        """Writes JSON atomically; returns the path."""
         return self.write_text(name, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
     def write_text(self, name: str, text: str) -> Path:
-        """Writes beside and renames, so that the file is whole or not there; returns the path."""
+        """Writes text atomically; returns the path."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as beside:
@@ -103,7 +100,7 @@ class Run:
         return path
 
     def write_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
-        """Writes CSV, as ``write_text`` does; the first row's keys are the columns."""
+        """Writes CSV atomically; the keys of the first row are the columns."""
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
         writer.writeheader()
@@ -111,7 +108,7 @@ class Run:
         return self.write_text(name, text.getvalue())
 
     def log_event(self, event: str, **facts: Any) -> None:
-        """Adds a line to ``events.jsonl``: what happened to the run, and when."""
+        """Appends a line to ``events.jsonl`` with the time, the event and its details."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"time": now, "event": event, **facts}) + "\n")
@@ -165,28 +162,27 @@ def _whole(number: str) -> int:
 
 @contextlib.contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Makes the folder and holds it against other processes; the system lets go if this one dies.
+    """Creates the folder and locks it against other processes until the end of the block.
 
-    A folder that was made for nothing is removed again.
+    The operating system releases the lock of a process that dies. A folder that is empty in the
+    end is removed.
 
     Raises:
-        ValueError: Another process holds it, or it cannot be written.
+        ValueError: Another process holds the lock, or the folder cannot be written.
     """
-    lock = folder / ".lock"
+    path = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = lock.open("a+")
+        file = path.open("a+")
     except OSError as error:
         raise ValueError(f"{folder} cannot be written: {error.strerror}") from None
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock_file(file):
             file.seek(0)
             raise ValueError(
                 f"{folder} is in use by process {file.read() or '(unknown)'}. Wait for it, or give "
                 "another folder: --out FOLDER"
-            ) from None
+            )
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -194,19 +190,41 @@ def lock_folder(folder: Path) -> Iterator[None]:
             yield
         finally:
             with contextlib.suppress(OSError):
-                if os.listdir(folder) == [lock.name]:
-                    lock.unlink()
+                if os.listdir(folder) == [path.name]:
+                    path.unlink()
                     folder.rmdir()
 
 
-def open_run(path: str | Path | None = None) -> Run:
-    """Opens a run folder, or a ``.keras`` file and the folder that it lies in.
+def lock_file(file: IO[Any], wait: bool = False) -> bool:
+    """Locks an open file; its closing releases the lock.
 
     Args:
-        path: Without it, the newest run under ``runs``.
+        file: Open for writing.
+        wait: Wait until another process releases its lock.
+
+    Returns:
+        Whether the file is locked now. Always true on platforms without ``fcntl`` (Windows), where
+        nothing is locked.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def open_run(path: str | Path | None = None) -> Run:
+    """Opens a run folder, or a ``.keras`` file and its folder.
+
+    Args:
+        path: The newest run under ``runs`` by default.
 
     Raises:
-        ValueError: There is no trained model there.
+        ValueError: There is no trained model.
     """
     if path is None:
         runs = [path.parent for path in Path("runs").glob("*/model.keras")]
@@ -224,7 +242,7 @@ def open_run(path: str | Path | None = None) -> Run:
 
 
 def new_folder(name: str) -> Path:
-    """A folder under ``runs`` that is not there yet: ``name``, ``name-2`` …"""
+    """A folder under ``runs`` that does not exist yet: ``name``, ``name-2`` …"""
     folder, number = Path("runs") / name, 2
     while folder.exists():
         folder, number = Path("runs") / f"{name}-{number}", number + 1

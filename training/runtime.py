@@ -1,4 +1,4 @@
-"""What this machine has, and what is chosen for it."""
+"""Devices, threads and precision of this host: what it has, and what is chosen."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -23,55 +24,56 @@ import tensorflow as tf
 
 from training.config import RuntimeConfig
 from training.data.pipeline import PREFETCH
-from training.multihost import Machines, machines
+from training.multihost import Host, current_host
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """The choices made, each with its reason, for people to read.
+    """The choices made, each with its reason.
 
     Attributes:
         precision: A Keras dtype policy.
         jit_compile: Whether XLA compiles the training step.
-        devices: What computes, on all machines.
-        distribution: What spreads a batch over several devices: a
+        devices: Names of all devices, on all hosts.
+        distribution: Distributes a batch over several devices: a
             ``tf.distribute.MirroredStrategy`` or a ``keras.distribution.DataParallel``; ``None``
             for one device.
-        machines: Which of the machines this one is.
-        reasons: One line a choice.
+        host: This host.
+        reasons: One line per choice, for people.
     """
 
     precision: str
     jit_compile: bool
     devices: tuple[str, ...]
     distribution: Any
-    machines: Machines
+    host: Host
     reasons: tuple[str, ...]
 
     def placed(self) -> contextlib.AbstractContextManager:
-        """Where variables belong that one device, or all of them, hold: JAX's way."""
+        """Scope in which JAX places variables on all devices; empty on TensorFlow."""
         on_jax = keras.backend.backend() == "jax"
-        return self.distribution.scope() if self.distribution and on_jax else _as_ever()
+        return self.distribution.scope() if self.distribution and on_jax else nullcontext()
 
     def mirrored(self) -> contextlib.AbstractContextManager:
-        """Where the variables belong that each device has a copy of: TensorFlow's way."""
+        """Scope in which TensorFlow mirrors variables to each device; empty on JAX."""
         on_tensorflow = keras.backend.backend() == "tensorflow"
-        return self.distribution.scope() if self.distribution and on_tensorflow else _as_ever()
+        return self.distribution.scope() if self.distribution and on_tensorflow else nullcontext()
 
 
 def prepare(config: RuntimeConfig) -> Runtime:
-    """Sets seeds and precision for this process, and says what was chosen and why.
+    """Sets threads, seeds and precision for this process.
 
     Raises:
-        ValueError: The devices are not there, the batch cannot be spread over them, or threads
-            are asked for where they can no longer be chosen.
+        ValueError: The backend cannot train, the devices are not available, the batch cannot be
+            divided among them, or it is too late to set the number of threads.
     """
-    on_jax = keras.backend.backend() == "jax"
-    threads_reason = _spread_over_threads(config)
-    if on_jax:
-        tf.config.set_visible_devices([], "GPU")  # it reads images, and would take all memory
-    here = machines()
-    devices, distribution, device_reasons = _devices(config, here)
+    require_backend("Training", "tensorflow", "jax")
+    threads_reason = _set_threads(config)
+    if keras.backend.backend() == "jax":
+        # TensorFlow only reads images here, and would take all GPU memory.
+        tf.config.set_visible_devices([], "GPU")
+    host = current_host()
+    devices, distribution, device_reasons = _devices(config, host)
     gpu = "gpu" in devices[0].lower()
     precision, precision_reason = _precision(config, gpu)
     jit, jit_reason = _jit(config, gpu, len(devices))
@@ -82,74 +84,86 @@ def prepare(config: RuntimeConfig) -> Runtime:
     reasons = [
         *device_reasons,
         f"precision {precision}: {precision_reason}",
-        f"XLA {_on(jit)}: {jit_reason}",
+        f"XLA {'on' if jit else 'off'}: {jit_reason}",
         threads_reason,
         _input_reason(config),
     ]
     if config.deterministic:
-        reasons.append("deterministic operations only: as asked")
-    return Runtime(precision, jit, devices, distribution, here, tuple(reasons))
+        reasons.append("deterministic operations only: as configured")
+    return Runtime(precision, jit, devices, distribution, host, tuple(reasons))
 
 
-def _devices(config: RuntimeConfig, here: Machines) -> tuple[tuple[str, ...], Any, tuple[str, ...]]:
-    """What computes, what spreads the batch over it, and what is to be said of it."""
-    there = _there()
-    if config.devices > len(there) or (config.devices and here.count > 1):
+def require_backend(task: str, *backends: str) -> None:
+    """Checks that Keras runs on a backend that can do something.
+
+    Args:
+        task: The task, as the subject of the message.
+        backends: Names of Keras backends that can do it.
+
+    Raises:
+        ValueError: Keras runs on another.
+    """
+    if keras.backend.backend() not in backends:
         raise ValueError(
-            f"runtime.devices is {config.devices}, and {len(there)} can be had. Give 0 for all "
-            "there are, which several machines always use"
+            f"{task} needs the Keras backend {' or '.join(backends)}. Received: "
+            f"{keras.backend.backend()}. Set KERAS_BACKEND={backends[0]}"
         )
-    devices = there[: config.devices or len(there)]
+
+
+def _devices(config: RuntimeConfig, host: Host) -> tuple[tuple[str, ...], Any, tuple[str, ...]]:
+    """Names of the devices, how a batch is distributed over them, and lines about it."""
+    available = _available_devices()
+    if config.devices > len(available) or (config.devices and host.count > 1):
+        raise ValueError(
+            f"runtime.devices is {config.devices}, and {len(available)} are available. Give 0 for "
+            "all of them, which is required on several machines"
+        )
+    devices = available[: config.devices or len(available)]
     shares = len(devices)
     if config.batch_size % shares:
         raise ValueError(
-            f"A batch of {config.batch_size} cannot be spread over {shares} devices. Give a "
+            f"A batch of {config.batch_size} cannot be divided among {shares} devices. Give a "
             f"multiple: --batch-size {-(-config.batch_size // shares) * shares}"
         )
     if len(devices) == 1:
         return devices, None, (f"one device: {devices[0]}",)
-    return devices, *_spread(devices, config.batch_size // shares, here)
+    return devices, *_distribute(devices, config.batch_size // shares, host)
 
 
-def _spread(devices: tuple[str, ...], each: int, here: Machines) -> tuple[Any, tuple[str, ...]]:
+def _distribute(devices: tuple[str, ...], each: int, host: Host) -> tuple[Any, tuple[str, ...]]:
     if keras.backend.backend() == "jax":
         distribution: Any = keras.distribution.DataParallel(
             devices=list(devices), auto_shard_dataset=False
         )
-        statistics = "batch norm takes its statistics over all of them"
+        statistics = "batch-norm statistics are those of the global batch"
     else:
         distribution = _mirrored(devices)
-        statistics = "batch norm takes its statistics on each, model.norm=sync_batch over all"
-    place = f" on {here.count} machines" if here.count > 1 else ""
-    said = f"{len(devices)} devices{place}, {each} images each; {statistics}"
-    return distribution, (said,)
+        statistics = "batch-norm statistics are per device (model.norm=sync_batch: global)"
+    where = f" on {host.count} machines" if host.count > 1 else ""
+    return distribution, (f"{len(devices)} devices{where}, {each} images each; {statistics}",)
 
 
-@functools.cache  # two strategies in one process would number their exchanges alike
+@functools.cache  # two strategies in one process would use the same collective keys
 def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(list(devices))
 
 
-def _there() -> tuple[str, ...]:
-    """Names of the devices that can be had: accelerators, or else CPUs."""
+def _available_devices() -> tuple[str, ...]:
+    """Names of the accelerators, or else of the CPUs."""
     if keras.backend.backend() == "jax":
         return tuple(keras.distribution.list_devices())
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return tuple(device.name.removeprefix("/device:") for device in devices)
 
 
-def _as_ever() -> contextlib.AbstractContextManager:
-    return contextlib.nullcontext()
-
-
 def describe() -> dict[str, Any]:
-    """Versions, hardware and the state of the source: what a run's figures may depend on."""
+    """Versions, hardware and source revision: what the figures of a run may depend on."""
     gpus = tf.config.list_physical_devices("GPU")
     return {
         "versions": versions(),
         "threads": threads(),
         "cpu": _cpu_model(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_bytes": _memory_bytes(),
         "gpus": [tf.config.experimental.get_device_details(gpu) for gpu in gpus],
         "platform": platform.platform(),
         "git": _git_state(),
@@ -157,7 +171,7 @@ def describe() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of everything that a training step is computed by."""
+    """Versions of everything that a training step depends on."""
     backend = keras.backend.backend()
     return {
         "python": platform.python_version(),
@@ -171,21 +185,28 @@ def versions() -> dict[str, str]:
 
 
 def threads() -> int:
-    """Threads that one operation is spread over, which the order of its sums depends on."""
+    """Threads per operation, which determine the order of its sums."""
     if keras.backend.backend() == "jax":
-        return int(os.environ.get(XLA_THREADS, 0)) or len(os.sched_getaffinity(0))
-    return tf.config.threading.get_intra_op_parallelism_threads() or len(os.sched_getaffinity(0))
+        return int(os.environ.get(XLA_THREADS, 0)) or available_cores()
+    return tf.config.threading.get_intra_op_parallelism_threads() or available_cores()
 
 
-# What XLA asks for the size of its pool, before its first computation.
+def available_cores() -> int:
+    """Cores that this process may use by its affinity; all of them where there is no affinity."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+# Environment variable from which XLA takes the size of its thread pool, at its first computation.
 XLA_THREADS = "NPROC"
 
 
-def _spread_over_threads(config: RuntimeConfig) -> str:
-    """Chooses the threads; returns what is to be said of it."""
+def _set_threads(config: RuntimeConfig) -> str:
+    """Sets the number of threads; returns a line about it."""
     cores, why = _cores()
-    # Both libraries see the affinity, but not the quota of a container.
-    wanted = config.threads or (cores if cores < len(os.sched_getaffinity(0)) else None)
+    # TensorFlow and XLA respect the affinity, but not the quota of a container.
+    wanted = config.threads or (cores if cores < available_cores() else None)
     if wanted and keras.backend.backend() == "jax":
         os.environ[XLA_THREADS] = str(wanted)
     try:
@@ -193,27 +214,28 @@ def _spread_over_threads(config: RuntimeConfig) -> str:
             tf.config.threading.set_intra_op_parallelism_threads(wanted)
         if config.inter_op_threads:
             tf.config.threading.set_inter_op_parallelism_threads(config.inter_op_threads)
-    except RuntimeError:  # TensorFlow has computed already, and has its threads
+    except RuntimeError:  # TensorFlow has started its threads already
         if config.threads or config.inter_op_threads:
             raise ValueError(
-                "runtime.threads and inter_op_threads can no longer be chosen: TensorFlow has "
-                "computed in this process. Begin a new one, or leave them out"
+                "runtime.threads and inter_op_threads can no longer be set: TensorFlow has started "
+                "its threads. Use a new process, or leave the keys out"
             ) from None
-    inter = f", {config.inter_op_threads} operations at once" if config.inter_op_threads else ""
-    return f"threads {config.threads or cores}{inter}: {'as asked' if config.threads else why}"
+    inter = f", {config.inter_op_threads} between operations" if config.inter_op_threads else ""
+    reason = "as configured" if config.threads else why
+    return f"threads {config.threads or cores}{inter}: {reason}"
 
 
 def _cores() -> tuple[int, str]:
-    """Cores that this process may use, and what says so."""
-    cores = len(os.sched_getaffinity(0))
+    """Number of cores to use, and why."""
+    cores = available_cores()
     quota = _quota()
     if quota and quota < cores:
-        return quota, f"the container may use so much of {cores} cores"
-    return cores, "all cores that this process may use"
+        return quota, f"CPU quota of the container, of {cores} cores"
+    return cores, "all cores available to this process"
 
 
 def _quota() -> int | None:
-    """Whole cores that the control group may keep busy; ``None`` where nothing limits it.
+    """CPU quota of the control group, rounded up to whole cores; ``None`` without a quota.
 
     https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files, and version 1.
     """
@@ -231,9 +253,9 @@ CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
 def _input_reason(config: RuntimeConfig) -> str:
-    decoders = f"{config.decoders} images" if config.decoders else "as many images as helps"
-    asked = "as asked" if config.decoders or config.prefetch else "tf.data watches what helps"
-    return f"input {decoders} at once, {config.prefetch or PREFETCH} batches ahead: {asked}"
+    decoders = f"{config.decoders} images at once" if config.decoders else "AUTOTUNE"
+    batches = config.prefetch or PREFETCH
+    return f"input pipeline: parallel decoding {decoders}, prefetch {batches} batches"
 
 
 def _cpu_model() -> str:
@@ -244,8 +266,15 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def _memory_bytes() -> int | None:
+    """Physical memory; ``None`` where the platform does not tell."""
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None
+
+
 def _git_state() -> dict[str, Any] | None:
-    """Commit of this source, and whether it was changed since; ``None`` outside a repository."""
+    """Commit of this source and whether files differ from it; ``None`` outside a repository."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -257,7 +286,7 @@ def _git_state() -> dict[str, Any] | None:
         ).stdout.strip()
 
     try:
-        # An installed copy may lie inside a repository that does not know it.
+        # An installed copy may be inside an unrelated repository.
         git("ls-files", "--error-unmatch", Path(__file__).name)
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
@@ -266,14 +295,14 @@ def _git_state() -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[], signal.Signals | None]]:
-    """Turns SIGINT and SIGTERM into an answer to a question: was the run asked to stop?
+    """Records SIGINT and SIGTERM; yields a function that returns the first signal, if any.
 
-    A second SIGINT interrupts at once. Outside the main thread, where Python takes no
-    signals, the answer is always no.
+    A second SIGINT interrupts at once. Outside the main thread, where Python handles no signals,
+    the function always returns ``None``.
     """
     asked: list[signal.Signals] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def record(number: int, frame: FrameType | None) -> None:
         if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.append(signal.Signals(number))
@@ -281,7 +310,7 @@ def stop_requests() -> Iterator[Callable[[], signal.Signals | None]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, record) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: asked[0] if asked else None
     finally:
@@ -291,9 +320,9 @@ def stop_requests() -> Iterator[Callable[[], signal.Signals | None]]:
 
 def _precision(config: RuntimeConfig, gpu: bool) -> tuple[str, str]:
     if config.precision != "auto":
-        return config.precision, "as asked"
+        return config.precision, "as configured"
     if not gpu:
-        return "float32", "no GPU; half precision gains little on a CPU and costs accuracy"
+        return "float32", "no GPU; half precision saves little time on a CPU and costs accuracy"
     if _compute_capability() >= 8:
         return "mixed_bfloat16", "the GPU computes in bfloat16"
     return "mixed_float16", "the GPU has no bfloat16"
@@ -313,13 +342,9 @@ def _jit(config: RuntimeConfig, gpu: bool, devices: int) -> tuple[bool, str]:
     if keras.backend.backend() == "jax":
         return True, "JAX compiles every step"
     if devices > 1:
-        return False, "MirroredStrategy exchanges gradients outside of it"
+        return False, "MirroredStrategy reduces gradients outside compiled code"
     if config.jit_compile != "auto":
-        return config.jit_compile == "on", "as asked"
+        return config.jit_compile == "on", "as configured"
     if gpu:
         return True, "fuses elementwise operations on the GPU"
-    return False, "measured a quarter slower on a CPU"
-
-
-def _on(value: bool) -> str:
-    return "on" if value else "off"
+    return False, "25 % slower on a CPU"

@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from tflite.evidence.golden import Golden
     from tflite.evidence.layers import LayerError
     from training.config import Experiment
+    from training.dry_run import RunEstimate
     from training.evaluate import Evaluation
     from training.report.compare import Compared
     from training.run import Run
-    from training.train import Estimate
-    from training.tuning.tune import Found, Search
+    from training.tuning.tune import Search, SearchResult
 
 QUICKSTART_RECIPE = "digits-resnet8"
 Prediction = list[tuple[str, float]]  # labels with probabilities, the likeliest first
@@ -114,7 +114,7 @@ class Tolerances:
 
 def load_experiment(recipe: str, changes: Mapping[str, Any]) -> Experiment:
     """A recipe with changes by key."""
-    from training.config import load_experiment
+    from training.experiment_file import load_experiment
 
     return load_experiment(recipe, dict(changes))
 
@@ -127,10 +127,10 @@ def new_folder(recipe: str, suffix: str = "") -> Path:
 
 
 def join_cluster(cluster: Cluster) -> None:
-    """Meets the other machines, if there are any. Keras must have been started."""
-    from training.multihost import join
+    """Connects to the other hosts, if there are any. Keras must have been started."""
+    from training.multihost import connect
 
-    join(cluster.coordinator, cluster.machines, cluster.rank)
+    connect(cluster.coordinator, cluster.machines, cluster.rank)
 
 
 def run_training(
@@ -138,34 +138,34 @@ def run_training(
 ) -> Run | None:
     """Trains; ``None`` on all machines but the first, which has the model."""
     start_keras()
-    from training.multihost import leave, machines, part
+    from training.multihost import current_host, disconnect, exit_at_once
     from training.train import Diverged, Interrupted, train
 
     try:
         run = train(experiment, out, say=say, profile=profile)
-        part()
+        disconnect()
     except Diverged as error:
         raise Failed(str(error)) from None
     except (ValueError, OSError) as error:
-        leave(f"error: {error}", 2)
+        exit_at_once(f"error: {error}", 2)
         raise
     except Interrupted as stop:
-        part()
+        disconnect()
         if stop.signal != signal.SIGTERM:
             raise
         # The state is saved: a scheduler that stops a machine must not take it for a failure.
         say(f"keras-resnet: {stop}")
         sys.exit(0)
-    if not machines().leads:
+    if not current_host().is_first:
         return None
     say(f"model: {run.model_file}")
     return run
 
 
-def run_dry(experiment: Experiment, out: Path) -> Estimate:
+def run_dry(experiment: Experiment, out: Path) -> RunEstimate:
     """What a training would take; writes nothing."""
     start_keras()
-    from training.train import dry_run
+    from training.dry_run import dry_run
 
     return dry_run(experiment, out, say)
 
@@ -206,7 +206,7 @@ def make_search(
     return list(found.keys), search
 
 
-def run_search(search: Search, out: Path, oracle: str | None = None) -> Found:
+def run_search(search: Search, out: Path, oracle: str | None = None) -> SearchResult:
     """Searches for hyperparameters; the result has a best trial.
 
     Args:
@@ -217,12 +217,12 @@ def run_search(search: Search, out: Path, oracle: str | None = None) -> Found:
     Raises:
         Failed: No trial was trained to its end.
     """
-    from training.tuning.tune import Exhausted, parse_address, tune
+    from training.tuning.tune import TooManyFailures, parse_address, tune
 
     chief = parse_address(oracle) if oracle else None
     try:
         found = tune(search, out, measure=measure_int8, chief=chief, say=say)
-    except Exhausted as error:
+    except TooManyFailures as error:
         raise Failed(str(error)) from None
     if found.best is None:
         raise Failed(f"no trial was trained to its end. See {out}/trials.csv")

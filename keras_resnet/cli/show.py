@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from tflite.devices.arm64 import ArmComparison
     from tflite.evidence.golden import Golden
     from training.config import Experiment
+    from training.dry_run import RunEstimate
     from training.evaluate import Evaluation
     from training.report.compare import Compared
     from training.run import Run
-    from training.train import Estimate
-    from training.tuning.tune import Found
+    from training.tuning.tune import SearchResult
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -50,7 +50,7 @@ def show_evaluation(run: Run, evaluation: Evaluation) -> None:
     )
 
 
-def show_estimate(experiment: Experiment, estimate: Estimate) -> None:
+def show_estimate(experiment: Experiment, estimate: RunEstimate) -> None:
     """What a training would take, after its experiment as YAML."""
     import yaml
 
@@ -77,7 +77,7 @@ def show_estimate(experiment: Experiment, estimate: Estimate) -> None:
     )
 
 
-def show_search(found: Found, keys: Sequence[str], folder: Path) -> None:
+def show_search(found: SearchResult, keys: Sequence[str], folder: Path) -> None:
     best = found.best or {}
     show_table(("key", "best"), [(key, str(best[key])) for key in keys], prose=("best",))
     recipe = found.recipe

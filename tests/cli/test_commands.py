@@ -202,7 +202,7 @@ def test_quickstart_prints_one_object_and_leaves_the_whole_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The real thing on fewer epochs; `make quickstart` runs all of them."""
-    from training.config import load_experiment, save_experiment
+    from training.experiment_file import load_experiment, save_experiment
 
     short = tmp_path / "short.yaml"
     save_experiment(load_experiment(pipeline.QUICKSTART_RECIPE, {"schedule.epochs": 8}), short)

@@ -21,10 +21,11 @@ if keras.backend.backend() == "tensorflow":
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
+import training.task
 import training.train
 from keras_resnet.classifier import ImageClassifier
 from keras_resnet.layers import BatchNormalization
-from training.config import load_experiment
+from training.experiment_file import load_experiment
 from training.train import train
 
 BASE = {
@@ -42,7 +43,7 @@ def tiny(experiment, contract):
         "sync_batch": lambda: BatchNormalization(synchronized=True),
         "group": lambda: keras.layers.GroupNormalization(groups=2),
     }
-    norm = norms[training.train._norm(experiment.model.norm)]
+    norm = norms[training.task.backend_norm(experiment.model.norm)]
     x = inputs = keras.Input((32, 32, 1))
     x = keras.layers.Rescaling(1 / 255)(x)
     for _ in range(2):
@@ -58,7 +59,7 @@ def tiny(experiment, contract):
 
 def run(folder: Path, case: dict) -> dict:
     losses: list[float] = []
-    check, make = training.train._check_loss, training.train.make_optimizer
+    check, make = training.train._check_loss, training.task.make_optimizer
 
     def checked(task, progress, loss):
         if loss is not None:
@@ -72,7 +73,7 @@ def run(folder: Path, case: dict) -> dict:
         optimizer.global_clipnorm = case.get("clip")
         return optimizer
 
-    training.train._check_loss, training.train.make_optimizer = checked, clipping
+    training.train._check_loss, training.task.make_optimizer = checked, clipping
     said: list[str] = []
     try:
         experiment = load_experiment("digits-resnet8", BASE | case.get("keys", {}))
@@ -80,11 +81,11 @@ def run(folder: Path, case: dict) -> dict:
     except ValueError as error:
         said.append(str(error))
     finally:
-        training.train._check_loss, training.train.make_optimizer = check, make
+        training.train._check_loss, training.task.make_optimizer = check, make
     return {"losses": losses, "said": said}
 
 
 if __name__ == "__main__":
-    training.train.make_model = tiny
+    training.task.make_model = tiny
     for text in sys.argv[2:]:
         print(json.dumps(run(Path(sys.argv[1]), json.loads(text))), flush=True)

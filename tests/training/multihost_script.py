@@ -25,10 +25,11 @@ from devices_script import tiny
 import training.evaluate
 import training.multihost
 import training.steps.on_jax
+import training.task
 import training.train
 from keras_resnet import cli
 
-training.train.make_model = tiny
+training.task.make_model = tiny
 
 
 def start(order: dict) -> int:
@@ -49,7 +50,7 @@ def start(order: dict) -> int:
 
 def disturb() -> None:
     if seconds := os.environ.get("SECONDS"):
-        names = ("MEETING_SECONDS", "SILENCE_SECONDS", "PARTING_SECONDS")
+        names = ("CONNECT_SECONDS", "HEARTBEAT_SECONDS", "SHUTDOWN_SECONDS")
         for name, value in zip(names, seconds.split(",")):
             setattr(training.multihost, name, int(value))
     make = training.steps.on_jax.train_step
@@ -73,9 +74,9 @@ def disturb() -> None:
             np.save(path, np.stack(read))
         finish(*arguments)
 
-    finish = training.train._write_results
+    finish = training.train.write_results
     training.steps.on_jax.train_step = train_step
-    training.train._write_results = write_results
+    training.train.write_results = write_results
 
 
 def end(process: int, timeout: float) -> int | None:

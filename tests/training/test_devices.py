@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,16 @@ from keras_resnet import cli
 from keras_resnet.contract import Contract
 from training import runtime
 from training.checkpoint import latest_checkpoint
-from training.config import RuntimeConfig, list_recipes, load_experiment
+from training.config import RuntimeConfig
 from training.data.pipeline import training_batches
 from training.data.sources import Split
-from training.multihost import machines
+from training.experiment_file import list_recipes, load_experiment
+from training.multihost import current_host
 from training.optim import learning_rate_note, peak_learning_rate
 from training.runtime import prepare, threads
 
 SCRIPT = Path(__file__).with_name("devices_script.py")
+PATH = os.pathsep.join((str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH", "")))
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="no JAX")
 
 # Sums over a batch are taken in another order on two devices: a few units in the last place of
@@ -58,7 +59,7 @@ def start(folder: Path, cases: dict[str, dict], backend: str) -> subprocess.Pope
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "TF_CPP_MIN_LOG_LEVEL": "3",
-        "PYTHONPATH": str(SCRIPT.parents[2]),
+        "PYTHONPATH": PATH,
     }
     texts = [json.dumps({"name": name, **case}) for name, case in cases.items()]
     return subprocess.Popen(
@@ -116,10 +117,10 @@ def test_clipping_and_the_reach_of_batch_norm_make_a_difference(mirrored: Any) -
 def test_what_was_chosen_is_said_and_what_cannot_be_is_refused(mirrored: Any) -> None:
     assert "2 devices, 120 images each;" in mirrored["two"]["said"][0]
     assert "one device" in mirrored["one"]["said"][0]
-    assert "runtime.devices is 3, and 2 can be had" in mirrored["three"]["said"][-1]
+    assert "runtime.devices is 3, and 2 are available" in mirrored["three"]["said"][-1]
     assert "--batch-size 242" in mirrored["uneven"]["said"][-1]
     assert any(
-        "learning rate 0.1: 0.05 is for 120 images an update, and an update has 240" in line
+        "learning rate 0.1 for 240 images per update, scaled linearly from 0.05 for 120" in line
         for line in mirrored["scaled"]["said"]
     )
 
@@ -143,7 +144,7 @@ def test_a_recipe_has_its_own_rate_at_its_own_batch_and_scales_it(recipe: str) -
     four = load_experiment(recipe, {"runtime.batch_size": 4 * own.runtime.batch_size})
     times = peak_learning_rate(four) / own.optimizer.learning_rate
     assert times == pytest.approx(4 if own.optimizer.name == "sgd" else 2)
-    assert f"learning rate {peak_learning_rate(four):g}: " in learning_rate_note(four)
+    assert f"learning rate {peak_learning_rate(four):g} for " in learning_rate_note(four)
 
 
 def killed_and_resumed(folder: Path, backend: str) -> None:
@@ -153,7 +154,7 @@ def killed_and_resumed(folder: Path, backend: str) -> None:
     assert killed.returncode == -9
     done = results(folder, {"run": {"keys": keys}, "calm": {"keys": keys}}, backend)
     assert 0 < len(done["run"]["losses"]) < len(done["calm"]["losses"])
-    assert any("going on after" in line for line in done["run"]["said"])
+    assert any("resuming after" in line for line in done["run"]["said"])
     assert state(folder / "run") == state(folder / "calm")
 
 
@@ -175,7 +176,7 @@ def test_jax_losses_are_the_same_on_one_device_and_two(tmp_path: Path, mirrored:
         np.testing.assert_allclose(done[one]["losses"], done[two]["losses"], atol=CLOSE)
     for name in norms[1:]:  # its statistics are always those of the whole batch
         np.testing.assert_allclose(done[norms[0]]["losses"], done[name]["losses"], atol=1e-4)
-    assert "over all of them" in done["two"]["said"][0]
+    assert "those of the global batch" in done["two"]["said"][0]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +207,7 @@ def test_several_workers_of_tensorflow_are_refused(
 
 def test_one_worker_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["a:1"]}}))
-    assert machines().count == 1
+    assert current_host().count == 1
 
 
 COUNT_THREADS = """
@@ -229,24 +230,24 @@ def test_threads_are_as_many_as_asked_for(backend: str) -> None:
     settings = {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(
         [sys.executable, "-c", COUNT_THREADS],
-        env=os.environ | settings | {"PYTHONPATH": str(SCRIPT.parents[2])},
+        env=os.environ | settings | {"PYTHONPATH": PATH},
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     few, many, inter = done.stdout.splitlines()
-    assert few.split(maxsplit=2)[1:] == ["3", "threads 3: as asked"]
+    assert few.split(maxsplit=2)[1:] == ["3", "threads 3: as configured"]
     assert int(many.split()[1]) == 23
     assert int(many.split()[0]) - int(few.split()[0]) >= 20
     if backend == "tensorflow":
         assert int(inter.split()[0]) - int(few.split()[0]) >= 20
-    assert "threads 3, 23 operations at once: as asked" in inter
+    assert "threads 3, 23 between operations: as configured" in inter
 
 
 def test_threads_that_can_no_longer_be_chosen_are_refused() -> None:
     tf.constant(1)  # TensorFlow has begun
-    with pytest.raises(ValueError, match="Begin a new one, or leave them out"):
+    with pytest.raises(ValueError, match="Use a new process, or leave the keys out"):
         prepare(RuntimeConfig(threads=threads() + 1))
 
 
@@ -270,44 +271,69 @@ def test_the_quota_of_a_container_limits_the_threads(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     cores, why = runtime._cores()
     assert cores == (expected or 8)
-    assert ("the container may use" in why) == (expected is not None)
+    assert ("quota of the container" in why) == (expected is not None)
 
 
-def read_ahead(**keys: int) -> tuple[int, int]:
-    """Images read before anybody asks for the second batch, and the most of them at once."""
-    now, most, read, lock = 0, 0, 0, threading.Lock()
+class Reading:
+    """Twenty batches of four images, read by an input pipeline that is watched.
 
-    def load(_: int) -> np.ndarray:
-        nonlocal now, most, read
-        with lock:
-            now, read = now + 1, read + 1
-            most = max(most, now)
-        time.sleep(0.02)
-        with lock:
-            now -= 1
+    Args:
+        together: Images that must be read at once before any of them is returned.
+        keys: Of the runtime.
+    """
+
+    def __init__(self, together: int = 1, **keys: int) -> None:
+        self.together = together
+        self.now = self.most = self.read = self.delivered = self.ahead = 0
+        self.changed = threading.Condition()
+        changes: dict[str, Any] = {"runtime.batch_size": 4, "data.cache_gb": 0}
+        changes |= {f"runtime.{key}": value for key, value in keys.items()}
+        experiment = load_experiment("digits-resnet8", changes)
+        contract = Contract(32, 32, 1, labels=("a", "b"), resize="stretch", crop_fraction=1.0)
+        split = Split(1000, tf.data.Dataset.range(1000), self._at)
+        self.batches = iter(training_batches(split, contract, experiment))
+
+    def _load(self, _: int) -> np.ndarray:
+        with self.changed:
+            self.now, self.read = self.now + 1, self.read + 1
+            self.most = max(self.most, self.now)
+            self.ahead = max(self.ahead, self.read - 4 * self.delivered)
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self.most >= self.together)
+            self.now -= 1
         return np.zeros((32, 32, 1), "uint8")
 
-    def at(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        image = tf.numpy_function(load, [index], tf.uint8, stateful=False)
+    def _at(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image = tf.numpy_function(self._load, [index], tf.uint8, stateful=False)
         return tf.ensure_shape(image, (32, 32, 1)), tf.constant(0, "int64")
 
-    changes: dict[str, Any] = {"runtime.batch_size": 4, "data.cache_gb": 0}
-    changes |= {f"runtime.{key}": value for key, value in keys.items()}
-    experiment = load_experiment("digits-resnet8", changes)
-    contract = Contract(32, 32, 1, labels=("a", "b"), resize="stretch", crop_fraction=1.0)
-    split = Split(1000, tf.data.Dataset.range(1000), at)
-    batches = iter(training_batches(split, contract, experiment))
-    next(batches)
-    while True:  # until nothing more is read
-        before = read
-        time.sleep(1)
-        if read == before:
-            return read, most
+    def take(self, batches: int) -> None:
+        for _ in range(batches):
+            with self.changed:
+                self.delivered += 1  # on its way, so that it does not count as read ahead
+            next(self.batches)
+
+    def wait_until_ahead(self, images: int) -> None:
+        with self.changed:
+            self.changed.wait_for(lambda: self.read - 4 * self.delivered >= images)
 
 
-def test_decoders_and_prefetch_are_as_many_as_asked_for() -> None:
-    alone, most = read_ahead(decoders=1, prefetch=1)
-    assert most == 1
-    further, _ = read_ahead(decoders=1, prefetch=11)
-    assert 36 <= further - alone <= 44  # ten batches more; one may be in the making
-    assert 5 <= read_ahead(decoders=7, prefetch=1)[1] <= 7  # however many cores there are
+def test_prefetch_is_as_many_batches_as_asked_for() -> None:
+    few, many = Reading(decoders=1, prefetch=1), Reading(decoders=1, prefetch=11)
+    for reading, prefetch in ((few, 1), (many, 11)):
+        reading.take(1)
+        reading.wait_until_ahead(4 * prefetch)
+        reading.take(19)
+        # Batches that are being decoded, collected and mixed come on top.
+        assert 4 * prefetch <= reading.ahead <= 4 * (prefetch + 5)
+    assert few.ahead < 4 * 11
+
+
+def test_decoders_are_as_many_as_asked_for() -> None:
+    one = Reading(decoders=1)
+    one.take(20)
+    assert one.most == 1
+    # However many cores there are; two of the threads may be busy with other stages.
+    several = Reading(together=5, decoders=7)
+    several.take(20)
+    assert 5 <= several.most <= 7

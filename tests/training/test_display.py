@@ -1,4 +1,4 @@
-"""What is seen of a run on a terminal."""
+"""Progress of a run on a terminal."""
 
 import io
 

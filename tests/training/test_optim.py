@@ -8,7 +8,7 @@ import pytest
 
 import keras_resnet
 from training.config import from_dict
-from training.optim import make_loss, make_optimizer, make_schedule, move_average
+from training.optim import make_loss, make_optimizer, make_schedule, update_ema
 
 
 def test_the_learning_rate_warms_up_and_then_follows_a_cosine_to_zero() -> None:
@@ -205,5 +205,5 @@ def test_the_average_keeps_its_share_at_each_update(accumulated: int) -> None:
     model.set_weights([np.ones(w.shape) for w in model.weights])
     average.set_weights([np.zeros(w.shape) for w in average.weights])
     for _ in range(accumulated):
-        move_average(average, model, 0.05, accumulated)
+        update_ema(average, model, 0.05, accumulated)
     np.testing.assert_allclose(average.get_weights()[0], 0.95, rtol=1e-5)

@@ -14,12 +14,16 @@ import pytest
 import tensorflow as tf
 
 import keras_resnet
+import training.task
 import training.train
 from training.checkpoint import latest_checkpoint
-from training.config import Experiment, from_dict, load_experiment, save_experiment
-from training.phases import Phase, at_most, first_epochs, phase_at
+from training.config import Experiment, from_dict
+from training.dry_run import dry_run
+from training.experiment_file import load_experiment, save_experiment
+from training.phases import Phase, first_trained_epochs, most_expensive, phase_at
 from training.run import Run
-from training.train import Interrupted, dry_run, make_model, train
+from training.task import make_model
+from training.train import Interrupted, train
 
 STAGED = {
     "model.freeze": "stage1",
@@ -66,10 +70,10 @@ def test_a_stage_follows_from_the_epoch(tmp_path: Path) -> None:
     save_experiment(experiment, tmp_path / "e.yaml")
     assert load_experiment(tmp_path / "e.yaml") == experiment
     plain = load_experiment("digits-resnet8")
-    assert phase_at(plain, 7) == Phase(32, "") and at_most(plain) == plain
-    most = at_most(experiment)
+    assert phase_at(plain, 7) == Phase(32, "") and most_expensive(plain) == plain
+    most = most_expensive(experiment)
     assert phase_at(most, 0) == Phase(48, "")
-    short = at_most(load_experiment("digits-resnet8", STAGED | {"schedule.epochs": 2}))
+    short = most_expensive(load_experiment("digits-resnet8", STAGED | {"schedule.epochs": 2}))
     assert phase_at(short, 0) == Phase(32, "stem")  # what no epoch reaches costs nothing
 
 
@@ -78,13 +82,17 @@ def test_a_stage_follows_from_the_epoch(tmp_path: Path) -> None:
     [
         ({}, {"sizes": [[1, 64]]}, "must begin at epoch 0 and rise"),
         ({}, {"sizes": [[0, 64], [5, 96], [5, 128]]}, "must begin at epoch 0 and rise"),
-        ({}, {"sizes": [[0, 16]]}, "schedule.sizes must be between 32 and 4096"),
-        ({}, {"sizes": [[0]]}, "schedule.sizes must be lists of 2. Received: .0."),
-        ({}, {"sizes": [0, 64]}, "schedule.sizes must be lists of 2. Received: 0"),
+        ({}, {"sizes": [[0, 16]]}, r"schedule.sizes\[0\]\[1\] must be between 32 and 4096"),
+        ({}, {"sizes": [[0]]}, r"schedule.sizes\[0\] must be a list of 2. Received: .0."),
+        ({}, {"sizes": [0, 64]}, r"schedule.sizes\[0\] must be a list of 2. Received: 0"),
         ({}, {"sizes": 64}, "schedule.sizes must be a list of lists"),
         ({}, {"unfreeze": [[1, "stage4"]]}, "needs model.freeze"),
         ({"freeze": "stage4"}, {"unfreeze": [[0, "stage4"]]}, "must rise from epoch 1"),
-        ({"freeze": "stage4"}, {"unfreeze": [[1, "stage5"]]}, "unfreeze must be one of stem, st"),
+        (
+            {"freeze": "stage4"},
+            {"unfreeze": [[1, "stage5"]]},
+            r"unfreeze\[0\]\[1\] must be one of stem, st",
+        ),
         ({"freeze": "stage3"}, {"unfreeze": [[1, "stage4"]]}, "down from model.freeze=stage3"),
         (
             {"freeze": "stage4"},
@@ -102,7 +110,7 @@ def test_the_epoch_of_each_variable_is_that_of_its_part() -> None:
     changes = {"model.freeze": "stage3", "schedule.unfreeze": [[2, "stage3"], [5, "stage1"]]}
     experiment = load_experiment("digits-resnet8", changes)
     model = keras_resnet.ResNet8()
-    begins = first_epochs(model, experiment)
+    begins = first_trained_epochs(model, experiment)
     of_part = {path.split("_")[0].split("/")[0]: epoch for path, epoch in begins.items()}
     assert of_part == {"predictions": 0, "stage3": 2, "stage2": 5, "stage1": 5}
     assert set(begins) == {variable.path for variable in model.trainable_variables}
@@ -132,7 +140,7 @@ def stage1(arrays: dict[str, np.ndarray]) -> list[bytes]:
 def test_stopped_around_every_border_it_ends_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training.train, "make_model", tiny)
+    monkeypatch.setattr(training.task, "make_model", tiny)
     experiment = load_experiment("digits-resnet8", STAGED)
     calm = train(experiment, tmp_path / "calm", quiet, verbose=0)
 
@@ -227,7 +235,7 @@ def test_a_network_of_any_size_is_the_one_of_each_size(more: dict[str, Any]) -> 
     assert free(tf.zeros((1, 96, 96, 3))).shape == (1, 3)
 
 
-def test_a_dry_run_takes_every_epoch_for_the_dearest(tmp_path: Path) -> None:
+def test_a_dry_run_estimates_all_epochs_at_the_cost_of_the_most_expensive(tmp_path: Path) -> None:
     said: list[str] = []
     changes = {
         "model.freeze": "stage3",
@@ -239,4 +247,4 @@ def test_a_dry_run_takes_every_epoch_for_the_dearest(tmp_path: Path) -> None:
     plain = keras_resnet.ResNet8(input_shape=(48, 48, 1), include_preprocessing=True)
     assert found.trainable == sum(int(np.prod(v.shape)) for v in plain.trainable_variables)
     assert found.multiply_adds == keras_resnet.complexity.multiply_adds(plain)
-    assert any("images of 48 pixels, all is trained" in line for line in said)
+    assert any("images of 48 pixels, all layers trainable" in line for line in said)

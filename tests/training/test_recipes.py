@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+import training.task
 import training.train
-from training.config import list_recipes, load_experiment
 from training.data.sources import Source, array_split
+from training.dry_run import dry_run
+from training.experiment_file import list_recipes, load_experiment
 from training.phases import phase_at
-from training.train import dry_run, make_contract, make_model, train
+from training.task import make_contract, make_model
+from training.train import train
 
 BATCH = 4
 
@@ -49,7 +52,7 @@ def test_the_recipe_trains(recipe: str, tmp_path: Path, monkeypatch: pytest.Monk
     }
     if sizes := load_experiment(recipe).schedule.sizes:
         changes["schedule.sizes"] = [(epoch, size // 4) for epoch, size in sizes]
-    monkeypatch.setattr(training.train, "open_source", lambda *_: noise(channels_of(recipe)))
+    monkeypatch.setattr(training.task, "open_source", lambda *_: noise(channels_of(recipe)))
     experiment = load_experiment(recipe, changes)
     run = train(experiment, tmp_path / "run", lambda _: None, verbose=0)
     (row,) = run.read("metrics.json")["history"]

@@ -1,4 +1,4 @@
-"""Stopped and started again: the state is whole, and a folder is never taken for another."""
+"""Resuming: the state is complete, and a folder is never mistaken for another run's."""
 
 import dataclasses
 import json
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import keras_resnet
+import training.task
 import training.train
 from training.checkpoint import (
     Checkpoint,
@@ -25,9 +26,9 @@ from training.checkpoint import (
     values_of,
     write_checkpoint,
 )
-from training.config import load_experiment
 from training.data.sources import Source, array_split
-from training.optim import move_average
+from training.experiment_file import load_experiment
+from training.optim import update_ema
 from training.run import Run, lock_folder, open_run
 from training.train import Interrupted, train
 
@@ -62,7 +63,7 @@ EXPERIMENT = load_experiment(
 
 @pytest.fixture(autouse=True)
 def tiny_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training.train, "make_model", tiny)
+    monkeypatch.setattr(training.task, "make_model", tiny)
 
 
 def stop_at(
@@ -90,7 +91,7 @@ def state_of(run: Run) -> tuple[dict[str, bytes], Any, bytes]:
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run that nothing stopped."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.train, "make_model", tiny)
+        patch.setattr(training.task, "make_model", tiny)
         return train(EXPERIMENT, tmp_path_factory.mktemp("calm") / "run", quiet, verbose=0)
 
 
@@ -99,7 +100,7 @@ def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A run that was stopped after 16 of 44 steps, with checkpoints at 14 and 16."""
     with monkeypatch.context() as patch:
         stop_at(patch, "_check_loss", 20)  # it also looks after an epoch, and before a checkpoint
-        with pytest.raises(Interrupted, match="after 1 whole epochs"):
+        with pytest.raises(Interrupted, match="after 1 completed epochs"):
             train(EXPERIMENT, tmp_path / "run", quiet, verbose=0)
     return Run(tmp_path / "run")
 
@@ -151,7 +152,7 @@ def test_every_optimizer_and_schedule_goes_on_exactly(
 def test_ctrl_c_keeps_a_model_to_look_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         stop_at(patch, "_check_loss", 20, signal.SIGINT)
-        with pytest.raises(Interrupted, match="after 1 whole epochs") as stop:
+        with pytest.raises(Interrupted, match="after 1 completed epochs") as stop:
             train(EXPERIMENT, tmp_path / "run", quiet, verbose=0)
     run = open_run(tmp_path / "run")
     assert stop.value.run == run
@@ -210,7 +211,7 @@ def test_where_all_are_damaged_it_refuses_and_changes_nothing(stopped: Run) -> N
     for path in stopped.checkpoints.glob("step-*"):
         damage(path, "flip")
     before = contents(stopped.folder)
-    with pytest.raises(ValueError, match="to begin again, or give another folder") as error:
+    with pytest.raises(ValueError, match="to start over, or give another folder") as error:
         train(EXPERIMENT, stopped.folder, quiet, verbose=0)
     assert "\n" not in str(error.value)
     after = contents(stopped.folder)
@@ -293,7 +294,7 @@ def test_a_folder_that_is_no_run_of_this_kind_is_refused(calm: Run, tmp_path: Pa
 
 
 def test_other_data_are_refused(stopped: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = training.train.open_source
+    real = training.task.open_source
 
     def fewer(*args: Any) -> Source:
         source = real(*args)
@@ -301,7 +302,7 @@ def test_other_data_are_refused(stopped: Run, monkeypatch: pytest.MonkeyPatch) -
         images, classes = map(np.stack, zip(*examples))
         return dataclasses.replace(source, train=array_split(images, classes))
 
-    monkeypatch.setattr(training.train, "open_source", fewer)
+    monkeypatch.setattr(training.task, "open_source", fewer)
     with pytest.raises(ValueError, match="training images were 1437 and are 1000"):
         train(EXPERIMENT, stopped.folder, quiet, verbose=0)
 
@@ -331,7 +332,7 @@ def test_the_average_moves_with_every_weight_batch_norm_statistics_included() ->
             variable.assign(rng.normal(size=variable.shape))
             kept = min(0.8, (1 + step) / (10 + step))
             expected[i] = kept * expected[i] + (1 - kept) * np.asarray(variable)
-        move_average(average, model, 0.8)
+        update_ema(average, model, 0.8)
     for variable, value in zip(average.weights, expected):
         np.testing.assert_allclose(variable, value, rtol=1e-4, atol=1e-5)
 
@@ -346,7 +347,7 @@ def test_the_average_knows_the_step_where_the_loss_is_scaled() -> None:
     for weights, value in ((model.weights, 1.0), (average.weights, 0.0)):
         for variable in weights:
             variable.assign(np.full(variable.shape, value))
-    move_average(average, model, 0.99)
+    update_ema(average, model, 0.99)
     np.testing.assert_allclose(average.weights[0], 1 - (1 + 20) / (10 + 20), rtol=1e-6)
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import keras_resnet
+import training.task
 import training.train
 from keras_resnet.contract import Contract
-from training.config import Experiment, load_experiment
+from training.config import Experiment
+from training.experiment_file import load_experiment
 from training.run import Run
 from training.train import Interrupted, train
 

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 import keras_resnet
-from training.config import load_experiment
 from training.data.pipeline import evaluation_batches, images
 from training.data.sources import open_source
 from training.evaluate import evaluate
+from training.experiment_file import load_experiment
 from training.export import export_saved_model, read_contract
 from training.run import Run
 from training.train import train
@@ -155,7 +155,7 @@ def test_the_saved_model_answers_alike_without_this_package(
 
 
 def test_a_model_of_any_size_cannot_be_exported(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="pictures of one size"):
+    with pytest.raises(ValueError, match="images of one size"):
         export_saved_model(keras_resnet.ResNet8(input_shape=(None, None, 3)), tmp_path / "s")
     assert not list(tmp_path.iterdir())
 

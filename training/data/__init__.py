@@ -1,1 +1,1 @@
-"""Where images come from, and how they reach the model."""
+"""Sources of images, and the input pipeline."""

@@ -1,4 +1,4 @@
-"""tf.data: from a source's examples to batches, as the contract and the experiment say."""
+"""The input pipeline: from a source's examples to batches, with tf.data."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ import tensorflow as tf
 from keras_resnet.contract import Contract
 from training.config import AugmentConfig, Experiment
 from training.data.augment import augment, mix
-from training.data.decode import decode_training_image, fit_image
+from training.data.augment.crop import random_resized_crop
+from training.data.decode import fit_image
 from training.data.shuffle import example_seed, ordered_indices
 from training.data.sources import Split, array_split, classes_of
 
-# Batches made ahead: enough for a hiccup, and few enough to know what memory they take.
+# Batches prepared ahead: enough for short delays, few enough for a known amount of memory.
 PREFETCH = 2
+# Images per step of reading a split into memory.
 BLOCK = 256
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
-    """Whole batches in an epoch.
+    """Full batches per epoch.
 
     Raises:
-        ValueError: There are fewer images than one batch takes.
+        ValueError: There are fewer images than in a batch.
     """
     if split.count < batch_size:
         raise ValueError(
@@ -41,25 +43,25 @@ def training_batches(
     step: int = 0,
     share: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
-    """Endless batches of augmented images and one-hot labels, the same from any step on.
+    """Infinite batches of augmented images and one-hot labels, the same from any step on.
 
-    The order is a function of seed, epoch and position, each image's augmentation one of seed,
-    epoch and the image's number, or its position where classes are balanced and it may come
-    again: nothing else, and nothing that a crash could lose.
+    The order is a pure function of seed, epoch and position. Augmentation is one of seed, epoch and
+    the image's number (with balanced classes, its position, since an image can recur). There is no
+    other state that a crash could lose.
 
     Args:
-        split: The images to learn from.
+        split: The training images.
         contract: Size and channels of the model.
         experiment: Batch size, seed and augmentation.
-        epoch: Epoch to begin with, from 0.
-        step: Steps of it to pass over; none of their images are read.
-        share: Number and count of the shares of each batch, of which one machine reads one.
-            Images are mixed with others of their share.
+        epoch: First epoch, from 0.
+        step: Steps of it to skip, without reading their images.
+        share: Number and count of the shares of each batch; each host reads one of them. Images
+            are mixed with others of their share.
 
     Returns:
         Batches of images ``(batch, size, size, channels)`` 0–255 and float32 labels
-        ``(batch, classes)``. The images are uint8, a quarter of the bytes to copy and to send to
-        a device, which turns them into numbers faster; float32 where they are mixed.
+        ``(batch, classes)``. The images are uint8, which are a quarter of the bytes to copy to a
+        device; float32 if they are mixed.
     """
     runtime = experiment.runtime
     batch, seed = runtime.batch_size, runtime.seed
@@ -69,7 +71,7 @@ def training_batches(
         split = _in_memory(split, contract)
     drawn = classes_of(split) if experiment.data.sampling == "balanced" else None
 
-    @tf.autograph.experimental.do_not_convert  # its errors stay as they are
+    @tf.autograph.experimental.do_not_convert  # keeps the messages of errors
     def example(epoch: tf.Tensor, index: tf.Tensor, draw: tf.Tensor) -> tuple[tf.Tensor, ...]:
         image, label = split.at(index)
         own = example_seed(seed, epoch, draw)
@@ -77,11 +79,11 @@ def training_batches(
 
     @tf.autograph.experimental.do_not_convert
     def mixed(images: tf.Tensor, labels: tf.Tensor, seeds: tf.Tensor) -> tuple:
-        # The batch's seed is its first example's, out of the reach of any example's own.
+        # Derived from the first example's seed, and different from the seed of any example.
         return mix(images, labels, config, seeds[0] * tf.constant((-1, 1), "int64") - 1)
 
     options = tf.data.Options()
-    if runtime.decoders:  # TensorFlow's own pool has no more threads than cores
+    if runtime.decoders:  # the default pool has as many threads as cores
         options.threading.private_threadpool_size = runtime.decoders
     return (
         ordered_indices(split.count, batch, seed, epoch, step, share, drawn)
@@ -94,14 +96,14 @@ def training_batches(
 
 
 def memory_note(split: Split, contract: Contract, experiment: Experiment) -> str:
-    """What is kept in memory of the training images, and why, for people."""
+    """A line on whether the training images are cached in memory."""
     gigabytes = f"{_fitted_bytes(split, contract) / 2**30:.2f} GiB"
     if _keeps_fitted(split, contract, experiment):
-        return f"training images stay in memory: fitted, they take {gigabytes}"
+        return f"training images are cached in memory after resizing ({gigabytes})"
     if experiment.augment.crop == "resized":
-        return "training images are read in every epoch: of each, another part is decoded"
+        return "training images are decoded in every epoch, each time another crop"
     limit = experiment.data.cache_gb
-    return f"training images are read in every epoch: {gigabytes} is over data.cache_gb {limit:g}"
+    return f"training images are decoded in every epoch: {gigabytes} exceed data.cache_gb={limit:g}"
 
 
 def evaluation_batches(
@@ -111,9 +113,10 @@ def evaluation_batches(
 
     Args:
         split: The images.
-        contract: How they are fitted.
-        batch_size: Images a batch; the last may be smaller.
-        cache_gb: Fitted images are kept for the next time where they take no more GiB.
+        contract: How they are cropped and resized.
+        batch_size: Images per batch; the last batch may be smaller.
+        cache_gb: Resized images are kept for the next iteration if they take at most this many
+            GiB.
     """
     examples = split.examples.map(_fitted(contract), num_parallel_calls=tf.data.AUTOTUNE)
     if _fitted_bytes(split, contract) <= cache_gb * 2**30:
@@ -121,13 +124,22 @@ def evaluation_batches(
     return examples.batch(batch_size).prefetch(PREFETCH)
 
 
+def validation_batches(split: Split, contract: Contract, experiment: Experiment) -> tf.data.Dataset:
+    """``evaluation_batches`` for training: float32 pixels 0–255 and one-hot labels."""
+    classes = len(contract.labels)
+    batches = evaluation_batches(
+        split, contract, experiment.runtime.batch_size, experiment.data.cache_gb
+    )
+    return batches.map(lambda x, y: (tf.cast(x, "float32"), tf.one_hot(y, classes)))
+
+
 def images(split: Split, contract: Contract, count: int | None = None) -> Iterator[tuple]:
-    """Single fitted images ``(height, width, channels)`` uint8 with their labels.
+    """Single images, uint8 ``(height, width, channels)``, with their labels.
 
     Args:
-        split: Where from.
-        contract: How they are fitted.
-        count: How many, spread evenly over the split so that every class is among them; all
+        split: The images.
+        contract: How they are cropped and resized.
+        count: Number of images, at even distances in the split, so that no class is missed; all
             by default.
     """
     examples = split.examples
@@ -148,14 +160,14 @@ def _augmented(
     size = contract.height or 0
     seeds = tf.random.split(seed, 2)
     if config.crop == "resized":
-        image = decode_training_image(image, contract.channels, size, config, seeds[0])
+        image = random_resized_crop(image, contract.channels, size, config, seeds[0])
     elif image.dtype == tf.string or image.shape[:2] != (size, size):
         image = fit_image(image, contract)
     return augment(image, size, config, seeds[1])
 
 
 def _in_memory(split: Split, contract: Contract) -> Split:
-    """The same images, decoded and fitted once instead of in every epoch."""
+    """The same images, decoded and resized once instead of in every epoch."""
     shape = (contract.height or 0, contract.width or 0, contract.channels)
     images = np.empty((split.count, *shape), "uint8")
     labels = np.empty(split.count, "int64")
@@ -167,7 +179,7 @@ def _in_memory(split: Split, contract: Contract) -> Split:
 
 
 def _keeps_fitted(split: Split, contract: Contract, experiment: Experiment) -> bool:
-    """A resized crop needs all of the image; other crops only what fitting leaves."""
+    """Whether resized images are cached; not for a resized crop, which needs the whole image."""
     fits = _fitted_bytes(split, contract) <= experiment.data.cache_gb * 2**30
     return fits and experiment.augment.crop != "resized"
 

@@ -1,7 +1,7 @@
-"""The order in which training images are seen: a pure function of seed, epoch and position.
+"""The order of the training images: a pure function of seed, epoch and position.
 
-Nothing here has a state that a crash could lose: to go on from the middle of an epoch, the order
-of that epoch is computed again and what was seen is passed over, without decoding any of it.
+There is no state that a crash could lose: to resume in the middle of an epoch, its order is
+computed again, and the images already seen are skipped without decoding them.
 """
 
 from __future__ import annotations
@@ -13,37 +13,36 @@ import tensorflow as tf
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     """A permutation of ``count`` indices, int64.
 
-    It sorts the raw words of PCG64 (O'Neill 2014, HMC-CS-2014-0905), which NumPy keeps the same
-    in all its versions, unlike ``Generator.permutation`` (NEP 19).
+    Sorts the raw words of PCG64 (O'Neill 2014, HMC-CS-2014-0905), which are the same in all
+    versions of NumPy, unlike ``Generator.permutation`` (NEP 19).
     """
     words = np.random.PCG64(np.random.SeedSequence([seed, epoch])).random_raw(count)
     return np.argsort(words, kind="stable")
 
 
 def balanced_order(classes: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """As many indices as there are images, each class as often as any other, int64.
+    """As many indices as there are images, with equally many of each class, int64.
 
-    Where the number of classes does not divide that of images, some classes, others in each
-    epoch, come once more. A class gives all of its images, in an order of its own, before it
-    gives any of them again in the epoch.
+    If the number of images is not divisible by that of classes, some classes, different ones in
+    each epoch, occur once more. No image of a class recurs before all others of it were drawn.
 
     Args:
-        classes: Class of each image, ``(count,)``; those without images are not drawn.
-        seed: The run's.
+        classes: Class of each image, ``(count,)``.
+        seed: Seed of the run.
         epoch: From 0.
     """
     count = len(classes)
     members = [np.flatnonzero(classes == c) for c in np.unique(classes)]
-    turn = epoch_order(len(members), seed, epoch)  # who comes once more
+    rank = epoch_order(len(members), seed, epoch)  # the first classes occur once more
     share, rest = divmod(count, len(members))
     draws = [
-        _rounds(own, share + int(turn[c] < rest), [seed, epoch, c]) for c, own in enumerate(members)
+        _rounds(own, share + int(rank[c] < rest), [seed, epoch, c]) for c, own in enumerate(members)
     ]
     return np.concatenate(draws)[epoch_order(count, seed, epoch)]
 
 
 def _rounds(members: np.ndarray, count: int, key: list[int]) -> np.ndarray:
-    """So many of the members, in one random order after the other."""
+    """``count`` indices: random permutations of the members, one after the other."""
     rounds = -(-count // len(members))
     words = np.random.PCG64(np.random.SeedSequence(key)).random_raw(rounds * len(members))
     orders = np.argsort(words.reshape(rounds, len(members)), axis=1, kind="stable")
@@ -59,23 +58,23 @@ def ordered_indices(
     share: tuple[int, int] = (0, 1),
     classes: np.ndarray | None = None,
 ) -> tf.data.Dataset:
-    """Endless int64 scalars ``(epoch, index, draw)``, from a given step on.
+    """Infinite int64 scalars ``(epoch, index, draw)``, from a given step on.
 
-    Every epoch has ``count // batch_size`` whole batches; the few images left over are others
+    Every epoch has ``count // batch_size`` full batches; the remaining images are different ones
     in each epoch.
 
     Args:
         count: Number of images.
-        batch_size: Images a step.
-        seed: The run's.
-        epoch: Epoch to begin with, from 0.
-        step: Steps of it to pass over.
-        share: Number, from 0, and count of the equal shares of each batch of which one is read.
+        batch_size: Images per step.
+        seed: Seed of the run.
+        epoch: First epoch, from 0.
+        step: Steps of it to skip.
+        share: Number, from 0, and count of the equal shares of each batch; only this one is read.
         classes: Class of each image; if given, each class is drawn equally often.
 
     Returns:
-        ``draw`` tells an image's appearances in an epoch apart: its index where it has only
-        one, and otherwise its place in the epoch.
+        ``draw`` identifies the occurrence of an image in an epoch: its index if it occurs once,
+        otherwise its position in the epoch.
     """
     steps, (number_of_share, shares) = count // batch_size, share
     seen, size = steps * batch_size, batch_size // shares
@@ -98,5 +97,5 @@ def ordered_indices(
 
 
 def example_seed(seed: int, epoch: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
-    """The stateless seed ``(2,)`` of one appearance of an image, int64."""
+    """The stateless seed ``(2,)`` of one occurrence of an image, int64."""
     return tf.stack([tf.constant(seed, "int64"), epoch * 2**32 + draw])

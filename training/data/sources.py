@@ -1,47 +1,57 @@
-"""Where images come from: one spec string names a source.
+"""Sources of labelled images, each named by a spec string.
 
-``digits``         the 1,797 handwritten digits inside scikit-learn (8×8, grayscale)
-``tfds:<name>``    a data set of tensorflow-datasets
-``folder:<path>``  a folder of pictures, with ``train`` and ``val`` (or ``test``) inside, or
-                   with one subfolder a class, which is then split by the seed
+``digits``         the 1,797 handwritten digits of scikit-learn (8×8, grayscale)
+``tfds:<name>``    a dataset of tensorflow-datasets
+``folder:<path>``  a folder of image files, with subfolders ``train`` and ``val``, ``test`` or
+                   ``validation``, or with one subfolder per class, which is split by the seed
 ``tfrecord:<pattern>``  TFRecord files; see ``training/data/tfrecord.py``
 
-Unreadable images are found before training starts; see ``training/data/validate_images.py``.
-tensorflow-datasets decodes its own, which it made and checked itself.
+A split without labels is never the test split: the next one that has labels is, otherwise a share
+of the training images.
+
+Unreadable images are found before training starts; see ``training/data/validate_images.py``. Those
+of tensorflow-datasets are trusted: it has decoded and checked them when it prepared the dataset.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
 from keras_resnet import console
+from keras_resnet.contract import Contract
+from keras_resnet.preprocessing import load_image
 from training.config import DataConfig
 from training.data.records import Part, record_reader
 from training.data.tfrecord import Records, class_names, read_records
-from training.data.validate_images import Say, complaints, report
+from training.data.validate_images import Say, find_problems, report
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+HELD_OUT_FOLDERS = ("val", "test", "validation")
+# Labels of a tensorflow-datasets split that are read to find out whether it has any.
+LABELS_READ = 16
 CHANNELS = {"rgb": 3, "grayscale": 1}
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Split:
-    """A number of labelled images.
+    """Labelled images.
 
     Attributes:
-        count: How many.
+        count: Number of images.
         examples: A ``tf.data.Dataset`` of ``(image, label)``: the image either uint8
-            ``(height, width, channels)`` or the bytes of a picture file, the label int64.
+            ``(height, width, channels)`` or the bytes of an image file, the label int64.
             Always in the same order.
-        at: One example by its number, an int64 scalar: a function for ``Dataset.map``. Training
-            sees the examples in an order of its own, which a stream cannot give.
-        files: Path of each image, where it is one.
+        at: Returns one example by its number, an int64 scalar; a function for ``Dataset.map``.
+            Training shuffles globally, for which a stream is not enough.
+        files: Path of each image, if the images are files.
     """
 
     count: int
@@ -52,13 +62,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Source:
-    """Images to learn from and images to test on.
+    """Training and test images.
 
     Attributes:
         labels: Names of the classes, in the order of their numbers.
         channels: 1 for grayscale, 3 for RGB.
-        train: What the model learns from, and what quantization is calibrated with.
-        test: What it is measured on.
+        train: For training and for the calibration of quantization.
+        test: For validation and evaluation.
     """
 
     labels: tuple[str, ...]
@@ -71,13 +81,13 @@ def open_source(data: DataConfig, seed: int, say: Say = console.say) -> Source:
     """Opens the source that ``data.source`` names.
 
     Args:
-        data: Spec string, folder, held-out share, and what to do about unreadable images.
-        seed: Decides which images are held out where the source has no split of its own.
-        say: Told how many images are left out, and why.
+        data: Spec string, folder, held-out share, and how to treat unreadable images.
+        seed: Selects the held-out images if the source has no labelled test split.
+        say: Called with lines on skipped images and on splits without labels.
 
     Raises:
-        ValueError: The spec is unknown, there is nothing usable where it points, or there are
-            images that cannot be read and not to be skipped; the first of them are named.
+        ValueError: The spec is unknown, the source is missing or has no usable images, or some
+            images cannot be read and ``bad_images`` is ``"error"``.
     """
     kind, _, rest = data.source.partition(":")
     if kind not in SOURCES or (kind != "digits" and not rest):
@@ -102,6 +112,34 @@ def _digits(_: str, data: DataConfig, seed: int, say: Say) -> Source:
 
 
 def _tfds(name: str, data: DataConfig, seed: int, say: Say) -> Source:
+    builder = _tfds_builder(name, data)
+    features = builder.info.features
+    if not {"image", "label"} <= set(features) or not hasattr(features["label"], "names"):
+        raise ValueError(
+            f"{name!r} is not an image classification dataset, with an image and a label of a "
+            f"class: {' '.join(str(features).split())[:200]}"
+        )
+    if "train" not in builder.info.splits:
+        raise ValueError(f"{name!r} has no split 'train': {', '.join(builder.info.splits)}")
+    available = [split for split in ("test", "validation") if split in builder.info.splits]
+    held_out = _first_labelled(available, lambda split: _tfds_labels(builder, split), say)
+    percent = round(100 * (1 - data.test_fraction))
+    train, test = (
+        ("train", held_out) if held_out else (f"train[:{percent}%]", f"train[{percent}%:]")
+    )
+
+    def split(which: str) -> Split:
+        return Split(
+            builder.info.splits[which].num_examples,
+            _tfds_examples(builder, which, seed).map(lambda x: (x["image"], x["label"])),
+            _record_at(builder, which),
+        )
+
+    channels = features["image"].shape[-1]
+    return Source(tuple(features["label"].names), channels, split(train), split(test))
+
+
+def _tfds_builder(name: str, data: DataConfig) -> Any:
     import tensorflow_datasets as tfds
 
     if data.data_dir and not Path(data.data_dir).is_dir():  # or it would be downloaded there
@@ -112,39 +150,58 @@ def _tfds(name: str, data: DataConfig, seed: int, say: Say) -> Source:
             builder.download_and_prepare()
     except Exception as error:  # tensorflow-datasets raises whatever its readers and servers do
         raise ValueError(
-            f"The data set {name!r} cannot be opened in {data.data_dir or 'its default folder'}: "
+            f"The dataset {name!r} cannot be opened in {data.data_dir or 'its default folder'}: "
             f"{' '.join(str(error).split())[:200]}. Check the name and --data-dir"
         ) from None
-    features = builder.info.features
-    if not {"image", "label"} <= set(features):
-        raise ValueError(f"{name!r} is not an image classification data set: {sorted(features)}")
+    return builder
 
-    held_out = next((s for s in ("test", "validation") if s in builder.info.splits), None)
-    percent = round(100 * (1 - data.test_fraction))
-    train, test = (
-        ("train", held_out) if held_out else (f"train[:{percent}%]", f"train[{percent}%:]")
-    )
 
-    def split(which: str) -> Split:
-        read = tfds.ReadConfig(try_autocache=False, shuffle_seed=seed)
-        examples = builder.as_dataset(which, as_supervised=True, read_config=read)
-        return Split(builder.info.splits[which].num_examples, examples, _record_at(builder, which))
+def _tfds_examples(
+    builder: Any, split: str, seed: int = 0, features: tuple[str, ...] = ("image", "label")
+) -> tf.data.Dataset:
+    import tensorflow_datasets as tfds
 
-    channels = features["image"].shape[-1]
-    return Source(tuple(features["label"].names), channels, split(train), split(test))
+    read = tfds.ReadConfig(try_autocache=False, shuffle_seed=seed)
+    decode = tfds.decode.PartialDecoding(dict.fromkeys(features, True))
+    return builder.as_dataset(split, read_config=read, decoders=decode)
+
+
+def _tfds_labels(builder: Any, split: str) -> Iterator[int]:
+    """The first labels of a split; its images are not decoded."""
+    examples = _tfds_examples(builder, split, features=("label",)).take(LABELS_READ)
+    return (int(example["label"]) for example in examples.as_numpy_iterator())
+
+
+def _first_labelled(
+    splits: Sequence[T], labels: Callable[[T], Iterable[int]], say: Say
+) -> T | None:
+    """The first split that has labels; ``None`` if there is none.
+
+    Datasets are published with unlabelled test splits, whose labels are -1: ImageNet's, for one.
+
+    Args:
+        splits: In order of preference.
+        labels: Returns labels of a split; none of them if it has none.
+        say: Called with each split that is passed over.
+    """
+    for split in splits:
+        if any(label >= 0 for label in labels(split)):
+            return split
+        say(f"the split {split} has no labels, so it is not used")
+    return None
 
 
 def _record_at(builder: Any, which: str) -> Callable:
-    """An example of a prepared data set by its number, read from its TFRecord file."""
+    """A function that reads an example of a prepared dataset by its number."""
     if builder.info.file_format.value != "tfrecord":
         raise ValueError(
-            f"{builder.info.name} is prepared as {builder.info.file_format.value}, and is read as "
-            "tfrecord. Prepare it so: tfds build --file_format=tfrecord"
+            f"{builder.info.name} is prepared as {builder.info.file_format.value}, not as "
+            "tfrecord. Prepare it again: tfds build --file_format=tfrecord"
         )
     parts = [Part(p.filename, p.skip, p.take) for p in builder.info.splits[which].file_instructions]
 
     def at(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # Traced once, when training begins: only then is it worth finding every record.
+        # Traced once, when training begins: only then all records need to be located.
         read = record_reader(parts)
         record = tf.numpy_function(lambda i: read(int(i)), [index], "string")
         record.set_shape(())
@@ -158,20 +215,23 @@ def _folder(path: str, data: DataConfig, seed: int, say: Say) -> Source:
     root = Path(path).expanduser()
     if not root.is_dir():
         raise ValueError(f"There is no folder {root}")
-    held_out = next((root / n for n in ("val", "test", "validation") if (root / n).is_dir()), None)
-    if (root / "train").is_dir() and held_out:
+    if not _has_splits(root):
+        labels, train, test = _split_by_class(root, data, seed)
+    elif held_out := _first_labelled(
+        [root / name for name in HELD_OUT_FOLDERS if (root / name).is_dir()],
+        lambda folder: range(len(_class_folders(folder))),
+        say,
+    ):
         labels, train = _scan(root / "train")
-        test_labels, test = _scan(held_out)
+        test_labels, test = _scan(held_out, classes=1)
         if unknown := sorted(set(test_labels) - set(labels)):
             raise ValueError(f"{held_out} has classes that {root / 'train'} lacks: {unknown}")
         test = [(file, labels.index(test_labels[label])) for file, label in test]
     else:
-        labels, files = _scan(root)
-        chosen = _stratified(np.array([label for _, label in files]), data.test_fraction, seed)
-        train, test = ([files[i] for i in indices] for indices in chosen)
+        labels, train, test = _split_by_class(root / "train", data, seed)
 
     everything = [file for file, _ in train + test]
-    bad = {everything[i]: problem for i, problem in complaints(everything).items()}
+    bad = {everything[i]: problem for i, problem in find_problems(everything).items()}
     report(bad, len(everything), data, say)
 
     def split(files: list[tuple[str, int]]) -> Split:
@@ -179,6 +239,25 @@ def _folder(path: str, data: DataConfig, seed: int, say: Say) -> Source:
         return _file_split([file for file, _ in good], np.array([label for _, label in good]))
 
     return Source(labels, CHANNELS[data.color], split(train), split(test))
+
+
+def _has_splits(root: Path) -> bool:
+    """Whether the subfolders are splits, not classes, one of which may be called "train"."""
+    names = {path.name for path in root.iterdir() if path.is_dir() and path.name[0] != "."}
+    if "train" not in names:
+        return False
+    if names & set(HELD_OUT_FOLDERS):
+        return True
+    return names == {"train"} and bool(_class_folders(root / "train"))
+
+
+def _split_by_class(
+    folder: Path, data: DataConfig, seed: int
+) -> tuple[tuple[str, ...], list[tuple[str, int]], list[tuple[str, int]]]:
+    labels, files = _scan(folder)
+    chosen = _stratified(np.array([label for _, label in files]), data.test_fraction, seed)
+    train, test = ([files[i] for i in indices] for indices in chosen)
+    return labels, train, test
 
 
 def _tfrecord(pattern: str, data: DataConfig, seed: int, say: Say) -> Source:
@@ -209,22 +288,36 @@ SOURCES: dict[str, Callable[[str, DataConfig, int, Say], Source]] = {
 }
 
 
-def _scan(root: Path) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
-    """Names of the classes, and each picture with the number of its class."""
+def _class_folders(root: Path) -> list[tuple[str, list[str]]]:
+    """Subfolders that contain images: name and image files of each."""
     folders = sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
-    files: list[tuple[str, int]] = []
-    labels: list[str] = []
-    for folder in folders:
-        found = sorted(str(p) for p in folder.rglob("*") if p.suffix.lower() in PICTURES)
-        if found:
-            files += [(file, len(labels)) for file in found]
-            labels.append(folder.name)
-    if len(labels) < 2:
+    found = [
+        (folder.name, sorted(str(p) for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES))
+        for folder in folders
+    ]
+    return [(name, files) for name, files in found if files]
+
+
+def _scan(root: Path, classes: int = 2) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
+    """Names of the classes, and each image file with the number of its class."""
+    found = _class_folders(root)
+    if len(found) < classes:
         raise ValueError(
-            f"{root} needs a subfolder of pictures ({', '.join(PICTURES)}) for each of at least "
-            f"two classes. Found: {', '.join(labels) or 'none'}"
+            f"{root} needs a subfolder of pictures ({', '.join(SUFFIXES)}) for each of at least "
+            f"two classes. Found: {', '.join(name for name, _ in found) or 'none'}"
         )
-    return tuple(labels), files
+    labels = tuple(name for name, _ in found)
+    return labels, [(file, number) for number, (_, files) in enumerate(found) for file in files]
+
+
+def first_unreadable(source: Source, contract: Contract) -> str | None:
+    """What is wrong with the first image file that cannot be read; ``None`` if all can be."""
+    for path in source.train.files + source.test.files:
+        try:
+            load_image(path, contract)
+        except ValueError as error:
+            return f"{error}. Repair or remove it"
+    return None
 
 
 def classes_of(split: Split) -> np.ndarray:
@@ -235,7 +328,7 @@ def classes_of(split: Split) -> np.ndarray:
 
 
 def array_split(images: np.ndarray, classes: np.ndarray) -> Split:
-    """Images that are in memory.
+    """A split of images in memory.
 
     Args:
         images: uint8 ``(count, height, width, channels)``.

@@ -1,14 +1,14 @@
-"""``tfrecord:PATTERN``: TFRecord files of pictures, in the layout that ImageNet's come in.
+"""``tfrecord:PATTERN``: TFRecord files of images, in the usual layout of ImageNet's.
 
 Each record is a ``tf.train.Example`` with these features:
 
 ``image/encoded``      the bytes of a JPEG, PNG, BMP or GIF
-``image/class/label``  its class, an integer; counted from 0, or from 1 where no 0 occurs
-``image/class/text``   the class's name; optional, and the number is its name without it
+``image/class/label``  its class, an integer, counted from 0, or from 1 if no 0 occurs
+``image/class/text``   name of the class; optional, the number by default
 
-PATTERN is a glob of the training files, or a folder in which their names begin with ``train``. What
-the model is tested on lies beside them: the same names with ``validation``, ``val`` or ``test``
-in the place of ``train``. Without such files a share of the records is held out by the seed.
+PATTERN is a glob of the training files, or a folder in which their names begin with ``train``.
+The test files have the same names with ``validation``, ``val`` or ``test`` instead of ``train``. If
+there are none, or they have no labels, a share of the records is held out by the seed.
 """
 
 from __future__ import annotations
@@ -26,22 +26,23 @@ import tensorflow as tf
 
 from training.config import DataConfig
 from training.data.records import Part, record_reader
-from training.data.validate_images import Say, complaint, in_threads, kept, report
+from training.data.validate_images import Say, cached, find_problem, in_threads, report
 
 IMAGE, LABEL, TEXT = "image/encoded", "image/class/label", "image/class/text"
 HELD_OUT = ("validation", "val", "test")
 MOST_CLASSES = 1_000_000
+UNLABELLED = -1
 
 
 @dataclass(frozen=True)
 class Records:
-    """All records of some files, one after another.
+    """All records of some files, numbered consecutively.
 
     Attributes:
-        parts: The files, and how many records are in each.
-        labels: int64 ``(records,)``, as they stand in the files.
-        names: Class names by label, where the files have them.
-        bad: What is wrong with which images, by the record's number.
+        parts: The files, and the number of records in each.
+        labels: int64 ``(records,)`` as in the files; ``UNLABELLED`` if a record has none.
+        names: Class names by label, if the files have them.
+        bad: What is wrong with an image, by the record's number.
     """
 
     parts: tuple[Part, ...]
@@ -50,7 +51,7 @@ class Records:
     bad: dict[int, str]
 
     def describe(self, number: int) -> str:
-        """Where a record is, for people: ``train-00003-of-01024, record 17``."""
+        """Location of a record for messages: ``train-00003-of-01024, record 17``."""
         for part in self.parts:
             if number < part.take:
                 return f"{part.path}, record {number},"
@@ -58,7 +59,12 @@ class Records:
         raise IndexError(number)
 
     def at(self, chosen: np.ndarray, classes: np.ndarray) -> Callable:
-        """A function for ``Dataset.map``, from a number to that chosen record's example."""
+        """A function for ``Dataset.map`` that returns the example of a chosen record.
+
+        Args:
+            chosen: Numbers of the records to choose from.
+            classes: Class of each of them.
+        """
         numbers, labels = tf.constant(chosen), tf.constant(classes)
 
         @tf.autograph.experimental.do_not_convert
@@ -81,11 +87,11 @@ def read_records(pattern: str, data: DataConfig, say: Say) -> tuple[Records, Rec
 
     Args:
         pattern: The part of the source's spec after the colon.
-        data: What to do about images that cannot be read.
-        say: Told what is left out.
+        data: How to treat images that cannot be read.
+        say: Called with lines on skipped images and on files without labels.
 
     Returns:
-        The training records, and those held out where there are files of them.
+        The training records, and those of the first test files that have labels, if there are any.
 
     Raises:
         ValueError: There are no such files, they are cut off, lack a feature, or their images
@@ -93,8 +99,7 @@ def read_records(pattern: str, data: DataConfig, say: Say) -> tuple[Records, Rec
     """
     files = _files(pattern)
     records = _scan(files)
-    held_out = next((found for word in HELD_OUT if (found := _beside(files, word))), None)
-    test = _scan(held_out) if held_out else None
+    test = _labelled_test(files, say)
     both = (records, test) if test else (records,)
     problems = {
         each.describe(number): problem for each in both for number, problem in each.bad.items()
@@ -103,12 +108,31 @@ def read_records(pattern: str, data: DataConfig, say: Say) -> tuple[Records, Rec
     return records, test
 
 
+def _labelled_test(files: list[str], say: Say) -> Records | None:
+    for word in HELD_OUT:
+        if found := _beside(files, word):
+            records = _scan(found)
+            if (records.labels != UNLABELLED).any():
+                return records
+            say(f"the {word} files, such as {Path(found[0]).name}, have no labels: not used")
+    return None
+
+
 def class_names(records: Records) -> tuple[tuple[str, ...], int]:
-    """Names of the classes, and the label of the first of them: 0 or 1."""
+    """Names of the classes, and the label of the first of them: 0 or 1.
+
+    Raises:
+        ValueError: Records have no label, or the labels do not count classes.
+    """
+    if (unlabelled := np.flatnonzero(records.labels == UNLABELLED)).size:
+        raise ValueError(
+            f"{records.describe(int(unlabelled[0]))} has no {LABEL} (an integer from 0 or 1), like "
+            f"{unlabelled.size:,} of {len(records.labels):,} training records"
+        )
     low, high = int(records.labels.min()), int(records.labels.max())
     if low < 0 or high > MOST_CLASSES or high == low:
         raise ValueError(
-            f"{LABEL} must count at least two classes, from 0 or 1 on. Found: {low} to {high}"
+            f"{LABEL} must count at least two classes, from 0 or 1. Found: {low} to {high}"
         )
     first = min(low, 1)
     return tuple(records.names.get(i, str(i)) for i in range(first, high + 1)), first
@@ -128,7 +152,7 @@ def _files(pattern: str) -> list[str]:
 
 
 def _beside(files: list[str], word: str) -> list[str]:
-    """The held-out files whose names say ``word`` where the training files' say ``train``."""
+    """Files with the training files' names, with ``word`` instead of ``train``."""
     folders = {(Path(file).parent, Path(file).name.partition("train")) for file in files}
     starts = {(folder, before + word) for folder, (before, found, _) in folders if found}
     return sorted(
@@ -140,7 +164,13 @@ def _beside(files: list[str], word: str) -> list[str]:
 
 
 def _scan(files: list[str]) -> Records:
-    found = kept(lambda: [_scan_file(file) for file in files], files)
+    found = cached(
+        lambda: [_scan_file(file) for file in files],
+        files,
+        lambda known: (
+            isinstance(known, list) and len(known) == len(files) and all(map(_valid, known))
+        ),
+    )
     parts: list[Part] = []
     labels: list[int] = []
     names: dict[int, str] = {}
@@ -156,7 +186,7 @@ def _scan(files: list[str]) -> Records:
 
 
 def _scan_file(file: str) -> dict[str, Any]:
-    """Plain data, so that it can be kept as JSON."""
+    """Labels, names and problems of one file, as JSON data for the cache."""
     seen = in_threads(
         partial(_scan_record, file), _numbered(file), None, f"reading {Path(file).name}"
     )
@@ -167,6 +197,18 @@ def _scan_file(file: str) -> dict[str, Any]:
     }
 
 
+def _valid(scanned: Any) -> bool:
+    """Whether data from the cache are of the form that ``_scan_file`` returns."""
+    try:
+        labels, names, bad = (scanned[key] for key in ("labels", "names", "bad"))
+        texts = (*names.items(), *bad.items())
+        return all(type(label) is int and abs(label) < 2**63 for label in labels) and all(
+            int(number) < 2**63 and isinstance(text, str) for number, text in texts
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
+
+
 def _numbered(file: str) -> Iterator[tuple[int, bytes]]:
     number = 0
     try:
@@ -175,7 +217,7 @@ def _numbered(file: str) -> Iterator[tuple[int, bytes]]:
             number += 1
     except tf.errors.DataLossError:
         raise ValueError(
-            f"{file} is no TFRecord file, or cut off or damaged in record {number}. Make it anew"
+            f"{file} is no TFRecord file, or cut off or damaged in record {number}. Write it again"
         ) from None
     except tf.errors.OpError as error:
         raise ValueError(f"{file} cannot be read: {' '.join(error.message.split())}") from None
@@ -190,14 +232,14 @@ def _scan_record(file: str, numbered: tuple[int, bytes]) -> tuple[int, str, str 
     except DecodeError:
         raise ValueError(f"{file}, record {number}, is not a tf.train.Example") from None
     images, labels = features[IMAGE].bytes_list.value, features[LABEL].int64_list.value
-    if len(images) != 1 or len(labels) != 1:
+    if len(images) != 1 or len(labels) > 1:
         raise ValueError(
             f"{file}, record {number}, must have one {IMAGE} (bytes) and one {LABEL} (integer). "
             f"Found: {', '.join(sorted(features))}"
         )
     names = features[TEXT].bytes_list.value
     return (
-        int(labels[0]),
+        int(labels[0]) if labels else UNLABELLED,
         names[0].decode("utf-8", "replace") if names else "",
-        complaint(images[0]),
+        find_problem(images[0]),
     )

@@ -1,12 +1,12 @@
-"""Which images can be read: found out before a run, not in the middle of its third night.
+"""Validation of images before a run, so that none of them can stop it later.
 
-A graph that fails on an image does not say on which, and ``Dataset.ignore_errors`` drops images
-without a word, after which nobody knows how many steps make an epoch. So every image is decoded
-once, by the decoder that training uses, before anything depends on their number: the order, the
-steps and the figures of evaluation are then those of the readable ones, on every machine alike.
+A TensorFlow graph that fails on an image does not name it, and ``Dataset.ignore_errors`` drops
+images silently, which makes the number of steps per epoch unknown. So every image is decoded once,
+with the decoder of training, before anything depends on their number: order, steps and evaluation
+are then those of the readable images, on every host.
 
-It costs about half a millisecond of processor time a photograph. Verdicts that took longer than a
-few seconds are kept, and hold as long as paths, sizes and times of change stay the same.
+It takes about half a millisecond of processor time per photograph. Results that took longer than a
+few seconds are cached; they are valid while paths, sizes and modification times are unchanged.
 """
 
 from __future__ import annotations
@@ -34,15 +34,19 @@ from training.config import DataConfig
 Say = Callable[[str], None]
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF")
-TOO_LARGE = f"has more pixels than the {MAX_PIXELS:,} that are read"
+TOO_LARGE = f"has more than {MAX_PIXELS:,} pixels"
+# A progress bar appears after this time.
 QUIET_SECONDS = 2.0
-KEPT_FROM_SECONDS = 5.0
+# Results are cached if they took at least this time.
+CACHE_FROM_SECONDS = 5.0
+# Unreadable images that a message names.
 NAMED = 3
+# Images that are read ahead of the one that is awaited.
 AHEAD = 256
 
 
-def complaint(image: bytes) -> str | None:
-    """What keeps a file's bytes from being read, such as ``"is empty"``; ``None`` if nothing."""
+def find_problem(image: bytes) -> str | None:
+    """Why an image cannot be read, such as ``"is empty"``; ``None`` if it can."""
     from PIL import Image, UnidentifiedImageError
 
     if not image:
@@ -57,39 +61,45 @@ def complaint(image: bytes) -> str | None:
     except (OSError, SyntaxError, ValueError) as error:
         return f"has no readable header ({' '.join(str(error).split())})"
     if kind not in FORMATS:
-        return f"is a {kind}; {', '.join(FORMATS)} are read"
+        return f"is a {kind}; supported are {', '.join(FORMATS)}"
     if width * height > MAX_PIXELS:
         return TOO_LARGE
     return None if _decodes(image) else f"is cut off or broken inside ({kind})"
 
 
-def complaints(files: Sequence[str]) -> dict[int, str]:
-    """What is wrong with which of the files, by their index."""
+def find_problems(files: Sequence[str]) -> dict[int, str]:
+    """Why files cannot be read, by the index of each unreadable one."""
 
     def check(path: str) -> str | None:
         try:
-            return complaint(Path(path).read_bytes())
+            return find_problem(Path(path).read_bytes())
         except OSError as error:
             return f"cannot be read ({error.strerror})"
 
     def find() -> dict[str, str]:
-        found = in_threads(check, files, len(files), "checking pictures")
+        found = in_threads(check, files, len(files), "checking images")
         return {str(i): problem for i, problem in enumerate(found) if problem}
 
-    return {int(i): problem for i, problem in kept(find, files).items()}
+    def is_valid(found: Any) -> bool:
+        return isinstance(found, dict) and all(
+            i.isdigit() and int(i) < len(files) and isinstance(problem, str)
+            for i, problem in found.items()
+        )
+
+    return {int(i): problem for i, problem in cached(find, files, is_valid).items()}
 
 
 def report(names: dict[str, str], total: int, data: DataConfig, say: Say) -> None:
-    """Does as ``data.bad_images`` says about images that cannot be read.
+    """Applies ``data.bad_images`` to images that cannot be read.
 
     Args:
         names: What is wrong with each of them, by name.
-        total: How many images there are, these included.
-        data: The policy and its limit.
-        say: Told how many are left out, and why.
+        total: Number of images, these included.
+        data: ``bad_images`` and ``max_bad_images``.
+        say: Called with a line on the images that are skipped.
 
     Raises:
-        ValueError: The policy is ``"error"``, or there are more than may be skipped.
+        ValueError: ``bad_images`` is ``"error"``, or there are more than ``max_bad_images``.
     """
     if not names:
         return
@@ -97,20 +107,27 @@ def report(names: dict[str, str], total: int, data: DataConfig, say: Say) -> Non
     more = f"; and {len(names) - NAMED} more" if len(names) > NAMED else ""
     counted = f"{len(names):,} of {total:,} images cannot be read: {first}{more}"
     if data.bad_images == "error":
-        raise ValueError(f"{counted}. Mend or remove them, or leave them out: data.bad_images=skip")
+        raise ValueError(f"{counted}. Repair or remove them, or skip them: data.bad_images=skip")
     if len(names) > data.max_bad_images:
         raise ValueError(
-            f"{counted}. At most {data.max_bad_images:,} may be left out (data.max_bad_images)"
+            f"{counted}. At most {data.max_bad_images:,} may be skipped (data.max_bad_images)"
         )
     if len(names) == total:
-        raise ValueError(f"{counted}. There is no other")
-    say(f"leaving out {counted}")
+        raise ValueError(f"{counted}. There are no others")
+    say(f"skipping {counted}")
 
 
 def in_threads(
     function: Callable[[Any], Any], items: Iterable[Any], total: int | None, task: str
 ) -> list[Any]:
-    """The function of every item, in order; progress is shown once it takes a while."""
+    """Applies a function to every item, in threads; returns the results in order.
+
+    Args:
+        function: The function.
+        items: Its arguments.
+        total: Their number, if it is known.
+        task: Title of the progress bar that appears after ``QUIET_SECONDS``.
+    """
     results: list[Any] = []
     began = time.monotonic()
     with ThreadPoolExecutor(os.cpu_count()) as pool, contextlib.ExitStack() as stack:
@@ -127,7 +144,7 @@ def in_threads(
 def _in_order(
     pool: ThreadPoolExecutor, function: Callable[[Any], Any], items: Iterable[Any]
 ) -> Iterator[Any]:
-    """As ``pool.map``, which would take all items into memory at once."""
+    """As ``pool.map``, which would load all items into memory at once."""
     pending: deque[Future] = deque()
     for item in items:
         pending.append(pool.submit(function, item))
@@ -137,15 +154,23 @@ def _in_order(
         yield future.result()
 
 
-def kept(find: Callable[[], Any], files: Sequence[str]) -> Any:
-    """JSON that ``find`` returns, or returned before for the same files unchanged."""
+def cached(find: Callable[[], Any], files: Sequence[str], is_valid: Callable[[Any], bool]) -> Any:
+    """The JSON data that ``find`` returns, from the cache if the files are unchanged.
+
+    Args:
+        find: Reads the files.
+        files: Their paths.
+        is_valid: Whether data from the cache are of the form that ``find`` returns.
+    """
     path = cache_folder() / "checked" / f"{_fingerprint(files)}.json"
-    with contextlib.suppress(OSError, ValueError):
-        return json.loads(path.read_text("utf-8"))
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        known = json.loads(path.read_text("utf-8"))
+        if is_valid(known):
+            return known
     began = time.monotonic()
     found = find()
-    if time.monotonic() - began > KEPT_FROM_SECONDS:
-        with contextlib.suppress(OSError):  # no more than time is lost
+    if time.monotonic() - began > CACHE_FROM_SECONDS:
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as beside:
                 beside.write_text(json.dumps(found, ensure_ascii=False), "utf-8")
@@ -155,7 +180,7 @@ def kept(find: Callable[[], Any], files: Sequence[str]) -> Any:
 def _decodes(image: bytes) -> bool:
     try:
         if image.startswith(b"\xff\xd8\xff"):
-            # All of it is read, but only an eighth of it computed.
+            # Reads all of the file, but computes only an eighth of each dimension.
             tf.io.decode_jpeg(image, 3, ratio=8)
         else:
             tf.io.decode_image(image, 3, expand_animations=False)
@@ -165,11 +190,11 @@ def _decodes(image: bytes) -> bool:
 
 
 def _fingerprint(files: Sequence[str]) -> str:
-    digest = hashlib.sha256(tf.__version__.encode())  # its decoders decide
+    digest = hashlib.sha256(tf.__version__.encode())  # the result depends on its decoders
     for file in files:
         with contextlib.suppress(OSError):
             status = os.stat(file)
-            times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}"  # rights are part of the second
+            times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}"  # also of permissions
             line = f"{os.path.abspath(file)}\0{status.st_size}\0{times}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

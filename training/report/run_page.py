@@ -293,7 +293,7 @@ def _fetch(
 
     from training.data.decode import fit_image
     from training.data.sources import open_source
-    from training.train import make_contract
+    from training.task import make_contract
 
     source = open_source(experiment.data, experiment.runtime.seed)
     contract = contract or make_contract(experiment, source, None)

@@ -1,8 +1,8 @@
-"""One update and one test of a batch, on each backend: all of the loop that knows the backend.
+"""Training and test steps, for each backend: the only backend-specific part of the loop.
 
-``train_step(task)`` gives a function that takes a batch, changes every variable of the task by one
-step, and returns the figures of the epoch so far. ``test_step(task, model)`` gives one that returns
-the sum of the losses of a batch and its confusion matrix, and changes nothing.
+``train_step(task, spec)`` returns a function that takes a batch, updates every variable of the
+task, and returns the running metrics of the epoch. ``test_step(task, model, spec)`` returns a
+function that takes a batch and returns the sum of its losses and its confusion matrix.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import keras
 
 
 def backend_steps() -> ModuleType:
-    """The module for Keras's backend."""
+    """The module for the current Keras backend."""
     if keras.backend.backend() == "jax":
         from training.steps import on_jax
 

@@ -1,9 +1,9 @@
-"""Steps on TensorFlow: one device, or several of one machine through ``MirroredStrategy``.
+"""Steps on TensorFlow: one device, or several devices of one host through ``MirroredStrategy``.
 
-Gradients are summed over the devices before the optimizer sees them, so that clipping and loss
-scaling work on the gradient of the whole batch. Keras sums them after clipping, so that its norm
-is that of a device's share. What batches change besides weights, the statistics of batch norm
-above all, is averaged over the devices at every step: a checkpoint then holds all there is.
+Gradients are summed over the devices before the optimizer, so that clipping and loss scaling apply
+to the gradient of the global batch; Keras would clip the gradient of each device's share. Variables
+that a forward pass changes, such as batch-norm statistics, are averaged over the devices at every
+step, so that a checkpoint holds the complete state.
 """
 
 from __future__ import annotations
@@ -15,43 +15,51 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from training.optim import batch_loss, move_average
+from training.optim import batch_loss, update_ema
 
 if TYPE_CHECKING:
-    from training.train import Task
+    from training.task import Task
 
 Batch = tuple[tf.Tensor, tf.Tensor]
-# New values of what a forward pass changes, statistics and seeds, by their number among the
-# model's variables that are not trained.
-Moved = dict[int, tf.Tensor]
+# New values of variables that a forward pass changes (statistics and seeds), by their index among
+# the model's non-trainable variables.
+Updates = dict[int, tf.Tensor]
 
 
 def train_step(task: Task, spec: tuple) -> Callable[..., dict[str, tf.Tensor]]:
-    """One update of a global batch with signature ``spec``; returns the epoch's figures."""
+    """A compiled update on a global batch.
+
+    Args:
+        task: Its variables are updated in place.
+        spec: Signature of a batch.
+
+    Returns:
+        A function from images and one-hot labels to the running metrics of the epoch.
+    """
     strategy = task.runtime.distribution or tf.distribute.get_strategy()
     model, config = task.model, task.experiment.optimizer
     if strategy.num_replicas_in_sync > 1:
-        _works_across_devices(model.optimizer)
+        _take_summed_gradients(model.optimizer)
 
     def replica(images: tf.Tensor, labels: tf.Tensor) -> Any:
         share = _share((images, labels))
-        gradients, moved, answers, loss = _gradients(task, share)
-        gradients, moved = _over_replicas(gradients, moved)
+        gradients, updates, outputs, loss = _gradients(task, share)
+        gradients, updates = _reduce(gradients, updates)
         model.optimizer.apply(gradients, model.trainable_variables)
-        return moved, (share[1], answers, loss)
+        return updates, (share[1], outputs, loss)
 
     def step(images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
-        moved, results = strategy.run(replica, args=(images, labels))
-        for number, value in moved.items():
+        updates, results = strategy.run(replica, args=(images, labels))
+        for number, value in updates.items():
             variable = model.non_trainable_variables[number]
             strategy.extended.update(variable.value, lambda v, new: v.assign(new), (value,))
-        truths, answers, losses = map(strategy.experimental_local_results, results)
-        task.figures["accuracy"].update_state(tf.concat(truths, 0), tf.concat(answers, 0))
-        task.figures["loss"].update_state(tf.add_n(losses))
-        if task.average:
+        truths, outputs, losses = map(strategy.experimental_local_results, results)
+        task.metrics["accuracy"].update_state(tf.concat(truths, 0), tf.concat(outputs, 0))
+        task.metrics["loss"].update_state(tf.add_n(losses))
+        if task.ema_model:
             accumulated = config.gradient_accumulation_steps
-            move_average(task.average, model, config.ema_momentum, accumulated)
-        return {name: figure.result() for name, figure in task.figures.items()}
+            update_ema(task.ema_model, model, config.ema_momentum, accumulated)
+        return {name: metric.result() for name, metric in task.metrics.items()}
 
     return _compiled(step, spec, task)
 
@@ -59,15 +67,24 @@ def train_step(task: Task, spec: tuple) -> Callable[..., dict[str, tf.Tensor]]:
 def test_step(
     task: Task, model: keras.Model, spec: tuple
 ) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
-    """Sum of losses of a batch, and how often each class, by row, was taken for each."""
+    """A compiled evaluation of a batch.
+
+    Args:
+        task: Its loss is computed.
+        model: The weights to evaluate.
+        spec: Signature of a batch.
+
+    Returns:
+        A function from images and one-hot labels to the sum of losses and the confusion matrix.
+    """
     strategy = task.runtime.distribution or tf.distribute.get_strategy()
 
     def replica(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = _share((images, labels))
-        answers = model(images, training=False)
-        answered = tf.one_hot(tf.argmax(answers, axis=-1), labels.shape[-1])
-        confusion = tf.matmul(labels, answered, transpose_a=True)
-        return tf.reduce_sum(task.model.loss.call(labels, answers)), confusion
+        outputs = model(images, training=False)
+        predicted = tf.one_hot(tf.argmax(outputs, axis=-1), labels.shape[-1])
+        confusion = tf.matmul(labels, predicted, transpose_a=True)
+        return tf.reduce_sum(task.model.loss.call(labels, outputs)), confusion
 
     def step(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
         sums = strategy.run(replica, args=(images, labels))
@@ -77,14 +94,14 @@ def test_step(
 
 
 def _compiled(step: Callable, spec: tuple, task: Task) -> Callable:
-    # The signature is given, because a step that is traced anew for another batch may be
-    # optimized otherwise, and a resumed run meets its batches in another order.
+    # With a fixed signature: a step that is retraced for another batch shape may be optimized
+    # differently, and a resumed run sees its batches in another order.
     jit = task.runtime.jit_compile
     return tf.function(step, input_signature=spec, jit_compile=jit, autograph=False)
 
 
 def _share(batch: Batch) -> Batch:
-    """This device's images of a batch."""
+    """This device's share of a batch."""
     context = tf.distribute.get_replica_context()
     rank, count = context.replica_id_in_sync_group, context.num_replicas_in_sync
     if count == 1:
@@ -95,49 +112,49 @@ def _share(batch: Batch) -> Batch:
         return batch[0][begin:end], batch[1][begin:end]
 
 
-def _gradients(task: Task, share: Batch) -> tuple[list[tf.Tensor], Moved, tf.Tensor, tf.Tensor]:
-    """Gradients of a share, what it changed, its answers and its loss.
+def _gradients(task: Task, share: Batch) -> tuple[list[tf.Tensor], Updates, tf.Tensor, tf.Tensor]:
+    """Gradients of a share, updates of other variables, outputs and loss.
 
-    Keras's losses are divided by the number of devices, so that sums over them are means.
+    Keras divides losses by the number of devices, so that their sums over devices are means.
     """
     model, (images, labels) = task.model, share
     with tf.GradientTape() as tape, keras.StatelessScope() as scope:
-        answers = model(images, training=True)
-        loss = batch_loss(model, labels, answers, task.class_weights)
+        outputs = model(images, training=True)
+        loss = batch_loss(model, labels, outputs, task.class_weights)
         scaled = model.optimizer.scale_loss(loss)
     gradients = tape.gradient(scaled, [v.value for v in model.trainable_variables])
-    now = map(scope.get_current_value, model.non_trainable_variables)
-    moved = {number: value for number, value in enumerate(now) if value is not None}
-    return gradients, moved, answers, loss
+    values = map(scope.get_current_value, model.non_trainable_variables)
+    updates = {number: value for number, value in enumerate(values) if value is not None}
+    return gradients, updates, outputs, loss
 
 
-def _over_replicas(gradients: list[tf.Tensor], moved: Moved) -> tuple[list[tf.Tensor], Moved]:
-    """The sum of gradients and the mean of values; seeds are the same on all devices."""
+def _reduce(gradients: list[tf.Tensor], updates: Updates) -> tuple[list[tf.Tensor], Updates]:
+    """Sums gradients and averages values over devices; seeds are the same on all of them."""
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
-        return gradients, moved
+        return gradients, updates
     summed = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-    floating = {number: value for number, value in moved.items() if value.dtype.is_floating}
+    floating = {number: value for number, value in updates.items() if value.dtype.is_floating}
     if floating:
         means = context.all_reduce(tf.distribute.ReduceOp.MEAN, list(floating.values()))
-        moved = moved | dict(zip(floating, means))
-    return summed, moved
+        updates = updates | dict(zip(floating, means))
+    return summed, updates
 
 
-def _works_across_devices(optimizer: keras.Optimizer) -> None:
-    """Makes Keras's optimizer take gradients that are summed over the devices already.
+def _take_summed_gradients(optimizer: keras.Optimizer) -> None:
+    """Makes a Keras optimizer accept gradients that are already summed over the devices.
 
-    There is no public way to do it; tests/training/test_devices.py would notice.
+    There is no public API for it; tests/training/test_devices.py fails if the private one changes.
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     optimizer._all_reduce_sum_gradients = list
     if optimizer.gradient_accumulation_steps:
-        # Keras branches on each device, and in a branch they could not exchange anything.
+        # Keras branches on each device, and devices cannot communicate inside a branch.
         optimizer._backend_apply_gradients = functools.partial(_accumulate, optimizer)
 
 
 def _accumulate(optimizer: Any, gradients: list[tf.Tensor], variables: list[Any]) -> None:
-    """Adds to the gradients of the batches before; makes the update where they are complete."""
+    """Adds gradients to those of earlier batches; applies their mean after ``every`` batches."""
     every = optimizer.gradient_accumulation_steps
     indices = [optimizer._get_variable_index(variable) for variable in variables]
     sums = [optimizer._accumulated_gradients[index].value for index in indices]
@@ -146,14 +163,14 @@ def _accumulate(optimizer: Any, gradients: list[tf.Tensor], variables: list[Any]
         mean = optimizer._clip_gradients([tf.convert_to_tensor(s) / every for s in sums])
         optimizer._backend_update_step(mean, variables, optimizer.learning_rate)
 
-    def across(strategy: tf.distribute.Strategy, gradients: list[Any]) -> None:
-        def complete() -> None:
+    def accumulate(strategy: tf.distribute.Strategy, gradients: list[Any]) -> None:
+        def apply() -> None:
             strategy.extended.call_for_each_replica(update)
             for total in sums:
                 strategy.extended.update(total, lambda v: v.assign(tf.zeros_like(v)))
 
         for total, gradient in zip(sums, gradients):
             strategy.extended.update(total, lambda v, g: v.assign_add(g), (gradient,))
-        keras.ops.cond((optimizer._iterations + 1) % every == 0, complete, lambda: None)
+        keras.ops.cond((optimizer._iterations + 1) % every == 0, apply, lambda: None)
 
-    tf.distribute.get_replica_context().merge_call(across, args=(gradients,))
+    tf.distribute.get_replica_context().merge_call(accumulate, args=(gradients,))

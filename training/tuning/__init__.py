@@ -1,1 +1,1 @@
-"""What a hyperparameter search is made of; ``training.tuning.tune`` puts it together."""
+"""Hyperparameter search with KerasTuner; ``tune.py`` is the entry point."""

@@ -1,4 +1,4 @@
-"""What a person sees of a search while it goes, on stderr."""
+"""Progress of a search on stderr."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from rich.text import Text
 
 from keras_resnet.native_stderr import terminal_stderr
 from keras_resnet.table import plain
-from training.tuning.oracles import total
+from training.tuning.oracles import trial_count
 from training.tuning.trial import read_outcome
 from training.tuning.tuner import Plan
 
+# Trials in the live table.
 SHOWN = 10
 ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
-Ended = Callable[[Trial], None]
+OnEnd = Callable[[Trial], None]
 
 
-class Board:
-    """A table of the last trials, the best so far and the time left, drawn from the oracle.
+class SearchTable:
+    """A table of the last trials, the best so far and the remaining time, for rich.
 
     Args:
-        oracle: KerasTuner's.
-        plan: Where the trials' folders are.
+        oracle: KerasTuner's oracle.
+        plan: Folders of the trials.
         already: Trials that had ended when the search was resumed.
     """
 
@@ -45,45 +46,45 @@ class Board:
         table.add_column("trial", no_wrap=True)
         for name in ("state", "epoch", "score", "time"):
             table.add_column(name, justify="right", no_wrap=True)
-        # With a share of the width, it is this column that a narrow terminal cuts off.
+        # The only column with a ratio: the one that is shortened on a narrow terminal.
         table.add_column("values", overflow="ellipsis", no_wrap=True, ratio=1)
         for trial in list(self.oracle.trials.values())[-SHOWN:]:
             table.add_row(*map(plain, self._row(trial)))
         return Group(table, Text(self.summary()))
 
     def line(self, trial: Trial) -> str:
-        """A trial that ended, in a line."""
+        """One line about a trial that ended."""
         trial = self.oracle.trials.get(trial.trial_id, trial)
         if trial.status == TrialStatus.COMPLETED:
             over = self._over_budget(trial)
-            what = over or f"{self.oracle.objective.name} {trial.score:.4f}"
+            result = over or f"{self.oracle.objective.name} {trial.score:.4f}"
         else:
-            what = f"failed: {self.oracle.failure(trial)}"
+            result = f"failed: {self.oracle.failure(trial)}"
         values = _values(trial)
-        return f"trial {trial.trial_id}  {plain(what)}  {plain(values)}\n  {self.summary()}"
+        return f"trial {trial.trial_id}  {plain(result)}  {plain(values)}\n  {self.summary()}"
 
     def summary(self) -> str:
-        """How far the search is, the best so far, the time left."""
+        """Number of trials, best score, elapsed and remaining time."""
         trials = list(self.oracle.trials.values())
         ended = sum(trial.status in ENDED for trial in trials)
         failed = sum(trial.status == TrialStatus.FAILED for trial in trials)
         scores = [(t.score, t.trial_id) for t in trials if t.status == TrialStatus.COMPLETED]
-        words = [f"{ended} of {total(self.oracle)} trials"]
+        parts = [f"{ended} of {trial_count(self.oracle)} trials"]
         if failed:
-            words.append(f"{failed} failed")
+            parts.append(f"{failed} failed")
         if scores:
             score, name = max(scores)
-            words.append(f"best {score:.4f} (trial {name})")
-        words.append(f"{_minutes(time.monotonic() - self.began)} so far")
+            parts.append(f"best {score:.4f} (trial {name})")
+        parts.append(f"{_minutes(time.monotonic() - self.began)} so far")
         if left := self._left(ended):
-            words.append(f"about {_minutes(left)} left")
-        return ", ".join(words)
+            parts.append(f"about {_minutes(left)} left")
+        return ", ".join(parts)
 
     def _left(self, ended: int) -> float:
-        """Seconds, by the pace since the search was started or resumed."""
+        """Remaining seconds at the pace since the search was started or resumed."""
         here = ended - self.already
         pace = (time.monotonic() - self.began) / here if here else 0.0
-        return pace * max(0, total(self.oracle) - ended)
+        return pace * max(0, trial_count(self.oracle) - ended)
 
     def _over_budget(self, trial: Trial) -> str:
         over = trial.status == TrialStatus.COMPLETED and trial.score < 0
@@ -104,13 +105,12 @@ class Board:
 
 
 @contextlib.contextmanager
-def board(oracle: Any, plan: Plan, say: Callable[[str], None]) -> Iterator[Ended]:
-    """Shows a search on stderr: a live table on a terminal, a line a trial elsewhere.
+def show_search(oracle: Any, plan: Plan, say: Callable[[str], None]) -> Iterator[OnEnd]:
+    """Shows a search on stderr: a live table on a terminal, otherwise one line per trial.
 
     Yields a function to call with each trial that ended.
     """
-    already = len(oracle.end_order)
-    shown = Board(oracle, plan, already)
+    shown = SearchTable(oracle, plan, already=len(oracle.end_order))
     console = Console(file=terminal_stderr(), highlight=False, markup=False)
     if not console.is_terminal:
         yield lambda trial: say(shown.line(trial))

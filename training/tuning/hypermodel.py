@@ -1,4 +1,4 @@
-"""``ResNetHyperModel``: the space and the networks, for anyone's KerasTuner code."""
+"""``ResNetHyperModel``: search spaces and networks for plain KerasTuner code."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from typing import Any
 
 import keras
 import keras_tuner as kt
-import tensorflow as tf
 
 from keras_resnet.weights.load import load
 from training.config import Experiment
-from training.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
+from training.data.pipeline import steps_per_epoch, training_batches, validation_batches
 from training.data.sources import Source, open_source
 from training.optim import make_loss, make_optimizer
 from training.runtime import prepare
-from training.train import find_weights, make_contract, make_model
+from training.task import find_weights, make_contract, make_model
 from training.tuning.space import Space
 
 
 class ResNetHyperModel(kt.HyperModel):
-    """Builds and fits the networks of a space with Keras's own ``fit``.
+    """Builds the networks of a search space and trains them with Keras's ``fit``.
 
     ```python
     experiment = load_experiment("digits-resnet8")
@@ -30,8 +29,8 @@ class ResNetHyperModel(kt.HyperModel):
     ```
 
     Args:
-        experiment: What is varied: network, images, augmentation, optimizer.
-        space: How.
+        experiment: The experiment that is varied.
+        space: The search space.
     """
 
     def __init__(self, experiment: Experiment, space: Space) -> None:
@@ -43,7 +42,7 @@ class ResNetHyperModel(kt.HyperModel):
         self.space.declare(hp)
 
     def build(self, hp: kt.HyperParameters) -> keras.Model:
-        """A compiled model that takes raw pixels 0–255 and answers probabilities."""
+        """A compiled model from raw pixels 0–255 to probabilities."""
         experiment = self._experiment(hp)
         runtime = prepare(experiment.runtime)
         weights = find_weights(experiment)
@@ -63,22 +62,19 @@ class ResNetHyperModel(kt.HyperModel):
     def fit(
         self, hp: kt.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any
     ) -> keras.callbacks.History:
-        """Fits on the images given to ``search``, or on the experiment's own where none were.
+        """Fits on the images given to ``search``, or by default on the experiment's.
 
-        Images given are float32 or uint8 ``(count, size, size, channels)`` 0–255 with one-hot
+        Given images are float32 or uint8 ``(count, size, size, channels)`` 0–255 with one-hot
         labels, or a dataset of such batches.
         """
         if args or "x" in kwargs:
             return model.fit(*args, **kwargs)
         experiment, contract = self._experiment(hp), model.contract
-        batch, classes = experiment.runtime.batch_size, len(contract.labels)
         first = kwargs.get("initial_epoch", 0)
         return model.fit(
             training_batches(self._source.train, contract, experiment, first),
-            validation_data=evaluation_batches(self._source.test, contract, batch).map(
-                lambda x, y: (tf.cast(x, "float32"), tf.one_hot(y, classes))
-            ),
-            steps_per_epoch=steps_per_epoch(self._source.train, batch),
+            validation_data=validation_batches(self._source.test, contract, experiment),
+            steps_per_epoch=steps_per_epoch(self._source.train, experiment.runtime.batch_size),
             **{"epochs": experiment.schedule.epochs, "shuffle": False} | kwargs,
         )
 

@@ -1,17 +1,17 @@
-"""KerasTuner's oracles, made to survive ``kill -9`` and workers that die.
+"""KerasTuner's oracles, made robust against ``kill -9`` and lost workers.
 
-What is added to each, and why (KerasTuner 1.4.8):
+Changes to each of them, and the reasons (KerasTuner 1.4.8):
 
-- its files are written in place, so that a kill may tear them: here they are written whole;
+- it writes its files in place, so that a kill can truncate them: here they are written atomically;
 - a trial whose file was written before the oracle's is loaded as running for ever: it is dropped,
-  and its number given again;
-- a trial that ended is saved as still running too, and a kill then would count it twice;
-- a worker that dies leaves its trial running for ever, and its chief waits: here a worker that is
-  not heard of gives its trial back;
-- a worker is told that the search is over while others still run, so that nobody is left to take
-  a trial that is given back: here it waits;
-- too many failures raise in the chief's thread with its lock held: here they end the search;
-- grid search forgets where it was: here it is worked out from the trials.
+  and its number used again;
+- a trial that ended is still saved as running, so that a kill would count it twice;
+- a worker that dies leaves its trial running for ever, and the chief waits for it: here the trial
+  of a worker without heartbeat is given to another;
+- workers are told to stop while others still run, so that none is left to take over such a trial:
+  here they wait;
+- too many failures raise in the chief's thread while it holds its lock: here they end the search;
+- grid search loses its position: here it is recomputed from the trials.
 """
 
 from __future__ import annotations
@@ -34,24 +34,28 @@ from training.tuning.trial import read_outcome
 LEASE_SECONDS = 60.0
 
 
-class Lasting(kt.Oracle):
-    """What is added to each oracle."""
+class ResilientOracle(kt.Oracle):
+    """The changes that all oracles share.
+
+    Attributes:
+        lease: Seconds without a heartbeat after which a worker counts as lost.
+        start: The recipe's own point, which is tried as well, so that the best trial is never worse
+            than the recipe. Grid search has a fixed order and tries it in its turn.
+        stop_reason: The failure that ended the search; empty if none did.
+        disk_error: The last error of writing a file. Raised by the caller that drives the oracle,
+            not here, where KerasTuner would never release its lock.
+    """
 
     trials: dict[str, Trial]
     lease: float = LEASE_SECONDS
-    # The recipe's own point, which is tried too, so that what is called the best is not worse.
-    # Grid search has its own order, and takes it where it comes.
     start: dict[str, Any] | None = None
-    # The error that ended the search, if one did.
-    given_up: str = ""
-    # What the disk last refused. Raised by whoever drives the oracle, not here: KerasTuner would
-    # never let go of its lock.
-    broken: OSError | None = None
-    _forgiven: int = 0
+    stop_reason: str = ""
+    disk_error: OSError | None = None
+    _ended_before: int = 0
 
     @functools.cached_property
-    def _heard(self) -> dict[str, float]:
-        """When each worker was last heard of."""
+    def _heartbeats(self) -> dict[str, float]:
+        """Time of the last heartbeat of each worker."""
         return {}
 
     def _random_values(self) -> dict[str, Any] | None:
@@ -64,8 +68,8 @@ class Lasting(kt.Oracle):
 
     @kt.synchronized
     def create_trial(self, tuner_id: str) -> Trial:
-        self._heard[tuner_id] = time.monotonic()
-        if self.given_up:
+        self._heartbeats[tuner_id] = time.monotonic()
+        if self.stop_reason:
             self.tuner_ids.discard(tuner_id)
             return Trial(self.get_space(), status=TrialStatus.STOPPED)
         trial = super().create_trial(tuner_id)
@@ -75,36 +79,36 @@ class Lasting(kt.Oracle):
         return trial
 
     def get_trial(self, trial_id: str) -> Trial:
-        """A worker asks for its own trial to say that it lives."""
+        """Returns a trial. A worker that asks for its own one sends a heartbeat."""
         for tuner_id, trial in list(self.ongoing_trials.items()):
             if trial.trial_id == trial_id:
-                self._heard[tuner_id] = time.monotonic()
+                self._heartbeats[tuner_id] = time.monotonic()
         return super().get_trial(trial_id)
 
     @kt.synchronized
     def end_trial(self, trial: Trial) -> None:
         ongoing = {trial.trial_id for trial in self.ongoing_trials.values()}
-        if trial.trial_id in ongoing:  # else given to another meanwhile: it must not count twice
-            # As they were given, not as they come back from gRPC.
+        if trial.trial_id in ongoing:  # otherwise another worker has it: must not count twice
+            # The original ones, not those that went through gRPC.
             trial.hyperparameters = self.trials[trial.trial_id].hyperparameters
             super().end_trial(trial)
 
     @kt.synchronized
-    def release_the_dead(self) -> list[str]:
-        """Takes trials back from workers that were not heard of for too long; returns whose."""
+    def reclaim_trials(self) -> list[str]:
+        """Takes trials back from workers whose lease has expired; returns the workers."""
         now = time.monotonic()
-        dead = [
+        lost = [
             tuner_id
             for tuner_id in self.tuner_ids | set(self.ongoing_trials)
-            if now - self._heard.setdefault(tuner_id, now) > self.lease
+            if now - self._heartbeats.setdefault(tuner_id, now) > self.lease
         ]
-        for tuner_id in dead:
+        for tuner_id in lost:
             self.tuner_ids.discard(tuner_id)
             if trial := self.ongoing_trials.pop(tuner_id, None):
                 self._retry_queue.append(trial.trial_id)
-        if dead:
+        if lost:
             self.save()
-        return dead
+        return lost
 
     def save(self) -> str:
         text = json.dumps(self.get_state())
@@ -120,40 +124,40 @@ class Lasting(kt.Oracle):
             with atomic_write(path) as beside:
                 beside.write_text(text, "utf-8")
         except OSError as error:
-            self.broken = error
+            self.disk_error = error
 
     def reload(self) -> None:
         super().reload()
-        # In the order of their start, and without any that only its own file knows.
+        # In the order of their start, without those that only their own file knows of.
         self.trials = {name: self.trials[name] for name in self.start_order}
-        # A trial that ended is saved before it is taken off those that run.
+        # A trial that ended is saved before it is removed from the running ones.
         ended = set(self.end_order)
         self._retry_queue[:] = [name for name in self._retry_queue if name not in ended]
-        self._forgiven = len(self.end_order)
+        self._ended_before = len(self.end_order)
 
     def _check_consecutive_failures(self) -> None:
-        """As KerasTuner counts, but only since the search was begun, so that it can go on."""
+        """As in KerasTuner, but counts only since the search was started or resumed."""
         most = self.max_consecutive_failed_trials
-        last = [self.trials[name] for name in self.end_order[self._forgiven :]][-most:]
+        last = [self.trials[name] for name in self.end_order[self._ended_before :]][-most:]
         if len(last) == most and all(trial.status == TrialStatus.FAILED for trial in last):
-            self.given_up = self.failure(last[-1])
+            self.stop_reason = self.failure(last[-1])
 
     def failure(self, trial: Trial) -> str:
-        """Why a trial failed; KerasTuner's messages do not travel from workers."""
+        """Why a trial failed, from its folder: workers do not send KerasTuner's message."""
         outcome = read_outcome(Path(self._get_trial_dir(trial.trial_id)))
         return (outcome and outcome.failure) or trial.message or "no reason given"
 
 
-class RandomSearch(Lasting, kt.oracles.RandomSearchOracle):
-    """Points of the space by chance."""
+class RandomSearch(ResilientOracle, kt.oracles.RandomSearchOracle):
+    """Random points of the space."""
 
 
-class BayesianOptimization(Lasting, kt.oracles.BayesianOptimizationOracle):
-    """Points where a Gaussian process expects most."""
+class BayesianOptimization(ResilientOracle, kt.oracles.BayesianOptimizationOracle):
+    """Points at which a Gaussian process expects the best score."""
 
 
-class Hyperband(Lasting, kt.oracles.HyperbandOracle):
-    """Many points for few epochs, and the best of them for more (arXiv:1603.06560)."""
+class Hyperband(ResilientOracle, kt.oracles.HyperbandOracle):
+    """Many points for few epochs, the best of them for more (arXiv:1603.06560)."""
 
     def reload(self) -> None:
         super().reload()
@@ -162,18 +166,18 @@ class Hyperband(Lasting, kt.oracles.HyperbandOracle):
                 bracket["rounds"][number] = [e for e in entries if e["id"] in self.trials]
 
     def _takes_start(self) -> bool:
-        return self._current_bracket == 0  # elsewhere it might be given up before its last epoch
+        return self._current_bracket == 0  # a later bracket may stop it early
 
     @property
     def size(self) -> int:
-        """Trials in all."""
+        """Number of trials."""
         brackets = range(self._get_num_brackets())
         one = sum(self._get_size(b, r) for b in brackets for r in range(self._get_num_rounds(b)))
         return one * self.hyperband_iterations
 
 
-class GridSearch(Lasting, kt.oracles.GridSearchOracle):
-    """Every point of the space; a range without steps is cut into ten."""
+class GridSearch(ResilientOracle, kt.oracles.GridSearchOracle):
+    """Every point of the space; a range without steps is divided into ten."""
 
     def reload(self) -> None:
         super().reload()
@@ -191,7 +195,7 @@ class GridSearch(Lasting, kt.oracles.GridSearchOracle):
 
     @property
     def size(self) -> int:
-        """Points in all."""
+        """Number of points."""
         return math.prod(len({*hp.values, hp.default}) for hp in self.get_space().space)
 
 
@@ -206,17 +210,17 @@ def make_oracle(
     seed: int,
     start: dict[str, Any] | None = None,
 ) -> Any:
-    """One of ``ORACLES``.
+    """Creates one of ``ORACLES``.
 
     Args:
         tuner: Its name.
-        space: What is searched.
-        objective: What is maximized.
-        trials: The most trials; Hyperband has its own number.
-        epochs: Of a whole training, which Hyperband divides.
-        failures: Trials that may fail one after the other.
-        seed: Decides the points.
-        start: A point to try by all means.
+        space: The search space.
+        objective: Name of the figure to maximize.
+        trials: Maximum number of trials; Hyperband computes its own.
+        epochs: Epochs of a complete training, which Hyperband divides.
+        failures: Consecutive failures that end the search.
+        seed: Seed of the points.
+        start: A point to try in any case.
     """
     hp = kt.HyperParameters()
     space.declare(hp)
@@ -240,7 +244,7 @@ ORACLES: dict[str, Callable[..., Any]] = {
 }
 
 
-def total(oracle: Any) -> int:
-    """Trials that the search will have run in the end, if none is left out."""
+def trial_count(oracle: Any) -> int:
+    """Number of trials of a complete search."""
     sizes = [n for n in (oracle.max_trials, getattr(oracle, "size", None)) if n is not None]
     return min(sizes)

@@ -1,4 +1,4 @@
-"""What a search leaves: tables, the best experiment, TensorBoard's HParams, the Pareto front."""
+"""Results of a search: tables, best experiment, TensorBoard's HParams, Pareto front."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from keras_resnet.files import atomic_write
-from training.config import save_experiment
+from training.experiment_file import save_experiment
 from training.run import Run
 from training.tuning.budget import COSTS, pareto_front
 from training.tuning.trial import Outcome, read_outcome
@@ -19,7 +19,7 @@ FIGURES = ("val_accuracy", "val_loss", "accuracy", "loss")
 
 
 def rows_of(oracle: Any, plan: Plan) -> list[Row]:
-    """A row for each trial: its state, its figures, its costs, its point of the space."""
+    """One row per trial: status, figures, costs, and its point of the space."""
     return [_row(oracle, plan, trial) for trial in oracle.trials.values()]
 
 
@@ -43,13 +43,13 @@ def _row(oracle: Any, plan: Plan, trial: Trial) -> Row:
 
 
 def best_row(rows: list[Row]) -> Row | None:
-    """The trial of the best score; one that is over the budget is never the best."""
+    """The trial with the best score, within the budget; ``None`` if there is none."""
     done = [row for row in rows if row["status"] == "completed" and row["val_accuracy"] is not None]
     return max(done, key=lambda row: (row["score"], row["epochs"]), default=None)
 
 
 def recipe_row(plan: Plan, rows: list[Row]) -> Row | None:
-    """The trial of the recipe itself, if it was trained."""
+    """The trial of the recipe's own point; ``None`` if it was not trained."""
     start = plan.space.point(plan.base)
     trained = (row for row in rows if row["val_accuracy"] is not None)
     return next((r for r in trained if start and start.items() <= r.items()), None)
@@ -76,12 +76,12 @@ def write_results(oracle: Any, plan: Plan) -> list[Row]:
 
 
 def front_of(rows: list[Row]) -> list[Row]:
-    """The trials that are worth their cost."""
+    """The Pareto front of the completed trials."""
     return pareto_front([r for r in rows if r["status"] == "completed" and r.get("val_accuracy")])
 
 
 def _write_hparams(plan: Plan, rows: list[Row]) -> None:
-    """A run of TensorBoard's for each trial; read with ``tensorboard --logdir``."""
+    """One TensorBoard run per trial, for ``tensorboard --logdir``."""
     import tensorflow as tf
     from tensorboard.plugins.hparams import api
 

@@ -1,46 +1,48 @@
-"""The space that is searched: ranges over keys of the experiment, in YAML.
+"""Search spaces: ranges over keys of the experiment, in YAML.
 
 optimizer.learning_rate: {min: 0.01, max: 1.0, log: true}
 augment.padding: {min: 0, max: 4, step: 2}
 model.architecture: {values: [ResNet8, ResNet20]}
+
+Values are checked by the experiment itself, so a space has the types and ranges of ``config.py``.
 """
 
 from __future__ import annotations
 
-import difflib
-import types
-import typing
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from keras_resnet.architectures import ARCHITECTURES
-from training.config import Experiment, from_dict, to_dict
+from training.config import Experiment, Key, from_dict, keys, nearest, to_dict
+from training.experiment_file import read_yaml
 
 if TYPE_CHECKING:
     import keras_tuner as kt
 
 SPACES = Path(__file__).parent / "spaces"
 FIELDS = ("min", "max", "log", "step", "values")
-# best.yaml is for people: more digits of a learning rate than these decide nothing.
+# Significant digits of values: more of them in best.yaml would change nothing.
 DIGITS = 6
+# The keys that can be searched: those of a single value.
+KEYS = {key.name: key for key in keys()}
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """What one key of the experiment may be.
+    """The values of one key of the experiment.
 
     Attributes:
         key: Dotted, such as ``optimizer.learning_rate``.
         kind: ``int``, ``float``, ``bool`` or ``str``.
         values: The choices; empty for a range.
-        low: Least value of the range.
-        high: Greatest value of the range.
-        log: Whether the range is even in the logarithm.
-        step: From one value to the next: added, or multiplied with where ``log``; ``None`` for any.
+        low: Minimum of the range.
+        high: Maximum of the range.
+        log: Whether the range is sampled logarithmically.
+        step: Difference of neighbouring values, or with ``log`` their ratio; ``None`` for any
+            value.
     """
 
     key: str
@@ -52,7 +54,7 @@ class Dimension:
     step: float | None = None
 
     def holds(self, value: Any) -> bool:
-        """Whether it is one of the choices, or within the range; steps are not looked at."""
+        """Whether a value is one of the choices, or within the range regardless of steps."""
         if self.values:
             return value in self.values
         return value is not None and self.low <= value <= self.high
@@ -60,7 +62,7 @@ class Dimension:
 
 @dataclass(frozen=True)
 class Space:
-    """What is searched."""
+    """A search space, with one dimension per key."""
 
     dimensions: tuple[Dimension, ...]
 
@@ -69,7 +71,7 @@ class Space:
         return tuple(dimension.key for dimension in self.dimensions)
 
     def declare(self, hp: kt.HyperParameters) -> None:
-        """Tells KerasTuner of every dimension."""
+        """Declares every dimension as a hyperparameter of KerasTuner."""
         for d in self.dimensions:
             sampling = "log" if d.log else "linear"
             if d.values == (False, True):
@@ -82,10 +84,10 @@ class Space:
                 hp.Float(d.key, d.low, d.high, step=d.step, sampling=sampling)
 
     def experiment(self, base: Experiment, values: Mapping[str, Any]) -> Experiment:
-        """The base with one point of the space put in; other values are passed over.
+        """The base experiment at one point of the space; values of other keys are ignored.
 
         Raises:
-            ValueError: The experiment as a whole refuses it.
+            ValueError: The values cannot be combined.
         """
         tree = to_dict(base)
         for name, value in self.plain(values).items():
@@ -94,11 +96,11 @@ class Space:
         return from_dict(tree)
 
     def plain(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The point as an experiment holds it; other values are passed over."""
+        """The point in the types of the experiment; values of other keys are ignored."""
         return {d.key: _plain(d.kind, values[d.key]) for d in self.dimensions}
 
     def point(self, base: Experiment) -> dict[str, Any] | None:
-        """Where the base itself lies in the space; ``None`` where it lies outside."""
+        """The point of the base experiment itself; ``None`` if it is outside of the space."""
         tree = to_dict(base)
         values = {d.key: tree[d.key.split(".")[0]][d.key.split(".")[1]] for d in self.dimensions}
         inside = all(d.holds(values[d.key]) for d in self.dimensions)
@@ -109,16 +111,13 @@ def load_space(path: str | Path, base: Experiment) -> Space:
     """Reads a space and checks it against the experiment that it varies.
 
     Raises:
-        ValueError: It is not readable, a key is unknown (the nearest is suggested), a range is
-            empty, or a value is one that the experiment refuses.
+        ValueError: The file cannot be read, a key is unknown (the nearest one is suggested), a
+            range is empty, or a value is not valid in the experiment.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"There is no space file {path}. Its form is shown in docs/tuning.md")
-    try:
-        tree = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
+        raise ValueError(f"There is no space file {path}. Its format is shown in docs/tuning.md")
+    tree = read_yaml(path)
     try:
         return make_space(tree, base)
     except ValueError as error:
@@ -126,56 +125,60 @@ def load_space(path: str | Path, base: Experiment) -> Space:
 
 
 def make_space(tree: Any, base: Experiment) -> Space:
-    """A space from what its YAML holds; raises as ``load_space`` does."""
+    """A space from the data of its YAML; raises as ``load_space`` does."""
     if not isinstance(tree, dict) or not tree:
         raise ValueError("a space must hold keys of the experiment and their ranges")
     return Space(tuple(_dimension(key, entry, base) for key, entry in tree.items()))
 
 
 def to_tree(space: Space) -> dict[str, Any]:
-    """Plain data that ``make_space`` takes."""
+    """Plain data for ``make_space``."""
     return {d.key: _entry(d) for d in space.dimensions}
 
 
 def default_space(recipe: str | Path, base: Experiment) -> Space:
-    """The space that comes with a recipe; for any other experiment, what matters most around it.
+    """The space that comes with a recipe; for other experiments, ranges around their own values.
 
     Args:
         recipe: A recipe's name, or the path of an experiment.
-        base: What it holds.
+        base: The experiment.
     """
     own = SPACES / f"{recipe}.yaml"
     return load_space(own, base) if own.is_file() else make_space(_around(base), base)
 
 
 def _around(base: Experiment) -> dict[str, Any]:
-    """Ranges around the base's own values, whatever its optimizer counts as a large rate."""
+    """Ranges around the experiment's learning rate, decay, label smoothing and crop."""
     optimizer, augment = base.optimizer, base.augment
-    tree = {"optimizer.learning_rate": _times(optimizer.learning_rate, 100)}
+    tree = {"optimizer.learning_rate": _times("optimizer.learning_rate", optimizer.learning_rate)}
     if optimizer.weight_decay:
-        tree["optimizer.weight_decay"] = _times(optimizer.weight_decay, 1)
+        tree["optimizer.weight_decay"] = _times("optimizer.weight_decay", optimizer.weight_decay)
     if optimizer.loss == "cross_entropy":
-        most = max(0.2, optimizer.label_smoothing)
-        tree["optimizer.label_smoothing"] = {"min": 0.0, "max": most}
+        high = max(0.2, optimizer.label_smoothing)
+        tree["optimizer.label_smoothing"] = {"min": 0.0, "max": high}
     if augment.crop == "resized":
         area = augment.min_area
         tree["augment.min_area"] = {"min": min(0.08, area), "max": max(0.6, area)}
     if augment.crop == "pad":
-        most = min(2 * augment.padding + 2, 64)
-        tree["augment.padding"] = {"min": augment.padding // 2, "max": most}
+        high = min(2 * augment.padding + 2, int(_maximum("augment.padding")))
+        tree["augment.padding"] = {"min": augment.padding // 2, "max": high}
     return tree
 
 
-def _times(value: float, most: float) -> dict[str, Any]:
-    """From a quarter to four times."""
-    return {"min": value / 4, "max": min(4 * value, most), "log": True}
+def _times(key: str, value: float) -> dict[str, Any]:
+    """From a quarter to four times the value, within the key's range."""
+    return {"min": value / 4, "max": min(4 * value, _maximum(key)), "log": True}
+
+
+def _maximum(key: str) -> float:
+    bounds = KEYS[key].bounds
+    return bounds.high if bounds else math.inf
 
 
 def _dimension(key: Any, entry: Any, base: Experiment) -> Dimension:
-    kinds = _kinds()
-    if key not in kinds:
-        raise ValueError(f"Unknown key {key}. {_nearest(str(key), list(kinds))}")
-    kind = kinds[key]
+    if key not in KEYS:
+        raise ValueError(f"Unknown key {key}. {_nearest(str(key), list(KEYS))}")
+    kind = _single(KEYS[key])
     if kind is None:
         raise ValueError(f"{key} is not a single value, so it cannot be searched. Leave it out")
     if not isinstance(entry, dict) or not entry:
@@ -217,7 +220,7 @@ def _range(key: str, kind: type, entry: dict[str, Any], base: Experiment) -> Dim
     if not low < high:
         raise ValueError(f"{key} has an empty range: its min {low} must be below its max {high}")
     if log and low <= 0:
-        raise ValueError(f"{key} is even in the logarithm, so its min must be above 0. Is: {low}")
+        raise ValueError(f"{key} has log: true, so its min must be above 0. Received: {low}")
     if step is not None:
         _check_step(key, kind, step, low, high, log)
     return Dimension(key, kind, low=low, high=high, log=log, step=step)
@@ -237,31 +240,21 @@ def _check_step(key: str, kind: type, step: Any, low: float, high: float, log: b
 
 
 def _checked(key: str, value: Any, base: Experiment) -> Any:
-    """The value as the experiment takes it."""
+    """The value in the experiment's type."""
     group, name = key.split(".")
     tree = to_dict(base)
     tree[group][name] = value
-    taken = getattr(getattr(from_dict(tree), group), name)
-    if key == "model.architecture" and taken not in ARCHITECTURES:
-        raise ValueError(f"{key} {taken!r} is unknown. {_nearest(taken, list(ARCHITECTURES))}")
-    return taken
+    checked = getattr(getattr(from_dict(tree), group), name)
+    if key == "model.architecture" and checked not in ARCHITECTURES:
+        raise ValueError(f"{key} {checked!r} is unknown. {_nearest(checked, list(ARCHITECTURES))}")
+    return checked
 
 
-def _kinds() -> dict[str, type | None]:
-    """Every dotted key and its type; ``None`` for what is not a single value."""
-    return {
-        f"{group}.{key}": _single(hint)
-        for group, config in typing.get_type_hints(Experiment).items()
-        for key, hint in typing.get_type_hints(config).items()
-    }
-
-
-def _single(hint: Any) -> type | None:
-    if typing.get_origin(hint) is types.UnionType:  # or None, which stands for a default
-        hint = typing.get_args(hint)[0]
-    if typing.get_origin(hint) is typing.Literal:
-        return type(typing.get_args(hint)[0])
-    return hint if hint in (int, float, bool, str) else None
+def _single(key: Key) -> type | None:
+    """Type of a key's value; ``None`` for lists."""
+    if key.choices:
+        return type(key.choices[0])
+    return key.kind if key.kind in (int, float, bool, str) else None
 
 
 def _plain(kind: type, value: Any) -> Any:
@@ -276,7 +269,8 @@ def _entry(dimension: Dimension) -> dict[str, Any]:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    if not near:  # the right key in the wrong group, or without one
-        near = [key for key in known if key.rpartition(".")[2] == name.rpartition(".")[2]][:1]
-    return f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}"
+    if hint := nearest(name, known):
+        return hint.strip()
+    # The right key in the wrong group, or without one.
+    same = [key for key in known if key.rpartition(".")[2] == name.rpartition(".")[2]]
+    return f"Did you mean {same[0]}?" if same else f"Known: {', '.join(known)}"

@@ -1,14 +1,13 @@
-"""One trial: an experiment trained in a process of its own.
+"""One trial of a search: an experiment trained in a separate process.
 
-Whatever happens to it there, its memory is given back, and the search goes on. The process is
-forked from a server that has TensorFlow imported and nothing else, so that it starts in
-milliseconds; TensorFlow itself is set up in the child, whose devices are its own.
+Its memory is freed whatever happens in it, and the search continues. The process is forked from a
+server that has only imported TensorFlow, so it starts in milliseconds; TensorFlow is initialized in
+the child.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import io
 import json
 import math
@@ -22,39 +21,41 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from keras_resnet.files import atomic_write
 from keras_resnet.native_stderr import suppressed_native_stderr
 from training.config import Experiment, first_difference
-from training.run import Run
+from training.run import Run, lock_file
 from training.tuning.budget import NO_BUDGET, Budget, Measure
 
-CONTEXT = multiprocessing.get_context("forkserver")
-# scikit-learn splits what has no split of its own; its import alone takes half a second.
+# Windows can only start processes from scratch.
+METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+CONTEXT: Any = multiprocessing.get_context(METHOD)
+# scikit-learn splits sources without a test split; its import takes half a second.
 PRELOAD = ["training.tuning.trial", "training.train", "sklearn.model_selection"]
-LOOK_SECONDS = 0.1
-LEAVE_SECONDS = 60.0
-# Less than one image of any test set.
+POLL_SECONDS = 0.1
+# Time for a trial to save its state before it is killed.
+TERMINATE_SECONDS = 60.0
+# Weight of the loss in the score: less than one image of any test set.
 TIE = 1e-6
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a trial is to do.
+    """The definition of a trial.
 
     Attributes:
-        experiment: What is trained.
-        folder: The trial's; ``run`` in it is the run folder.
-        until: Epochs after which it ends, of those that the experiment has.
-        parent: The run folder of the trial that it continues, if any.
-        budget: What the network may cost.
-        measure: What finds the cost; needed for a budget.
-        costs: Folder of the costs known.
-        timeout: Seconds it may take; ``None`` for any.
+        experiment: The experiment to train.
+        folder: Folder of the trial; ``run`` in it is the run folder.
+        until: Epochs after which to stop, at most those of the experiment.
+        parent: The run folder of the trial that this one continues, if any.
+        budget: Limits on the cost of the network.
+        measure: Measures the cost; required with a budget.
+        costs: Folder of costs already measured.
+        timeout: Maximum seconds; ``None`` for no limit.
     """
 
     experiment: Experiment
@@ -73,14 +74,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended.
+    """The result of a trial.
 
     Attributes:
-        score: What the search maximizes: accuracy, and of equals the loss decides; below zero for
-            what is over the budget; ``None`` where it failed.
-        figures: val_accuracy and other figures of the last epoch, costs, epochs.
-        failure: Why it failed, in a line; empty where it did not.
-        seconds: How long it took.
+        score: The value to maximize: accuracy, with the loss to break ties; negative if over the
+            budget; ``None`` if the trial failed.
+        figures: Figures of the last epoch such as ``val_accuracy``, costs, and ``epochs``.
+        failure: One line on why it failed; empty if it did not.
+        seconds: Duration.
     """
 
     score: float | None = None
@@ -93,29 +94,43 @@ Runner = Callable[[Job, Callable[[], None]], Outcome]
 
 
 def read_outcome(folder: Path) -> Outcome | None:
-    """What the trial of a folder left, if it ended."""
+    """The result in a trial's folder; ``None`` before its end.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
     path = folder / "outcome.json"
-    return Outcome(**json.loads(path.read_text("utf-8"))) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        outcome = Outcome(**json.loads(path.read_text("utf-8")))
+        numbers = (outcome.score or 0.0, outcome.seconds, *outcome.figures.values())
+        if not (isinstance(outcome.failure, str) and all(map(math.isfinite, numbers))):
+            raise ValueError("its values are not finite numbers")
+        return outcome
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} is not the result of a trial: {reason}. Delete it") from None
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:
-    """Leaves what ``read_outcome`` reads."""
+    """Writes a result for ``read_outcome``."""
     with atomic_write(folder / "outcome.json") as beside:
         beside.write_text(json.dumps(dataclasses.asdict(outcome)), "utf-8")
 
 
-def run_sandboxed(job: Job, alive: Callable[[], None]) -> Outcome:
-    """Runs a trial in a child process, from where its folder stands.
+def run_sandboxed(job: Job, heartbeat: Callable[[], None]) -> Outcome:
+    """Runs a trial in a child process, resuming it if its folder holds a checkpoint.
 
     Args:
-        job: What to do.
-        alive: Called ten times a second meanwhile.
+        job: The trial.
+        heartbeat: Called ten times a second meanwhile.
 
     Returns:
-        What came of it, failures included.
+        The result, failures included.
 
     Raises:
-        KeyboardInterrupt: This process was asked to stop; the trial saved its state.
+        KeyboardInterrupt: This process was asked to stop; the trial has saved its state.
     """
     from training.runtime import stop_requests
 
@@ -127,46 +142,49 @@ def run_sandboxed(job: Job, alive: Callable[[], None]) -> Outcome:
     with stop_requests() as asked:
         process.start()
         while process.is_alive():
-            process.join(LOOK_SECONDS)
-            alive()
+            process.join(POLL_SECONDS)
+            heartbeat()
             if asked():
-                _end(process)
-                raise KeyboardInterrupt("stopped; the same command goes on from here")
+                _terminate(process)
+                raise KeyboardInterrupt("stopped; the same command resumes the search")
             if job.timeout is not None and time.monotonic() - began > job.timeout:
-                _end(process)
-                return _ended(job, f"took longer than {job.timeout:g} seconds", began)
+                _terminate(process)
+                return _failed(job, f"took longer than {job.timeout:g} seconds", began)
     outcome = read_outcome(job.folder)
     if outcome is None:
-        return _ended(job, _last_words(job, process.exitcode), began)
-    return _kept(job, outcome, began)
+        return _failed(job, _failure_reason(job, process.exitcode), began)
+    return _record(job, outcome, began)
 
 
 def _start_server() -> None:
-    """Starts the process that trials are forked from, unless it runs."""
-    CONTEXT.set_forkserver_preload(PRELOAD)
-    with suppressed_native_stderr():  # TensorFlow greets
-        forkserver.ensure_running()
+    """Starts the process that trials are forked from, unless it is running."""
+    if METHOD == "forkserver":
+        from multiprocessing import forkserver
+
+        CONTEXT.set_forkserver_preload(PRELOAD)
+        with suppressed_native_stderr():  # TensorFlow's start-up messages
+            forkserver.ensure_running()
 
 
-def _end(process: ForkServerProcess) -> None:
-    """First politely: the trial then saves its state."""
+def _terminate(process: BaseProcess) -> None:
+    """By SIGTERM first, so that the trial saves its state."""
     process.terminate()
-    process.join(LEAVE_SECONDS)
+    process.join(TERMINATE_SECONDS)
     process.kill()
     process.join()
 
 
-def _ended(job: Job, failure: str, began: float) -> Outcome:
-    return _kept(job, Outcome(failure=failure), began)
+def _failed(job: Job, failure: str, began: float) -> Outcome:
+    return _record(job, Outcome(failure=failure), began)
 
 
-def _kept(job: Job, outcome: Outcome, began: float) -> Outcome:
+def _record(job: Job, outcome: Outcome, began: float) -> Outcome:
     outcome = dataclasses.replace(outcome, seconds=round(time.monotonic() - began, 2))
     write_outcome(job.folder, outcome)
     return outcome
 
 
-def _last_words(job: Job, code: int | None) -> str:
+def _failure_reason(job: Job, code: int | None) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
@@ -181,33 +199,36 @@ def _last_words(job: Job, code: int | None) -> str:
 
 
 def _main(job: Job) -> None:
-    os.setsid()  # Ctrl-C is for the search, which then asks its trial to stop
-    _write_into(job.folder / "output.txt")
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C reaches the search only, which then stops its trial
+    _redirect_output(job.folder / "output.txt")
+    threading.Thread(target=_terminate_with_parent, daemon=True).start()
     with (job.folder / ".lock").open("a") as lock:
-        # A search that was killed and begun again may find its last trial still saving.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        write_outcome(job.folder, attempt(job))
+        # The last trial of a search that was killed and resumed may still be saving.
+        lock_file(lock, wait=True)
+        write_outcome(job.folder, run_in_process(job))
 
 
-def _write_into(path: Path) -> None:
+def _redirect_output(path: Path) -> None:
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
     for name, number in (("stdout", 1), ("stderr", 2)):
-        stream = io.TextIOWrapper(io.FileIO(number, "w", closefd=False), write_through=True)
+        stream = io.TextIOWrapper(
+            io.FileIO(number, "w", closefd=False), "utf-8", "backslashreplace", write_through=True
+        )
         setattr(sys, name, stream)
 
 
-def _leave_with_parent() -> None:
+def _terminate_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent:
         parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)  # which saves the state
+        os.kill(os.getpid(), signal.SIGTERM)  # saves the state
 
 
-def attempt(job: Job) -> Outcome:
-    """Runs a trial in this process; every failure that Python hears of is an outcome."""
+def run_in_process(job: Job) -> Outcome:
+    """Runs a trial in this process; every exception becomes a failed outcome."""
     from training.train import Diverged
 
     try:
@@ -231,8 +252,8 @@ def _run(job: Job) -> Outcome:
         assert job.measure is not None
         cost = cost_of(job.experiment, job.measure, job.costs)
         if excess := job.budget.excess(cost):
-            # Below every accuracy, and the lower the further it is from the budget, so that the
-            # search learns where to look. Training it would be a waste.
+            # Not trained. The score is below every accuracy and falls with the excess, so that the
+            # search learns to stay within the budget.
             return Outcome(score=-excess, figures=cost)
     _prepare(job)
     run = train(job.experiment, job.run, say=print, verbose=2, until=job.until)
@@ -241,15 +262,15 @@ def _run(job: Job) -> Outcome:
         return Outcome(failure="the loss on the test images is not a number", figures=cost)
     contract = run.contract
     assert contract
-    # The loss counts from the least that the trial's own label smoothing leaves.
-    loss = figures["val_loss"] - least_loss(
+    # Relative to the minimum loss under the trial's own label smoothing.
+    loss = figures["val_loss"] - minimum_loss(
         job.experiment.optimizer.label_smoothing, len(contract.labels)
     )
     return Outcome(figures["val_accuracy"] - TIE * loss / (1 + loss), figures)
 
 
-def least_loss(label_smoothing: float, classes: int) -> float:
-    """What the loss cannot fall below: the entropy of targets spread over all classes."""
+def minimum_loss(label_smoothing: float, classes: int) -> float:
+    """The minimum of the cross entropy: the entropy of the smoothed targets."""
     spread = label_smoothing / classes
     if not spread:
         return 0.0
@@ -258,10 +279,10 @@ def least_loss(label_smoothing: float, classes: int) -> float:
 
 
 def _prepare(job: Job) -> None:
-    """Makes the run folder one that can go on: its own, or a copy of the parent's."""
-    there = Run(job.run).experiment
-    if there is not None and first_difference(there, job.experiment):
-        shutil.rmtree(job.run)  # of a trial that the search was killed over before it knew of it
+    """Prepares the run folder: keeps it if it can be resumed, or copies the parent's."""
+    existing = Run(job.run).experiment
+    if existing is not None and first_difference(existing, job.experiment):
+        shutil.rmtree(job.run)  # of a trial that started before the search was killed unsaved
     if job.run.exists() or job.parent is None or not any(job.parent.glob("checkpoints/step-*")):
         return
     beside = job.folder / ".parent"
@@ -271,7 +292,7 @@ def _prepare(job: Job) -> None:
 
 
 def _figures(run: Run, until: int) -> dict[str, Any]:
-    """The last epoch's figures, of the weights that would be deployed."""
+    """Figures of the last epoch, for the weights that are deployed."""
     metrics = run.read("metrics.json")
     row = metrics["history"][min(until, metrics["epochs"]) - 1]
     averaged = {k.replace("val_ema_", "val_"): v for k, v in row.items() if "val_ema_" in k}

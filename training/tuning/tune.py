@@ -1,14 +1,13 @@
-"""``tune(experiment, space, out)``: hyperparameter search by KerasTuner.
+"""``tune(search, out)``: hyperparameter search with KerasTuner.
 
-KerasTuner decides what is tried; each trial is a run of ``training.train`` in a process of its
-own. The state of a search is KerasTuner's, in its folder, and so the same call goes on with a
-search that was killed at any moment.
+KerasTuner chooses the points; each trial is a run of ``training.train`` in a separate process. The
+state of a search is KerasTuner's, in the search's folder, so a search that was killed at any moment
+is resumed by the same call.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import os
 import shutil
@@ -17,84 +16,57 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import grpc
-import yaml
 
-from keras_resnet.files import atomic_write
-from training.config import Experiment, from_dict, to_dict
+from training.data.validate_images import Say
 from training.report.search_page import write_report
 from training.run import lock_folder
-from training.tuning.budget import NO_BUDGET, Budget, Measure
-from training.tuning.display import board
+from training.runtime import require_backend
+from training.tuning.budget import Budget, Measure
+from training.tuning.display import OnEnd, show_search
 from training.tuning.hypermodel import ResNetHyperModel
-from training.tuning.oracles import LEASE_SECONDS, ORACLES, Lasting, make_oracle
+from training.tuning.oracles import ResilientOracle, make_oracle
 from training.tuning.results import Row, best_row, recipe_row, write_results
-from training.tuning.space import Space, load_space, make_space, to_tree
+from training.tuning.search import Search, check_search, claim_folder, read_search
+from training.tuning.space import load_space
 from training.tuning.trial import Runner, run_sandboxed
-from training.tuning.tuner import Address, ExperimentTuner, Plan, check_reachable, role, serve
+from training.tuning.tuner import (
+    Address,
+    ExperimentTuner,
+    Plan,
+    check_reachable,
+    serve_oracle,
+    tuner_role,
+)
 
 __all__ = [
     "Address",
     "Budget",
-    "Exhausted",
-    "Found",
     "ResNetHyperModel",
     "Search",
+    "SearchResult",
+    "TooManyFailures",
     "load_space",
     "parse_address",
     "tune",
     "work",
 ]
 
-Say = Callable[[str], None]
 
-
-class Exhausted(RuntimeError):
-    """Too many trials failed one after the other; the message ends with the last error."""
-
-
-@dataclass(frozen=True)
-class Search:
-    """Everything that defines a search.
-
-    Attributes:
-        experiment: What is varied.
-        space: How.
-        tuner: ``"random"``, ``"grid"``, ``"bayesian"`` or ``"hyperband"``.
-        trials: The most trials; Hyperband's number follows from the epochs.
-        budget: What the int8 file of a model may cost, if anything.
-        timeout: Seconds a trial may take; ``None`` for any.
-        failures: Trials that may fail one after the other.
-        seed: Decides the points that are tried.
-        lease: Seconds after which a worker that is not heard of is taken for dead.
-    """
-
-    experiment: Experiment
-    space: Space
-    tuner: str = "hyperband"
-    trials: int = 20
-    budget: Budget = NO_BUDGET
-    timeout: float | None = None
-    failures: int = 3
-    seed: int = 0
-    lease: float = LEASE_SECONDS
-
-    @property
-    def objective(self) -> str:
-        return "accuracy_within_budget" if self.budget else "val_accuracy"
+class TooManyFailures(RuntimeError):
+    """Too many consecutive trials failed; the message ends with the last error."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search found.
+class SearchResult:
+    """The result of a search.
 
     Attributes:
         folder: With ``best.yaml``, ``trials.csv``, ``report.html`` and a folder for each trial.
-        rows: A row a trial, as in ``trials.csv``.
-        best: The best of them; ``None`` where none was trained within the budget.
-        recipe: That of the recipe itself; ``None`` where it was not among them.
+        rows: One row per trial, as in ``trials.csv``.
+        best: The row of the best trial; ``None`` if none was trained within the budget.
+        recipe: The row of the recipe's own point; ``None`` if it was not trained.
     """
 
     folder: Path
@@ -111,51 +83,52 @@ def tune(
     chief: Address | None = None,
     runner: Runner = run_sandboxed,
     say: Say = print,
-) -> Found:
-    """Searches, from where the folder stands: from nothing, or from where a search was killed.
+) -> SearchResult:
+    """Searches from scratch, or resumes the search in the folder.
 
-    Trials are processes of ``multiprocessing``, so a script that calls this does so below
+    Trials are processes of ``multiprocessing``, so scripts must call this below
     ``if __name__ == "__main__":``.
 
     Args:
-        search: What is searched, and how.
+        search: The search.
         out: Folder of the search: a new one, or one of the same search.
-        measure: What finds the cost of a model; needed for a budget.
-        chief: Where to listen for workers, which then run the trials; without it they run here.
-        runner: What runs a trial.
+        measure: Measures the cost of a model; required with a budget.
+        chief: Address to listen at for workers that run the trials; by default they run here.
+        runner: Runs a trial.
         say: Called with lines for people.
 
     Raises:
-        ValueError: The search cannot be, or the folder holds another or is in use.
+        ValueError: The search cannot run, or the folder holds another one or is in use.
         OSError: The folder can no longer be written.
-        Exhausted: Too many trials failed one after the other.
-        KeyboardInterrupt: It was asked to stop; the same call goes on.
+        TooManyFailures: ``search.failures`` consecutive trials failed.
+        KeyboardInterrupt: The search was asked to stop; the same call resumes it.
     """
-    _check(search, measure)
+    require_backend("A search", "tensorflow", "jax")
+    check_search(search, measure)
     folder = Path(out)
-    with lock_folder(folder), role("chief", chief):
-        _keep(search, folder)
+    with lock_folder(folder), tuner_role("chief", chief):
+        claim_folder(search, folder)
         plan = _plan(search, folder, measure)
         oracle = _oracle(search)
-        with board(oracle, plan, say) as ended:
-            tuner = _tuner(oracle, plan, runner, search, ended)
+        with show_search(oracle, plan, say) as on_end:
+            tuner = _tuner(oracle, plan, runner, search, on_end)
             if chief:
                 say(f"waiting for workers at {chief}")
                 tuner.save()
-                serve(oracle, chief, _announcer(oracle, ended))
+                serve_oracle(oracle, chief, _announcer(oracle, on_end))
             else:
                 with warnings.catch_warnings():
-                    # The Gaussian process of a few trials is not sure of its length scales.
+                    # With few trials the Gaussian process warns about its length scales.
                     warnings.simplefilter("ignore")
                     tuner.search()
-        _drop_checkpoints(folder)
+        _remove_checkpoints(folder)
         rows = write_results(oracle, plan)
         write_report(plan, rows, search.objective)
-        if oracle.given_up:
-            raise Exhausted(
-                f"{search.failures} trials failed one after the other. The last: {oracle.given_up}"
+        if oracle.stop_reason:
+            raise TooManyFailures(
+                f"{search.failures} consecutive trials failed. The last: {oracle.stop_reason}"
             )
-        return Found(folder, rows, best_row(rows), recipe_row(plan, rows))
+        return SearchResult(folder, rows, best_row(rows), recipe_row(plan, rows))
 
 
 def work(
@@ -166,28 +139,34 @@ def work(
     runner: Runner = run_sandboxed,
     say: Say = print,
 ) -> None:
-    """Runs trials for a chief until it has no more.
+    """Runs trials for a chief until the search is over.
 
     Args:
-        out: The search's folder, which chief and workers share.
-        oracle: Where the chief listens.
-        measure: What finds the cost of a model; needed for a budget.
-        runner: What runs a trial.
+        out: The search's folder, shared by chief and workers.
+        oracle: Address of the chief.
+        measure: Measures the cost of a model; required with a budget.
+        runner: Runs a trial.
         say: Called with lines for people.
 
     Raises:
-        ValueError: No chief answers there, or the folder holds no search.
+        ValueError: No chief answers at the address, or the folder holds no search.
     """
     check_reachable(oracle)
     folder = Path(out)
-    search = _kept(folder)
+    search = read_search(folder)
     if search is None:
         raise ValueError(f"{folder} holds no search. Give the chief's folder: --out FOLDER")
     name = f"worker-{socket.gethostname()}-{os.getpid()}"
-    with role(name, oracle):
+    with tuner_role(name, oracle):
         plan = _plan(search, folder, measure)
         try:
-            tuner = _tuner(_oracle(search), plan, runner, search, lambda t: say(_told(t)))
+            tuner = _tuner(
+                _oracle(search),
+                plan,
+                runner,
+                search,
+                lambda trial: say(f"trial {trial.trial_id} {trial.status.lower()}"),
+            )
             say(f"{name} works for {oracle}")
             tuner.search()
         except grpc.RpcError as error:
@@ -199,39 +178,22 @@ def work(
 
 
 def parse_address(text: str) -> Address:
-    """``host:port`` in words; raises ValueError for anything else."""
+    """An address from ``host:port``.
+
+    Raises:
+        ValueError: The text has another form.
+    """
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 2**16:
         raise ValueError(f"--oracle takes HOST:PORT, such as 127.0.0.1:8000. Received: {text}")
     return Address(host, int(port))
 
 
-# --- The parts of a search --------------------------------------------------------------------
-
-
-def _check(search: Search, measure: Measure | None) -> None:
-    if search.tuner not in ORACLES:
-        raise ValueError(f"tuner must be one of {', '.join(ORACLES)}. Received: {search.tuner!r}")
-    numbers: dict[str, float] = {"trials": search.trials, "failures": search.failures}
-    optional = {
-        "timeout": search.timeout,
-        "max_size_mb": search.budget.max_size_mb,
-        "max_latency_ms": search.budget.max_latency_ms,
-    }
-    for name, number in (numbers | {k: v for k, v in optional.items() if v is not None}).items():
-        if not number > 0:
-            raise ValueError(f"{name} must be above 0. Received: {number}")
-    if search.tuner == "hyperband" and "schedule.epochs" in search.space.keys:
-        raise ValueError("Hyperband sets schedule.epochs itself. Leave it out of the space")
-    if search.budget and measure is None:
-        raise ValueError("A budget needs a function that measures models: measure=")
-
-
 def _plan(search: Search, folder: Path, measure: Measure | None) -> Plan:
     return Plan(search.experiment, search.space, folder, search.budget, measure, search.timeout)
 
 
-def _oracle(search: Search) -> Lasting:
+def _oracle(search: Search) -> ResilientOracle:
     oracle = make_oracle(
         search.tuner,
         search.space,
@@ -239,7 +201,7 @@ def _oracle(search: Search) -> Lasting:
         trials=search.trials,
         epochs=search.experiment.schedule.epochs,
         failures=search.failures,
-        seed=search.seed + 1,  # KerasTuner takes 0 for none
+        seed=search.seed + 1,  # KerasTuner treats 0 as no seed
         start=search.space.point(search.experiment),
     )
     oracle.lease = search.lease
@@ -248,81 +210,25 @@ def _oracle(search: Search) -> Lasting:
 
 
 def _tuner(
-    oracle: Lasting, plan: Plan, runner: Runner, search: Search, ended: Callable[[Any], None]
+    oracle: ResilientOracle, plan: Plan, runner: Runner, search: Search, on_end: OnEnd
 ) -> ExperimentTuner:
-    with contextlib.redirect_stdout(io.StringIO()):  # it says that it reloads
-        return ExperimentTuner(oracle, plan, runner, search.lease / 4, ended)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints that it reloads
+        return ExperimentTuner(oracle, plan, runner, search.lease / 4, on_end)
 
 
-def _announcer(oracle: Lasting, ended: Callable[[Any], None]) -> Callable[[], None]:
-    """Tells of each trial that ended since it was last called."""
-    told = len(oracle.end_order)
+def _announcer(oracle: ResilientOracle, on_end: OnEnd) -> Callable[[], None]:
+    """A function that passes on each trial that ended since its last call."""
+    announced = len(oracle.end_order)
 
-    def look() -> None:
-        nonlocal told
-        for name in oracle.end_order[told:]:
-            told += 1
-            ended(oracle.trials[name])
+    def poll() -> None:
+        nonlocal announced
+        for name in oracle.end_order[announced:]:
+            announced += 1
+            on_end(oracle.trials[name])
 
-    return look
-
-
-def _told(trial: Any) -> str:
-    return f"trial {trial.trial_id} {trial.status.lower()}"
+    return poll
 
 
-def _drop_checkpoints(folder: Path) -> None:
+def _remove_checkpoints(folder: Path) -> None:
     for checkpoints in folder.glob("trial_*/run/checkpoints"):
         shutil.rmtree(checkpoints, ignore_errors=True)
-
-
-# --- The search in its folder -----------------------------------------------------------------
-
-
-def _keep(search: Search, folder: Path) -> None:
-    """Writes ``search.yaml``, or finds that it is there already; another search is refused."""
-    there = _kept(folder)
-    if there is None:
-        if set(os.listdir(folder)) - {".lock"}:
-            raise ValueError(f"{folder} holds something else. Give another folder: --out FOLDER")
-        with atomic_write(folder / "search.yaml") as beside:
-            beside.write_text(yaml.safe_dump(_tree(search), sort_keys=False), "utf-8")
-        return
-    for key, theirs in _tree(there).items():
-        if theirs != (ours := _tree(search)[key]):
-            if isinstance(theirs, dict):
-                key, theirs, ours = _differing(key, theirs, ours)
-            raise ValueError(
-                f"{folder} holds another search: its {key} is {theirs!r}, not {ours!r}. Give "
-                "another folder: --out FOLDER"
-            )
-
-
-def _differing(name: str, theirs: Any, ours: Any) -> tuple[str, Any, Any]:
-    if not isinstance(theirs, dict) or not isinstance(ours, dict):
-        return name, theirs, ours
-    key = next(k for k in theirs | ours if theirs.get(k) != ours.get(k))
-    return _differing(f"{name}: {key}", theirs.get(key), ours.get(key))
-
-
-def _tree(search: Search) -> dict[str, Any]:
-    plain = {f.name: getattr(search, f.name) for f in dataclasses.fields(search)}
-    return plain | {
-        "experiment": to_dict(search.experiment),
-        "space": to_tree(search.space),
-        "budget": dataclasses.asdict(search.budget),
-    }
-
-
-def _kept(folder: Path) -> Search | None:
-    path = folder / "search.yaml"
-    if not path.is_file():
-        return None
-    try:
-        tree = yaml.safe_load(path.read_text("utf-8"))
-        experiment = from_dict(tree.pop("experiment"))
-        space = make_space(tree.pop("space"), experiment)
-        return Search(experiment, space, budget=Budget(**tree.pop("budget")), **tree)
-    except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path} was not written by this version: {reason}") from None

@@ -1,4 +1,4 @@
-"""KerasTuner's side of a search: its tuner, its chief, its workers."""
+"""The adapter to KerasTuner: its tuner, chief and workers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ IDLE_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Address:
-    """Where the chief's oracle listens."""
+    """Address at which the chief's oracle listens."""
 
     host: str
     port: int
@@ -48,15 +48,15 @@ class Address:
 
 @dataclass(frozen=True)
 class Plan:
-    """What every trial of a search has in common.
+    """What all trials of a search have in common.
 
     Attributes:
         base: The experiment that is varied.
-        space: How.
-        folder: The search's.
-        budget: What a network may cost.
-        measure: What finds that out.
-        timeout: Seconds a trial may take; ``None`` for any.
+        space: The search space.
+        folder: Folder of the search.
+        budget: Limits on the cost of a network.
+        measure: Measures the cost.
+        timeout: Maximum seconds per trial; ``None`` for no limit.
     """
 
     base: Experiment
@@ -67,7 +67,7 @@ class Plan:
     timeout: float | None = None
 
     def job(self, trial: Trial) -> Job:
-        """What a trial of KerasTuner's means."""
+        """The training job of a KerasTuner trial."""
         values = trial.hyperparameters.values
         parent = values.get("tuner/trial_id")
         experiment = self.space.experiment(self.base, values)
@@ -87,14 +87,14 @@ class Plan:
 
 
 class ExperimentTuner(BaseTuner):
-    """Runs trials of a KerasTuner oracle, each in a process of its own.
+    """Runs trials of a KerasTuner oracle, each in a separate process.
 
     Args:
-        oracle: Where trials come from; on a worker, a stand-in for the chief's.
-        plan: What each of them is.
-        runner: What runs one: ``run_sandboxed``.
-        heartbeat: Seconds between two signs of life to a chief.
-        ended: Called after each trial.
+        oracle: The oracle; on a worker, a client of the chief's.
+        plan: Defines the trials.
+        runner: Runs a trial: ``run_sandboxed``.
+        heartbeat: Seconds between heartbeats to a chief.
+        on_end: Called after each trial.
     """
 
     def __init__(
@@ -103,31 +103,31 @@ class ExperimentTuner(BaseTuner):
         plan: Plan,
         runner: Runner,
         heartbeat: float,
-        ended: Callable[[Trial], None] = lambda _: None,
+        on_end: Callable[[Trial], None] = lambda _: None,
     ) -> None:
         self.plan = plan
         self.runner = runner
         self.heartbeat = heartbeat
-        self.ended = ended
+        self.on_end = on_end
         self.keeps_checkpoints = isinstance(oracle, kt.oracles.HyperbandOracle)
         folder = plan.folder.absolute()
         super().__init__(oracle, directory=str(folder.parent), project_name=folder.name)
 
     def on_search_begin(self) -> None:
-        self.save()  # from here on the same command goes on, and does not begin
+        self.save()  # from here on the same command resumes
 
     def on_trial_begin(self, trial: Trial) -> None:
         self._check_disk()
 
     def pre_create_trial(self) -> None:
         if self._is_worker():
-            time.sleep(IDLE_SECONDS)  # an oracle with nothing to give is asked again and again
+            time.sleep(IDLE_SECONDS)  # between requests to an oracle without a free trial
 
     def run_trial(self, trial: Trial) -> dict[str, float]:
         """The score of one trial.
 
         Raises:
-            FailedTrialError: It has none; why is in its folder.
+            FailedTrialError: The trial failed; its folder has the reason.
         """
         outcome = self._outcome(trial)
         if outcome.score is None:
@@ -137,35 +137,35 @@ class ExperimentTuner(BaseTuner):
     def _outcome(self, trial: Trial) -> Outcome:
         try:
             job = self.plan.job(trial)
-        except ValueError as error:  # a point that the experiment as a whole refuses
+        except ValueError as error:  # values that cannot be combined
             outcome = Outcome(failure=str(error))
             write_outcome(self.plan.trial_folder(trial.trial_id), outcome)
             return outcome
-        said = time.monotonic()
+        sent = time.monotonic()
 
-        def alive() -> None:
-            nonlocal said
-            if self._is_worker() and time.monotonic() - said > self.heartbeat:
-                said = time.monotonic()
+        def heartbeat() -> None:
+            nonlocal sent
+            if self._is_worker() and time.monotonic() - sent > self.heartbeat:
+                sent = time.monotonic()
                 self.oracle.get_trial(trial.trial_id)
 
-        return self.runner(job, alive)
+        return self.runner(job, heartbeat)
 
     def on_trial_end(self, trial: Trial) -> None:
-        if trial.message:  # of the traceback, what a person can use
+        if trial.message:  # the last line of the traceback
             trial.message = trial.message.strip().splitlines()[-1].partition(": ")[2]
         super().on_trial_end(trial)
         self._check_disk()
         if not self.keeps_checkpoints:
             shutil.rmtree(self.plan.trial_folder(trial.trial_id) / "run" / "checkpoints", True)
-        self.ended(trial)
+        self.on_end(trial)
 
     def _check_disk(self) -> None:
-        if not self._is_worker() and self.oracle.broken:
-            raise self.oracle.broken
+        if not self._is_worker() and self.oracle.disk_error:
+            raise self.oracle.disk_error
 
     def load_model(self, trial: Trial) -> ImageClassifier:
-        """The model of a trial as it was at its end."""
+        """The final model of a trial."""
         return load_model(self.plan.trial_folder(trial.trial_id) / "run" / "model.keras")
 
     def save(self) -> None:
@@ -179,15 +179,20 @@ class ExperimentTuner(BaseTuner):
 
 
 @contextlib.contextmanager
-def role(tuner_id: str, address: Address | None) -> Iterator[None]:
-    """Tells KerasTuner, in its own way, what part this process has, and to print no tracebacks."""
+def tuner_role(tuner_id: str, address: Address | None) -> Iterator[None]:
+    """Sets KerasTuner's environment variables for chief and workers, and its quiet mode.
+
+    Args:
+        tuner_id: ``"chief"``, or the name of a worker.
+        address: The chief's address; ``None`` for a search in a single process.
+    """
     names = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
     before = {name: os.environ.pop(name, None) for name in names}
     timeout, debug = oracle_client.TIMEOUT, config.DEBUG
     config.DEBUG = False
     if address:
         os.environ |= dict(zip(names, (tuner_id, address.host, str(address.port))))
-        oracle_client.TIMEOUT = ANSWER_SECONDS  # an hour otherwise
+        oracle_client.TIMEOUT = ANSWER_SECONDS  # the default is an hour
     try:
         yield
     finally:
@@ -198,43 +203,43 @@ def role(tuner_id: str, address: Address | None) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def serve(oracle: Any, address: Address, look: Callable[[], None]) -> None:
-    """The chief: answers workers until the search is over and each of them was told so.
+def serve_oracle(oracle: Any, address: Address, poll: Callable[[], None]) -> None:
+    """The chief: serves workers until the search is over and all of them were told.
 
-    KerasTuner's own loop looks only every twenty seconds whether all are gone, and waits for ever
-    for a worker that died.
+    KerasTuner's own loop checks only every twenty seconds whether the workers are gone, and waits
+    for ever for one that died.
 
     Args:
         oracle: One of ``oracles.ORACLES``.
-        address: Where to listen.
-        look: Called every tenth of a second.
+        address: Address to listen at.
+        poll: Called every tenth of a second.
 
     Raises:
-        ValueError: Nothing can listen there.
+        ValueError: The address cannot be used.
         OSError: The folder can no longer be written.
     """
-    _check_free(address)
+    _check_port_is_free(address)
     servicer = oracle_chief.OracleServicer(oracle)
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=1))
     protos.get_service_grpc().add_OracleServicer_to_server(servicer, server)
     try:
         server.add_insecure_port(str(address))
     except RuntimeError:
-        raise ValueError(f"Nothing can listen at {address}. Give another --oracle") from None
+        raise ValueError(f"Cannot listen at {address}. Give another --oracle") from None
     server.start()
     try:
         while not servicer.stop_triggered or oracle.ongoing_trials or oracle.tuner_ids:
             time.sleep(0.1)
-            if oracle.broken:
-                raise oracle.broken
-            oracle.release_the_dead()
-            look()
+            if oracle.disk_error:
+                raise oracle.disk_error
+            oracle.reclaim_trials()
+            poll()
     finally:
         server.stop(grace=1).wait()
 
 
 def check_reachable(address: Address) -> None:
-    """Raises ValueError where no chief answers within ten seconds."""
+    """Raises ValueError if no chief answers within ten seconds."""
     with grpc.insecure_channel(str(address)) as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=CONNECT_SECONDS)
@@ -245,10 +250,10 @@ def check_reachable(address: Address) -> None:
             ) from None
 
 
-def _check_free(address: Address) -> None:
-    # gRPC shares a port that another chief listens at, and each would get half of the calls.
+def _check_port_is_free(address: Address) -> None:
+    # gRPC would share the port of another chief, and each of them would get half of the calls.
     try:
         with socket.create_server((address.host, address.port)):
             pass
     except OSError as error:
-        raise ValueError(f"Nothing can listen at {address}: {error.strerror}") from None
+        raise ValueError(f"Cannot listen at {address}: {error.strerror}") from None

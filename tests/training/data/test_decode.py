@@ -1,4 +1,4 @@
-"""Training crops: where they lie, how large they are, and how near the careful way."""
+"""Training crops: position, size, and distance from antialiased resizing."""
 
 import io
 from pathlib import Path
@@ -9,7 +9,8 @@ import tensorflow as tf
 from PIL import Image
 
 from training.config import AugmentConfig
-from training.data.decode import crop_jpeg, crop_pixels, decode, decode_training_image
+from training.data.augment.crop import crop_jpeg, crop_pixels, random_resized_crop
+from training.data.decode import decode
 
 SEEDS = 2000
 
@@ -18,7 +19,7 @@ def crops(file_or_array, size: int, count: int, channels: int = 3, **config) -> 
     """One crop a seed."""
     image = tf.constant(file_or_array)
     config = AugmentConfig(**config)
-    crop = lambda i: decode_training_image(image, channels, size, config, tf.stack([3, i]))  # noqa: E731
+    crop = lambda i: random_resized_crop(image, channels, size, config, tf.stack([3, i]))  # noqa: E731
     return next(
         tf.data.Dataset.range(count)
         .map(crop, num_parallel_calls=2)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from keras_resnet.contract import Contract
 from keras_resnet.preprocessing import load_image
-from training.config import DataConfig, load_experiment
+from training.config import DataConfig
 from training.data.decode import fit_image
 from training.data.pipeline import (
     evaluation_batches,
@@ -20,6 +20,7 @@ from training.data.pipeline import (
     training_batches,
 )
 from training.data.sources import Split, array_split, classes_of, open_source
+from training.experiment_file import load_experiment
 
 
 def photographs(test_data: Path) -> list[Path]:
@@ -104,8 +105,8 @@ def test_the_budget_decides_what_stays_in_memory_and_nothing_else() -> None:
     kept, kept_note = batch_and_note()
     read, read_note = batch_and_note(**{"data.cache_gb": 0.001})
     np.testing.assert_array_equal(kept, read)
-    assert "stay in memory" in kept_note and "is over data.cache_gb 0.001" in read_note
-    assert "another part" in batch_and_note(**{"augment.crop": "resized"})[1]
+    assert "cached in memory" in kept_note and "exceed data.cache_gb=0.001" in read_note
+    assert "another crop" in batch_and_note(**{"augment.crop": "resized"})[1]
 
 
 def test_an_epoch_has_every_image_and_the_next_augments_it_anew() -> None:

@@ -1,8 +1,9 @@
-"""Where images come from: the right ones, always the same, with their names."""
+"""Sources: the right images, always the same, with the names of their classes."""
 
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from training.config import DataConfig
 from training.data import validate_images
 from training.data.decode import decode
 from training.data.sources import Source, Split, open_source
-from training.data.validate_images import complaint
+from training.data.validate_images import find_problem
 
 
 def labels_of(split: Split) -> np.ndarray:
@@ -148,14 +149,14 @@ SAYS = {
     "text.jpg": "is not a readable picture",
     "cut.jpg": "is cut off or broken inside",
     "cut.png": "is cut off or broken inside",
-    "webp.jpg": "is a WEBP; JPEG, PNG, BMP, GIF are read",
+    "webp.jpg": "is a WEBP; supported are JPEG, PNG, BMP, GIF",
     "header.png": "has no readable header",
 }
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_file_is_described(name: str) -> None:
-    assert SAYS[name] in (complaint(BAD[name]) or "nothing")
+    assert SAYS[name] in (find_problem(BAD[name]) or "nothing")
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "GIF"])
@@ -176,7 +177,7 @@ def test_what_the_graph_decodes_is_a_good_file_and_nothing_else(mode: str, forma
             decodes = True
         except tf.errors.OpError:
             decodes = False
-        assert (complaint(part) is None) == decodes
+        assert (find_problem(part) is None) == decodes
 
 
 def test_a_picture_of_too_many_pixels_is_not_decoded() -> None:
@@ -187,7 +188,7 @@ def test_a_picture_of_too_many_pixels_is_not_decoded() -> None:
         b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
     )
     png += struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
-    assert "has more pixels than the 100,000,000 that are read" in (complaint(png) or "")
+    assert "has more than 100,000,000 pixels" in (find_problem(png) or "")
 
 
 @pytest.fixture
@@ -217,7 +218,7 @@ def test_skipped_images_are_counted_and_gone_from_both_splits(folder_with_bad_fi
     data = DataConfig(source=f"folder:{folder_with_bad_files}", bad_images="skip")
     source = open_source(data, seed=0, say=said.append)
     assert (source.train.count, source.test.count) == (12, 6)
-    assert len(said) == 1 and "leaving out 3 of 21 images" in said[0] and "text.jpg" in said[0]
+    assert len(said) == 1 and "skipping 3 of 21 images" in said[0] and "text.jpg" in said[0]
     assert labels_of(source.train).tolist() == [0] * 6 + [1] * 6
     assert labels_of(source.test).tolist() == [0] * 3 + [1] * 3
     assert not [f for f in source.train.files + source.test.files if f.endswith("jpg")]
@@ -228,7 +229,7 @@ def test_skipped_images_are_counted_and_gone_from_both_splits(folder_with_bad_fi
 
 def test_more_bad_images_than_allowed_are_an_error(folder_with_bad_files: Path) -> None:
     data = DataConfig(source=f"folder:{folder_with_bad_files}", bad_images="skip", max_bad_images=2)
-    with pytest.raises(ValueError, match=r"At most 2 may be left out \(data.max_bad_images\)"):
+    with pytest.raises(ValueError, match=r"At most 2 may be skipped \(data.max_bad_images\)"):
         open_source(data, seed=0)
 
 
@@ -236,31 +237,39 @@ def test_verdicts_are_kept_until_a_file_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KERAS_RESNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(validate_images, "KEPT_FROM_SECONDS", 0.0)
+    monkeypatch.setattr(validate_images, "CACHE_FROM_SECONDS", 0.0)
     files = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
     for file in files:
         file.write_bytes(picture_bytes())
     files[1].write_bytes(b"")
     names = [str(file) for file in files]
-    assert validate_images.complaints(names) == {1: "is empty"}
+    assert validate_images.find_problems(names) == {1: "is empty"}
     decoded: list[bytes] = []
-    monkeypatch.setattr(validate_images, "complaint", lambda image: decoded.append(image))
-    assert validate_images.complaints(names) == {1: "is empty"} and not decoded
+    monkeypatch.setattr(validate_images, "find_problem", lambda image: decoded.append(image))
+    assert validate_images.find_problems(names) == {1: "is empty"} and not decoded
+    (verdict,) = (tmp_path / "cache" / "checked").iterdir()
+    for damaged in ("[]", '{"7": "is empty"}', '{"1": 2}', "{", "[" * 100_000, '{"x": "is empty"}'):
+        verdict.write_text(damaged)
+        assert validate_images.find_problems(names) == {}, damaged  # by the patched function
+        assert len(decoded) == 2
+        decoded.clear()
     files[1].write_bytes(picture_bytes())
-    assert validate_images.complaints(names) == {} and len(decoded) == 2
+    assert validate_images.find_problems(names) == {} and len(decoded) == 2
     assert not list((tmp_path / "cache" / "checked").glob(".*"))  # nothing half-written
 
 
 # TFRecord
 
 
-def example(image: bytes, label: int, text: str = "", **other: bytes) -> bytes:
+def example(image: bytes, label: int | None, text: str = "", **other: bytes) -> bytes:
     def of(value: bytes | int) -> Any:
         if isinstance(value, int):
             return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
-    features = {"image/encoded": of(image), "image/class/label": of(label)}
+    features = {"image/encoded": of(image)}
+    if label is not None:
+        features["image/class/label"] = of(label)
     if text:
         features["image/class/text"] = of(text.encode())
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
@@ -324,7 +333,7 @@ def test_bad_images_of_tfrecords_are_named_or_left_out(tmp_path: Path) -> None:
         open_source(DataConfig(source=spec), seed=0)
     said: list[str] = []
     source = open_source(DataConfig(source=spec, bad_images="skip"), 0, say=said.append)
-    assert "leaving out 2 of 10" in said[0]
+    assert "skipping 2 of 10" in said[0]
     assert [value for value, _ in shades_of(source.train)] == [0, 1, 2, 3, 4, 6, 7]
     assert shades_of(source.test) == [(9, 1)]
 
@@ -355,3 +364,120 @@ def test_broken_tfrecords_are_named(tmp_path: Path) -> None:
     assert "at least two classes" in error()
     path.unlink()
     assert "No file is called" in error()
+
+
+# Splits without labels
+
+
+SHADES = {"train": 20, "test": 100, "validation": 200}
+UNLABELLED = -1
+
+
+@pytest.fixture
+def prepare_tfds(tmp_path: Path) -> Callable[..., DataConfig]:
+    """A function that prepares a real dataset of tensorflow-datasets on disk.
+
+    Its arguments are the labels of each split, by the split's name.
+    """
+    import tensorflow_datasets as tfds
+
+    def prepare(**labels: list[int]) -> DataConfig:
+        features = {
+            "image": tfds.features.Image(shape=(8, 8, 3)),
+            "label": tfds.features.ClassLabel(names=["ant", "bee"]),
+        }
+        examples = {
+            split: [
+                (i, {"image": np.full((8, 8, 3), SHADES[split] + label, "uint8"), "label": label})
+                for i, label in enumerate(values)
+            ]
+            for split, values in labels.items()
+        }
+        tfds.dataset_builders.AdhocBuilder(
+            name="tiny_shades",
+            version="1.0.0",
+            features=tfds.features.FeaturesDict(features),
+            split_datasets=examples,
+            data_dir=str(tmp_path),
+        ).download_and_prepare()
+        return DataConfig(source="tfds:tiny_shades", data_dir=str(tmp_path), test_fraction=0.25)
+
+    return prepare
+
+
+def splits_of(source: Source) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    return sorted(shades_of(source.train)), sorted(shades_of(source.test))
+
+
+TRAIN = [0, 1] * 10
+
+
+def test_an_unlabelled_test_split_gives_way_to_validation(
+    prepare_tfds: Callable[..., DataConfig],
+) -> None:
+    """As in tfds:imagenet2012, which both ImageNet recipes use."""
+    data = prepare_tfds(train=TRAIN, test=[UNLABELLED] * 6, validation=[0, 1])
+    said: list[str] = []
+    source = open_source(data, seed=0, say=said.append)
+    assert said == ["the split test has no labels, so it is not used"]
+    assert (source.labels, source.train.count, source.test.count) == (("ant", "bee"), 20, 2)
+    assert splits_of(source)[1] == [(200, 0), (201, 1)]
+    assert [int(source.test.at(tf.constant(i, "int64"))[1]) for i in range(2)] == (
+        labels_of(source.test).tolist()
+    )
+
+
+def test_without_any_labelled_test_split_a_share_of_train_is_held_out(
+    prepare_tfds: Callable[..., DataConfig],
+) -> None:
+    data = prepare_tfds(train=TRAIN, test=[UNLABELLED] * 6, validation=[UNLABELLED] * 6)
+    said: list[str] = []
+    source = open_source(data, seed=0, say=said.append)
+    assert len(said) == 2 and (source.train.count, source.test.count) == (15, 5)
+    train, test = splits_of(source)
+    assert sorted(train + test) == [(20, 0)] * 10 + [(21, 1)] * 10
+
+
+def test_a_labelled_test_split_is_preferred(prepare_tfds: Callable[..., DataConfig]) -> None:
+    data = prepare_tfds(train=TRAIN, test=[0, 1, 1], validation=[0])
+    assert splits_of(open_source(data, seed=0))[1] == [(100, 0), (101, 1), (101, 1)]
+
+
+def test_a_test_folder_without_classes_is_not_the_test_split(tmp_path: Path) -> None:
+    for label in ("cat", "dog"):
+        for i in range(10):
+            picture(tmp_path / "train" / label / f"{i}.png", i)
+    picture(tmp_path / "test" / "1.png")
+    said: list[str] = []
+    data = DataConfig(source=f"folder:{tmp_path}")
+    source = open_source(data, seed=0, say=said.append)
+    assert said == [f"the split {tmp_path / 'test'} has no labels, so it is not used"]
+    assert source.labels == ("cat", "dog") and (source.train.count, source.test.count) == (16, 4)
+    picture(tmp_path / "validation" / "dog" / "1.png")
+    source = open_source(data, seed=0, say=said.append)
+    assert (source.train.count, labels_of(source.test).tolist()) == (20, [1])
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    for label in ("car", "train"):
+        for i in range(10):
+            picture(tmp_path / label / "somewhere" / f"{i}.png", i)
+    source = open_source(DataConfig(source=f"folder:{tmp_path}"), seed=0)
+    assert source.labels == ("car", "train")
+
+
+@pytest.mark.parametrize("unlabelled", ["minus one", "missing"])
+def test_unlabelled_tfrecords_are_not_the_test_split(tmp_path: Path, unlabelled: str) -> None:
+    write_records(tmp_path / "train-1", [example(shade(i), i % 2) for i in range(20)])
+    label = -1 if unlabelled == "minus one" else None
+    write_records(tmp_path / "val-1", [example(shade(200), label) for _ in range(3)])
+    said: list[str] = []
+    data = DataConfig(source=f"tfrecord:{tmp_path}")
+    source = open_source(data, seed=0, say=said.append)
+    assert said == ["the val files, such as val-1, have no labels: not used"]
+    assert (source.train.count, source.test.count) == (16, 4)
+    write_records(tmp_path / "test-1", [example(shade(100), 1)])
+    assert shades_of(open_source(data, seed=0, say=said.append).test) == [(100, 1)]
+    write_records(tmp_path / "train-2", [example(shade(1), label)])
+    with pytest.raises(ValueError, match=r"train-2, record 0, has no image/class/label.*1 of 21"):
+        open_source(data, seed=0, say=said.append)

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.training.report.run_folder import PROBABILITIES, TRUTH
-from training.config import load_experiment, save_experiment
 from training.evaluate import summarize
+from training.experiment_file import load_experiment, save_experiment
 from training.report.compare import compare, draw
 from training.run import Run
 

@@ -10,12 +10,13 @@ import pytest
 import tensorflow as tf
 
 import keras_resnet
+import training.task
 import training.train
 from training.checkpoint import latest_checkpoint
-from training.config import load_experiment
 from training.data.pipeline import evaluation_batches, training_batches
 from training.data.sources import open_source
 from training.evaluate import evaluate
+from training.experiment_file import load_experiment
 from training.report.tensorboard import RIGHT, WRONG, Profile, confusion_picture
 from training.run import Run
 from training.train import train
@@ -36,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     changes["augment.mixup"] = 0.4
     out = tmp_path_factory.mktemp("tensorboard") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.train, "make_model", tiny)
+        patch.setattr(training.task, "make_model", tiny)
         experiment = load_experiment("digits-resnet8", changes)
         return train(experiment, out, lambda _: None, verbose=0, profile=(2, 3))
 

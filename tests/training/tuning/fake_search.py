@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from training.config import load_experiment
+from training.experiment_file import load_experiment
 from training.tuning.space import make_space
 from training.tuning.trial import Job, Outcome, write_outcome
 from training.tuning.tune import Address, Search, tune, work

@@ -29,14 +29,30 @@ from fake_search import (
 from rich.console import Console
 
 from keras_resnet.contract import Contract
-from training.config import list_recipes, load_experiment
-from training.train import make_model
+from training.experiment_file import list_recipes, load_experiment
+from training.task import make_model
 from training.tuning.budget import cost_of, pareto_front
-from training.tuning.display import Board
-from training.tuning.oracles import ORACLES, make_oracle, total
+from training.tuning.display import SearchTable
+from training.tuning.oracles import ORACLES, make_oracle, trial_count
 from training.tuning.space import default_space, load_space, make_space, to_tree
-from training.tuning.trial import Job, Outcome, attempt, least_loss, run_sandboxed, write_outcome
-from training.tuning.tune import Address, Budget, Exhausted, ResNetHyperModel, Search, tune, work
+from training.tuning.trial import (
+    Job,
+    Outcome,
+    minimum_loss,
+    read_outcome,
+    run_in_process,
+    run_sandboxed,
+    write_outcome,
+)
+from training.tuning.tune import (
+    Address,
+    Budget,
+    ResNetHyperModel,
+    Search,
+    TooManyFailures,
+    tune,
+    work,
+)
 from training.tuning.tuner import ExperimentTuner, Plan
 
 TINY = {"schedule.epochs": 3, "schedule.warmup_epochs": 0, "data.test_fraction": 0.85}
@@ -206,7 +222,7 @@ def test_of_equally_accurate_trials_the_surer_one_is_better() -> None:
     for smoothing in (0.0, 0.1):
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=smoothing)
         perfect = targets * (1 - smoothing) + smoothing / 10
-        assert float(loss(targets, perfect)) == pytest.approx(least_loss(smoothing, 10), abs=1e-6)
+        assert float(loss(targets, perfect)) == pytest.approx(minimum_loss(smoothing, 10), abs=1e-6)
 
 
 def test_memory_after_a_hundred_trials_is_as_after_five(tmp_path: Path) -> None:
@@ -258,7 +274,7 @@ def test_the_live_table_tells_of_each_trial_on_any_terminal(width: int, tmp_path
     plan = Plan(EXPERIMENT, SPACE, tmp_path / "s")
     ExperimentTuner(oracle, plan, mixed, heartbeat=60.0).search()
     console = Console(file=io.StringIO(), width=width)
-    console.print(Board(oracle, plan, already=0))
+    console.print(SearchTable(oracle, plan, already=0))
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     rows = {line.split()[0]: line for line in lines if line.strip()[:1].isdigit()}
     best = max(t.score for t in oracle.trials.values() if t.score)
@@ -287,7 +303,7 @@ def test_a_killed_search_goes_on_and_counts_every_trial_once(tuner: str, tmp_pat
     names = [row["trial"] for row in found.rows]
     assert sorted(oracle["end_order"]) == sorted(oracle["start_order"]) == sorted(names)
     assert len(set(names)) == len(names)
-    expected = total(
+    expected = trial_count(
         make_oracle(tuner, SPACE, objective="val_accuracy", trials=8, epochs=9, failures=3, seed=1)
     )
     assert len(names) == expected
@@ -350,8 +366,8 @@ def test_a_search_completes_though_one_of_its_workers_is_killed(tmp_path: Path) 
         assert chief.is_alive()
         time.sleep(0.01)
     workers[0].kill()
-    chief.join(40)
-    workers[1].join(10)
+    chief.join()
+    workers[1].join()
     assert (chief.exitcode, workers[1].exitcode) == (0, 0)
     with (out / "trials.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -373,7 +389,7 @@ def test_a_worker_without_a_chief_says_so(tmp_path: Path, monkeypatch: Any) -> N
 def test_a_chief_refuses_a_port_in_use(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = Address("127.0.0.1", server.getsockname()[1])
-        with pytest.raises(ValueError, match="Nothing can listen at"):
+        with pytest.raises(ValueError, match="Cannot listen at"):
             tune(search("random"), tmp_path / "s", chief=address, runner=quick, say=silent)
 
 
@@ -399,7 +415,9 @@ def test_failed_trials_are_marked_and_the_search_goes_on(tmp_path: Path) -> None
 
 
 def test_too_many_failures_end_the_search_with_the_last_error(tmp_path: Path) -> None:
-    with pytest.raises(Exhausted, match=r"3 trials failed .* no luck with trial_2$"):
+    with pytest.raises(
+        TooManyFailures, match=r"3 consecutive trials failed.* no luck with trial_2$"
+    ):
         tune(search("random", 9), tmp_path / "s", runner=_fails, say=silent)
     found = tune(search("random", 9), tmp_path / "s", runner=quick, say=silent)
     assert [row["status"] for row in found.rows] == ["failed"] * 3 + ["completed"] * 6
@@ -430,7 +448,7 @@ def test_a_network_over_the_budget_is_not_trained(tmp_path: Path) -> None:
 
     experiment = load_experiment("digits-resnet8", TINY)
     job = Job(experiment, tmp_path, 1, None, Budget(max_size_mb=2.0), measure, tmp_path / "costs")
-    outcome = attempt(job)
+    outcome = run_in_process(job)
     assert outcome.score == -0.5 and not job.run.exists()
     other = {"optimizer.learning_rate": 0.01, "model.stochastic_depth": 0.1}
     same = load_experiment("digits-resnet8", TINY | other)
@@ -438,6 +456,26 @@ def test_a_network_over_the_budget_is_not_trained(tmp_path: Path) -> None:
     assert len(measured) == 1  # a cost does not depend on what is learned
     cost_of(load_experiment("digits-resnet8", TINY | {"model.size": 40}), measure, job.costs)
     assert len(measured) == 2
+    for damaged in (
+        "",
+        "[]",
+        '{"cost": {"size_mb": 1}}',
+        '{"cost": {"size_mb": NaN, "latency_ms": 1}}',
+    ):
+        for path in (tmp_path / "costs").iterdir():
+            path.write_text(damaged)
+        assert cost_of(same, measure, tmp_path / "costs") == {"size_mb": 3.0, "latency_ms": 1.0}
+    assert len(measured) == 6
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"score": "high"}', '{"score": NaN}', '{"figures": 3}', '{"luck": 1}']
+)
+def test_a_damaged_result_of_a_trial_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "outcome.json").write_text(text)
+    with pytest.raises(ValueError, match=r"outcome\.json is not the result of a trial: ") as error:
+        read_outcome(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_the_pareto_front_is_what_no_other_beats() -> None:
@@ -465,7 +503,7 @@ def test_a_trial_apart_continues_another_and_is_the_same_run(tmp_path: Path) -> 
     assert run_sandboxed(first, lambda: None).figures["epochs"] == 1
     outcome = run_sandboxed(then, lambda: None)
     assert outcome.figures["epochs"] == 3 and outcome.score is not None
-    loss = outcome.figures["val_loss"] - least_loss(experiment.optimizer.label_smoothing, 10)
+    loss = outcome.figures["val_loss"] - minimum_loss(experiment.optimizer.label_smoothing, 10)
     assert outcome.score == outcome.figures["val_accuracy"] - 1e-6 * loss / (1 + loss)
     whole = Job(experiment, tmp_path / "c", until=3)
     assert run_sandboxed(whole, lambda: None).score == outcome.score

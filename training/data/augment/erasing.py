@@ -15,13 +15,13 @@ def random_erasing(image: tf.Tensor, probability: float, seed: tf.Tensor) -> tf.
     """Replaces a box by noise (Zhong et al. 2017, arXiv:1708.04896, algorithm 1).
 
     Its area is uniform on 2 % to a third of the image, its height over width log-uniform on
-    0.3 to 3.33, and each of its values uniform on 0–255, which did best in the paper. Areas and
-    ratios whose box would not fit are drawn anew, up to ten times, and then the image stays
-    whole, as in torchvision.
+    0.3 to 3.33, and each of its values uniform on 0–255, the best choice in the paper. Areas and
+    ratios of boxes that do not fit are drawn again, up to ten times; then the image is unchanged,
+    as in torchvision.
 
     Args:
         image: uint8 ``(height, width, channels)``.
-        probability: Share of the images that lose a box, 0–1.
+        probability: Share of the images that are erased, 0–1.
         seed: int64 ``(2,)``.
     """
     seeds = tf.random.split(seed, 2)
@@ -34,7 +34,7 @@ def random_erasing(image: tf.Tensor, probability: float, seed: tf.Tensor) -> tf.
 
 
 def _box(shape: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Height and width of the first of the drawn boxes that fits; zero where none does."""
+    """Height and width of the first drawn box that fits; zero if none does."""
     size = tf.cast(shape[:2], "float32")
     area = (AREA[0] + draws[:, 0] * (AREA[1] - AREA[0])) * size[0] * size[1]
     low, high = (math.log(ratio) for ratio in RATIO)
@@ -50,7 +50,7 @@ def _erase(image: tf.Tensor, height: tf.Tensor, width: tf.Tensor, seed: tf.Tenso
     place = tf.random.stateless_uniform((2,), seeds[0])
     room = tf.cast(tf.shape(image)[:2] - [height, width] + 1, "float32")
     top, left = tf.unstack(tf.cast(place * room, "int32"))
-    # Put together from slices, which are copied, where a mask would be computed.
+    # Concatenated from slices, which is a copy; a mask would have to be computed.
     band = image[top : top + height]
     noise = _noise((height, width, image.shape[-1]), seeds[1])
     band = tf.concat([band[:, :left], noise, band[:, left + width :]], axis=1)

@@ -10,7 +10,7 @@ from training.data.augment import tone
 
 
 def color_jitter(image: tf.Tensor, reach: tuple[float, ...], seed: tf.Tensor) -> tf.Tensor:
-    """Brightness, contrast, saturation and hue, each by chance, in an order by chance.
+    """Random brightness, contrast, saturation and hue, in random order.
 
     Howard 2013, arXiv:1312.5402, section 2; torchvision's ``ColorJitter``.
 
@@ -30,7 +30,7 @@ def color_jitter(image: tf.Tensor, reach: tuple[float, ...], seed: tf.Tensor) ->
         lambda image: tone.saturation(image, 1 + change[2]),
         lambda image: tone.hue(image, change[3]),
     ]
-    # What is not asked for costs nothing.
+    # Operations without reach are skipped.
     steps = [step if amount else _unchanged for step, amount in zip(steps, reach)]
     for place in range(4):
         now = image

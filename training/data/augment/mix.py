@@ -1,4 +1,4 @@
-"""MixUp and CutMix: a batch mixed with itself, labels and all."""
+"""MixUp and CutMix: images and labels of a batch mixed with each other."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from training.config import AugmentConfig
 def mix(
     images: tf.Tensor, labels: tf.Tensor, config: AugmentConfig, seed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """MixUp or CutMix, as the config asks; where it asks for both, one of them by chance.
+    """MixUp or CutMix; if both are configured, one of them at random.
 
     Args:
         images: ``(batch, height, width, channels)``, of any numeric type.
         labels: float32 ``(batch, classes)``, each row a distribution.
         config: ``mixup`` and ``cutmix``, each the α of its Beta distribution, 0 for none.
-        seed: int64 ``(2,)``, another one for every batch.
+        seed: int64 ``(2,)``, different for every batch.
 
     Returns:
-        Float32 of the same shapes, whose rows of labels still sum to 1; what was given, where
-        the config asks for neither.
+        float32 of the same shapes, with rows of labels that still sum to 1; the inputs unchanged
+        if neither is configured.
     """
     if not (config.mixup or config.cutmix):
         return images, labels
@@ -42,8 +42,8 @@ def mixup(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """λ of each image and 1 − λ of another (Zhang et al. 2017, arXiv:1710.09412, section 2).
 
-    λ is Beta(α, α), one a batch, as in the authors' code. The other image is the one before it
-    in the batch, which in a shuffled batch is as good as any.
+    λ is Beta(α, α), one per batch, as in the authors' code. The other image is the previous one of
+    the batch, which is a random one because batches are shuffled.
     """
     share = beta(alpha, seed)
     return _blend(images, share), _blend(labels, share)
@@ -54,9 +54,9 @@ def cutmix(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """A box from another image (Yun et al. 2019, arXiv:1905.04899, section 3.1, algorithm A1).
 
-    The box covers 1 − λ of the image, λ being Beta(α, α); its centre is anywhere, what lies
-    outside is cut off, and labels are mixed by the area that was really replaced. One box a
-    batch, from the image before in the batch.
+    The box covers 1 − λ of the image, with λ of Beta(α, α). Its centre is uniform over the image,
+    parts outside are cut off, and labels are mixed by the area that is actually replaced. One box
+    per batch, from the previous image of the batch.
     """
     seeds = tf.random.split(seed, 2)
     size = tf.cast(tf.shape(images)[1:3], "float32")
@@ -74,7 +74,7 @@ def cutmix(
 
 def beta(alpha: float, seed: tf.Tensor) -> tf.Tensor:
     """A float32 scalar of the symmetric Beta(α, α), from two gammas."""
-    # float64: for a small α both gammas may be too small for float32, and 0 / 0 no number.
+    # float64: for a small α both gammas may be too small for float32, and 0 / 0 not a number.
     a, b = tf.unstack(
         tf.random.stateless_gamma((2,), seed, tf.constant(alpha, "float64"), dtype="float64")
     )

@@ -1,4 +1,4 @@
-"""RandAugment and TrivialAugment: which operations an image meets, and how strong they are."""
+"""RandAugment and TrivialAugment: random operations of given or random strength."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ STEPS = 30
 
 @dataclass(frozen=True)
 class Operation:
-    """One of the things that can happen to an image.
+    """An operation on an image.
 
     Attributes:
-        name: The papers' name.
+        name: Name in the papers.
         apply: From uint8 ``(height, width, channels)`` and a scalar to the same shape.
-        reach: The scalar at full strength; it grows from 0 in proportion.
+        reach: The scalar at full strength; proportional to the strength.
         signed: Whether half of the images get the opposite sign.
     """
 

@@ -1,11 +1,11 @@
-"""What pixels become where they are: brightness, contrast, histograms.
+"""Operations on pixel values: brightness, contrast, histograms.
 
 Each is Pillow's operation of that name (``ImageEnhance``, ``ImageOps``) on uint8
 ``(height, width, channels)``, to within one grey level. A factor of 1 leaves the image as it is.
 
-Many of these are a table of 256 values, but on a CPU TensorFlow looks a table up byte by byte,
-which costs five times the arithmetic; only ``equalize`` has no other way. Nothing here
-broadcasts along the channels either: the loops over an axis of three are as slow.
+Many of these could be a table of 256 values, but TensorFlow looks up a table byte by byte on a CPU,
+at five times the cost of the arithmetic; only ``equalize`` needs one. Nothing here broadcasts along
+the channels either: loops over an axis of three are as slow.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _equalizing(counts: tf.Tensor) -> tf.Tensor:
 
 
 def _over_pixels(reduce, values: tf.Tensor) -> tf.Tensor:  # type: ignore[no-untyped-def]
-    """One figure a channel; over rows first, where the loop is long and therefore fast."""
+    """One figure per channel; over rows first, where the inner loop is long and fast."""
     return reduce(tf.reshape(reduce(_rows(values), axis=0), (-1, values.shape[-1])), axis=0)
 
 
@@ -122,5 +122,5 @@ def _rows(values: tf.Tensor) -> tf.Tensor:
 
 
 def _pixels(values: tf.Tensor) -> tf.Tensor:
-    # Cut off, not rounded, as Pillow does.
+    # Truncated, not rounded, as in Pillow.
     return tf.cast(tf.clip_by_value(values, 0.0, 255.0), "uint8")
