@@ -5,7 +5,7 @@ here gives the same outputs there. Every kind of block, stem and option is compa
 one block a stage and two in the last; at full depth, which only repeats blocks, one of each family.
 """
 
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import keras_resnet
-from keras_resnet.architectures import ARCHITECTURES, find
 from keras_resnet.models import Constructor
 from tests.keras_resnet.torch_peers import peer, random_images, randomize, save, torch
 
@@ -58,10 +57,6 @@ FULL_DEPTH: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def shallow(depths: tuple[int, ...]) -> tuple[int, ...]:
-    return (*(1 for _ in depths[1:]), 2)
-
-
 def peer_of(name: str, options: dict[str, Any]) -> Any:
     variant, changes = options.get("variant", "v1.5"), dict(options)
     changes.pop("variant", None)
@@ -81,13 +76,11 @@ def assert_alike(ours: Any, theirs: np.ndarray) -> None:
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)
 def test_outputs_are_pytorchs_both_ways(
-    tmp_path: Path, name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, name: str, options: dict[str, Any], shallow: Callable[[str], Constructor]
 ) -> None:
-    depths = shallow(find(name).depths)
-    for row in [row for row in ARCHITECTURES.values() if row.name in (name, f"{name}V2")]:
-        monkeypatch.setitem(ARCHITECTURES, row.name, replace(row, depths=depths))
-    build = Constructor(ARCHITECTURES[name])
-    assert_same_outputs_both_ways(tmp_path, build, name, options, {"depths": depths})
+    build = shallow(name)
+    layout = {"depths": build.architecture.depths}
+    assert_same_outputs_both_ways(tmp_path, build, options, layout)
 
 
 @pytest.mark.slow
@@ -95,16 +88,13 @@ def test_outputs_are_pytorchs_both_ways(
 def test_outputs_are_pytorchs_at_full_depth(
     tmp_path: Path, name: str, options: dict[str, Any]
 ) -> None:
-    assert_same_outputs_both_ways(tmp_path, getattr(keras_resnet, name), name, options, {})
+    assert_same_outputs_both_ways(tmp_path, getattr(keras_resnet, name), options, {})
 
 
 def assert_same_outputs_both_ways(
-    tmp_path: Path,
-    build: Constructor,
-    name: str,
-    options: dict[str, Any],
-    layout: dict[str, Any],
+    tmp_path: Path, build: Constructor, options: dict[str, Any], layout: dict[str, Any]
 ) -> None:
+    name = build.architecture.name
     theirs = randomize(peer_of(name, options | layout), seed=1, size=32)
     images = random_images(2, *SIZE, torch.Generator().manual_seed(2))
     expected = outputs_of(theirs, images)
