@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.made_once import made_once
+
 if TYPE_CHECKING:
     from training.run import Run
 
@@ -31,11 +33,16 @@ def test_data() -> Path:
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> "Run":
     """A short training run on real digits, for the tests that look at what it left."""
     from training.config import load_experiment
+    from training.run import Run
     from training.train import train
 
     experiment = load_experiment("digits-resnet8", {"schedule.epochs": 8})
-    folder = tmp_path_factory.mktemp("runs") / "digits"
-    return train(experiment, folder, say=lambda _: None, verbose=0)
+    folder = made_once(
+        tmp_path_factory,
+        "digits-run",
+        lambda folder: train(experiment, folder / "digits", say=lambda _: None, verbose=0),
+    )
+    return Run(folder / "digits")
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -350,6 +350,7 @@ def test_the_average_knows_the_step_where_the_loss_is_scaled() -> None:
     np.testing.assert_allclose(average.weights[0], 1 - (1 + 20) / (10 + 20), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_over_two_hundred_epochs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

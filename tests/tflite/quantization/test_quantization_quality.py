@@ -19,7 +19,10 @@ TEST_IMAGES = 3000
 # 3,000: three standard errors.
 NETWORKS = [
     ("ResNet8", "mlperf-tiny/pretrainedResnet.h5", {}, 98.65),
-    ("ResNet20", "cifar10-torch/resnet20-12fca82f.th", {"shortcut": "A"}, 99.05),
+    pytest.param(
+        *("ResNet20", "cifar10-torch/resnet20-12fca82f.th", {"shortcut": "A"}, 99.05),
+        marks=pytest.mark.slow,
+    ),
 ]
 
 
