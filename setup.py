@@ -47,7 +47,7 @@ COMMAND = [
     "tyro>=1.0",  # the command line
     "rich>=14.0",  # tables and progress
 ]
-TEST = ["pytest>=8.3", "pytest-xdist>=3.7"]
+TEST = ["pytest>=8.3", "pytest-xdist>=3.8"]
 
 setup(
     name="keras-resnet",

@@ -22,8 +22,8 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture
-def shallow(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Constructor]:
-    """Gives a network fewer blocks during a test: one a stage, and two in the last.
+def reduced(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Constructor]:
+    """Gives a network fewer blocks during a test, one a stage and two in the last, of half width.
 
     It has every kind of block that the full network has, which only repeats them.
     """
@@ -31,7 +31,9 @@ def shallow(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Constructor]:
     def constructor(name: str) -> Constructor:
         for row in [row for row in ARCHITECTURES.values() if row.name in (name, f"{name}V2")]:
             depths = (*(1 for _ in row.depths[1:]), 2)
-            monkeypatch.setitem(ARCHITECTURES, row.name, replace(row, depths=depths))
+            widths = tuple(width // 2 for width in row.widths)
+            smaller = replace(row, depths=depths, widths=widths)
+            monkeypatch.setitem(ARCHITECTURES, row.name, smaller)
         return Constructor(ARCHITECTURES[name])
 
     return constructor

@@ -21,9 +21,9 @@ def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
 @pytest.mark.parametrize("name", ["ResNet18", "ResNet50", "ResNet50V2", "SEResNet18"])
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
 def test_output_stride(
-    name: str, output_stride: int, shallow: Callable[[str], Constructor]
+    name: str, output_stride: int, reduced: Callable[[str], Constructor]
 ) -> None:
-    build = shallow(name)
+    build = reduced(name)
     model = build(input_shape=(64, 96, 3), include_top=False, output_stride=output_stride)
     assert model.output_shape[1:3] == (64 // output_stride, 96 // output_stride)
     plain = build(input_shape=(64, 96, 3), include_top=False)
@@ -32,11 +32,11 @@ def test_output_stride(
 
 @pytest.mark.parametrize("name", ["ResNet18", "ResNet50", "ResNet50V2", "ResNet20", "ResNet20V2"])
 def test_a_dilated_network_sees_what_the_strided_one_sees(
-    rng: np.random.Generator, name: str, shallow: Callable[[str], Constructor]
+    rng: np.random.Generator, name: str, reduced: Callable[[str], Constructor]
 ) -> None:
     """With strides on one grid, every second answer of the dilated network is the strided one's."""
     last = 2 if ARCHITECTURES[name].family == "cifar" else 16
-    build, of = shallow(name), {"input_shape": (None, None, 3), "include_top": False}
+    build, of = reduced(name), {"input_shape": (None, None, 3), "include_top": False}
     strided, dilated = build(**of), build(**of, output_stride=last)
     dilated.set_weights(strided.get_weights())
     x = normal(rng, 1, 96, 96, 3)

@@ -72,10 +72,10 @@ def assert_same(ours: ImageClassifier, theirs: ImageClassifier, x: np.ndarray) -
 
 @pytest.mark.parametrize("name", SAVED)
 def test_model_file_round_trip(
-    tmp_path: Path, rng: np.random.Generator, name: str, shallow: Callable[[str], Constructor]
+    tmp_path: Path, rng: np.random.Generator, name: str, reduced: Callable[[str], Constructor]
 ) -> None:
     x = rng.normal(size=(1, 32, 32, 3)).astype("float32")
-    model = small(shallow(name))
+    model = small(reduced(name))
     assert model.contract == CONTRACT.replace(height=32, width=32)
     model.save(tmp_path / "model.keras")
     assert_same(load_model(tmp_path / "model.keras"), model, x)
@@ -150,9 +150,9 @@ def test_config_and_deepcopy_keep_the_contract(rng: np.random.Generator) -> None
     ids=str,
 )
 def test_what_was_chosen_travels_with_the_model(
-    tmp_path: Path, options: dict[str, Any], shallow: Callable[[str], Constructor]
+    tmp_path: Path, options: dict[str, Any], reduced: Callable[[str], Constructor]
 ) -> None:
-    model = shallow("ResNet50")(input_shape=(32, 32, 3), classes=2, **options)
+    model = reduced("ResNet50")(input_shape=(32, 32, 3), classes=2, **options)
     model.save(tmp_path / "model.keras")
     loaded = load_model(tmp_path / "model.keras")
     assert loaded.block_config == model.block_config == copy.deepcopy(model).block_config

@@ -243,6 +243,7 @@ for keys in ({"threads": 3}, {"threads": 23}, {"threads": 3, "inter_op_threads":
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc to count threads in")
 @pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=needs_jax)])
+@pytest.mark.slow
 def test_threads_are_as_many_as_asked_for(backend: str) -> None:
     settings = {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(

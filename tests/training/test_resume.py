@@ -119,7 +119,12 @@ def test_stopped_anywhere_it_ends_with_the_same_bits(
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "decay"), [("lamb", "step"), ("adamw", "one_cycle"), ("sgd", "one_cycle")]
+    ("optimizer", "decay"),
+    [
+        ("lamb", "step"),
+        pytest.param("adamw", "one_cycle", marks=pytest.mark.slow),
+        pytest.param("sgd", "one_cycle", marks=pytest.mark.slow),
+    ],
 )
 def test_every_optimizer_and_schedule_goes_on_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, decay: str

@@ -2,7 +2,7 @@
 
 Both ways for every family: PyTorch's random weights give the same outputs here, and what is saved
 here gives the same outputs there. Every kind of block, stem and option is compared in networks of
-one block a stage and two in the last; at full depth, which only repeats blocks, one of each family.
+few blocks and half the width; full ones, which only repeat the blocks, once a family.
 """
 
 from collections.abc import Callable
@@ -76,10 +76,10 @@ def assert_alike(ours: Any, theirs: np.ndarray) -> None:
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)
 def test_outputs_are_pytorchs_both_ways(
-    tmp_path: Path, name: str, options: dict[str, Any], shallow: Callable[[str], Constructor]
+    tmp_path: Path, name: str, options: dict[str, Any], reduced: Callable[[str], Constructor]
 ) -> None:
-    build = shallow(name)
-    layout = {"depths": build.architecture.depths}
+    build = reduced(name)
+    layout = {"depths": build.architecture.depths, "widths": build.architecture.widths}
     assert_same_outputs_both_ways(tmp_path, build, options, layout)
 
 

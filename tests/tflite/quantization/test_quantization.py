@@ -230,6 +230,7 @@ def test_expected_changes_try_every_shift_on_every_image():
     assert expected_changes(np.array([1.0, 3.0]), np.array([0.0, -2.0])) == 25.0
 
 
+@pytest.mark.slow
 def test_a_mixed_file_comes_with_its_plot_and_figures(model, calibration, tmp_path):
     convert(model, tmp_path, ["mixed"], calibration[:10])
     assert sorted(p.name for p in tmp_path.iterdir()) == [
