@@ -98,7 +98,6 @@ def test_a_full_disk_costs_nothing_but_the_wait_for_space(
     assert left_by(out) == undisturbed
 
 
-@pytest.mark.slow
 def test_a_run_folder_that_goes_away_is_said_and_the_run_goes_on_once_it_is_back(
     undisturbed: dict[str, Any], out: Path
 ) -> None:

@@ -7,7 +7,6 @@ import pickle
 import struct
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -71,12 +70,17 @@ def content(sound: Path, kind: str) -> bytes:
 
 
 def assert_refused(path: Path, why: str, read: Callable[[Path], Any] = read_tensors) -> None:
-    start = time.monotonic()
+    start = processor_seconds()
     with pytest.raises(ValueError, match=why) as error:
         read(path)
     assert len(str(error.value).splitlines()) == 1
     assert path.name in str(error.value)
-    assert time.monotonic() - start < 20
+    assert processor_seconds() - start < 20
+
+
+def processor_seconds() -> float:
+    """Of this process and of the children that it has waited for."""
+    return sum(os.times()[:4])
 
 
 def write_archive(path: Path, members: dict[str, bytes]) -> Path:
