@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PACKAGES = ("keras_resnet", "training", "tflite")
 PAGE = "tflite/devices/web"
 SMOKE = """
 import keras, keras_resnet
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 def call(*command: object, folder: Path) -> str:
     """Runs a program that sees nothing of this process's settings; returns what it printed."""
-    own = ("PYTHON", "VIRTUAL_ENV", "KERAS_", "TF_")
+    own = ("PYTHON", "VIRTUAL_ENV", "KERAS_", "TF_", "MAKE", "MFLAGS")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(own)}
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, cwd=folder, env=environment
@@ -52,8 +53,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_holds_all_files_of_the_packages_and_the_built_page(wheel: Path) -> None:
-    listed = call("git", "ls-files", "keras_resnet", "training", "tflite", folder=ROOT).split()
-    sources = {name for name in listed if not name.startswith(f"{PAGE}/")}
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.*")]
+    sources = {
+        path.relative_to(ROOT).as_posix()
+        for path in files
+        if not path.is_relative_to(ROOT / PAGE) and "__pycache__" not in path.parts
+    }
     page = {path.relative_to(ROOT).as_posix() for path in (ROOT / PAGE / "dist").rglob("*.*")}
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert held == sources | page

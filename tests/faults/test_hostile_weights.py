@@ -205,7 +205,7 @@ def test_hdf5_is_read_without_importing_keras(tmp_path: Path) -> None:
     assert result.stdout.strip() == "False", result.stderr
 
 
-@pytest.mark.parametrize("count", [10, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [5, pytest.param(100, marks=pytest.mark.slow)])
 def test_fuzz(sound: Path, tmp_path: Path, count: int) -> None:
     """Random damage gives finite arrays or an error of one line. In a process: it may crash."""
     result = subprocess.run(

@@ -23,15 +23,17 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture
 def reduced(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Constructor]:
-    """Gives a network fewer blocks during a test, one a stage and two in the last, of half width.
+    """Gives a network fewer blocks during a test: one a stage, and two in the last.
 
-    It has every kind of block that the full network has, which only repeats them.
+    It has every kind of block that the full network has, which only repeats them. Blocks of
+    ImageNet's networks have half the width too.
     """
 
     def constructor(name: str) -> Constructor:
         for row in [row for row in ARCHITECTURES.values() if row.name in (name, f"{name}V2")]:
             depths = (*(1 for _ in row.depths[1:]), 2)
-            widths = tuple(width // 2 for width in row.widths)
+            halved = 2 if row.family == "imagenet" else 1
+            widths = tuple(width // halved for width in row.widths)
             smaller = replace(row, depths=depths, widths=widths)
             monkeypatch.setitem(ARCHITECTURES, row.name, smaller)
         return Constructor(ARCHITECTURES[name])
