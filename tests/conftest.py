@@ -1,5 +1,6 @@
 """Settings and fixtures that every test shares."""
 
+import gc
 import os
 import sys
 
@@ -51,3 +52,9 @@ def _free_memory() -> Iterator[None]:
     yield
     if "keras" in sys.modules:
         sys.modules["keras"].backend.clear_session()
+
+
+def pytest_collection_finish() -> None:
+    """Spares the garbage collector the million objects of imported libraries, which stay."""
+    gc.collect()
+    gc.freeze()
