@@ -4,8 +4,17 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# Processes that run the tests. Each takes up to 4 GB and one core.
+WORKERS ?= 2
+# Where `make wheel` puts it.
+DIST   ?= dist
 
-.PHONY: quickstart web test test-arm64 lint format clean
+# By file, so that fixtures of a file are made once; in their order, which begins with the longest.
+PYTEST  = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+BEGAN  := $(shell date +%s)
+ELAPSED = @echo "make $@: $$(( $$(date +%s) - $(BEGAN) )) s"
+
+.PHONY: quickstart web wheel test test-all test-arm64 lint format clean
 
 quickstart: $(VENV)/installed
 	rm -rf quickstart
@@ -13,8 +22,21 @@ quickstart: $(VENV)/installed
 
 web: tflite/devices/web/dist/index.html
 
+# The release: built anew, as an old build/ would put deleted modules into it, and with the page.
+wheel: web | $(BIN)/pip
+	rm -rf build $(DIST)/keras_resnet-*.whl
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir $(DIST) .
+	rm -rf build
+	@ls $(DIST)/keras_resnet-*.whl
+
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(PYTEST) -m 'not slow'
+	$(ELAPSED)
+
+# The rest too: what repeats at full depth what `make test` shows on a small case (CONTRIBUTING.md).
+test-all: test
+	$(PYTEST) -m slow
+	$(ELAPSED)
 
 # Every kind of two small networks on an emulated Arm processor; as root, with Debian's
 # qemu-user-static and debootstrap. The Arm system is made once, in the cache.
@@ -31,7 +53,7 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) quickstart tflite/devices/web/dist tflite/devices/web/node_modules
+	rm -rf $(VENV) quickstart build dist tflite/devices/web/dist tflite/devices/web/node_modules
 
 # The page of `keras-resnet demo`. `npm ci` installs what package-lock.json names, and nothing else.
 WEB := tflite/devices/web
@@ -45,9 +67,11 @@ $(WEB)/node_modules/.package-lock.json: $(WEB)/package.json $(WEB)/package-lock.
 	touch $@
 
 # Each mark stands for one installation, and is made anew when the dependencies change.
-$(VENV)/installed: setup.py
+$(BIN)/pip:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "keras-resnet needs Python 3.11 or later: make PYTHON=python3.11")'
-	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: setup.py | $(BIN)/pip
 	$(BIN)/pip install --quiet --editable .
 	touch $@
 

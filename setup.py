@@ -1,4 +1,9 @@
-"""Metadata and dependencies. What each dependency is for stands in the README."""
+"""Metadata and dependencies, each with what it is for.
+
+Every package that the code imports by itself is declared, also where another one brings it along
+(`tests/test_packaging.py` compares this list with the imports). A lower bound is the oldest
+release that the tests were run with.
+"""
 
 import re
 from pathlib import Path
@@ -9,6 +14,40 @@ HERE = Path(__file__).parent
 VERSION = re.search(
     r'^__version__ = "(.+)"$', (HERE / "keras_resnet/__init__.py").read_text("utf-8"), re.M
 ).group(1)
+
+MODELS = [
+    "keras>=3.15",  # the models
+    "numpy>=2.0",  # images and weights
+    "pillow>=11.0",  # reads images; imported as PIL
+    "h5py>=3.13",  # weights in HDF5
+    "ml_dtypes>=0.5.1",  # weights in bfloat16
+    "safetensors>=0.6.1",  # pretrained weights, checkpoints
+]
+TRAINING = [
+    "tensorflow>=2.21",  # trains, serves, converts
+    "tensorflow-datasets>=4.9.9",  # tfds:NAME sources
+    "importlib_resources>=6.4",  # tensorflow-datasets 4.9.10 imports it and does not declare it
+    "protobuf>=6.31.1",  # errors of damaged TFRecords; imported as google.protobuf
+    "scikit-learn>=1.6",  # the digits, stratified splits, importance of hyperparameters
+    "scipy>=1.14",  # confidence intervals and tests of proportions
+    "pyyaml>=6.0.2",  # experiments, recipes and search spaces; imported as yaml
+    "keras-tuner>=1.4.8,<1.5",  # hyperparameter search
+    "grpcio>=1.74",  # workers of a search; imported as grpc
+    "tensorboard>=2.20",  # curves of a run; keras-tuner 1.4.8 imports it and does not declare it
+    "jinja2>=3.1.5",  # reports
+    "markupsafe>=3.0",  # HTML inside reports
+    "matplotlib>=3.10",  # charts of a report
+]
+TFLITE = [
+    "ai-edge-litert>=2.3",  # runs TFLite files
+    "flatbuffers>=25.9.23",  # reads and writes TFLite files
+    "litert-quantizer>=0.11",  # makes the `dynamic` kind
+]
+COMMAND = [
+    "tyro>=1.0",  # the command line
+    "rich>=14.0",  # tables and progress
+]
+TEST = ["pytest>=8.3", "pytest-xdist>=3.8"]
 
 setup(
     name="keras-resnet",
@@ -22,7 +61,7 @@ setup(
     package_data={
         "keras_resnet": ["weights/imagenet_labels.txt"],
         "training": ["recipes/*.yaml", "tuning/spaces/*.yaml", "report/templates/*"],
-        # The demo page, where `make web` has built it.
+        # The page of `keras-resnet demo`, where it is built: `make wheel` builds it first.
         "tflite": [
             "devices/web/dist/*.html",
             "devices/web/dist/assets/*",
@@ -30,34 +69,14 @@ setup(
         ],
     },
     entry_points={"console_scripts": ["keras-resnet=keras_resnet.cli:main"]},
-    install_requires=[
-        "tensorflow>=2.21",
-        "keras>=3.15",
-        "tensorflow-datasets",
-        "keras-tuner>=1.4.8,<1.5",
-        "grpcio",
-        "ai-edge-litert",
-        "flatbuffers",
-        "litert-quantizer",
-        "tyro",
-        "rich",
-        "pyyaml",
-        "jinja2",
-        "matplotlib",
-        "pillow",
-        "scikit-learn",
-        "scipy",
-        "safetensors",
-        "h5py",
-        "ml_dtypes",
-        "tensorboard",
-        "importlib_resources",
-    ],
+    install_requires=MODELS + TRAINING + TFLITE + COMMAND,
     extras_require={
-        "jax": ["jax"],
-        "torch": ["torch"],
-        "mediapipe": ["mediapipe"],
-        "test": ["pytest"],
-        "dev": ["pytest", "ruff", "mypy", "types-PyYAML", "keras-hub"],
+        "jax": ["jax"],  # trains on GPUs, TPUs and several machines
+        "torch": ["torch"],  # reads .pth files; the peer that networks are compared with
+        "mediapipe": ["mediapipe"],  # a client of TFLite files that `inspect` tries
+        "micro": ["tflite-micro"],  # the runtime of microcontrollers, which `inspect` tries
+        "test": TEST,
+        # keras-hub: the peer of detectors built on the feature pyramid.
+        "dev": [*TEST, "ruff", "mypy", "types-PyYAML", "keras-hub"],
     },
 )

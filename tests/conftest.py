@@ -1,5 +1,6 @@
 """Settings and fixtures that every test shares."""
 
+import gc
 import os
 import sys
 
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.made_once import made_once
 
 if TYPE_CHECKING:
     from training.run import Run
@@ -31,11 +34,16 @@ def test_data() -> Path:
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> "Run":
     """A short training run on real digits, for the tests that look at what it left."""
     from training.experiment_file import load_experiment
+    from training.run import Run
     from training.train import train
 
     experiment = load_experiment("digits-resnet8", {"schedule.epochs": 8})
-    folder = tmp_path_factory.mktemp("runs") / "digits"
-    return train(experiment, folder, say=lambda _: None, verbose=0)
+    folder = made_once(
+        tmp_path_factory,
+        "digits-run",
+        lambda folder: train(experiment, folder / "digits", say=lambda _: None, verbose=0),
+    )
+    return Run(folder / "digits")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -44,3 +52,9 @@ def _free_memory() -> Iterator[None]:
     yield
     if "keras" in sys.modules:
         sys.modules["keras"].backend.clear_session()
+
+
+def pytest_collection_finish() -> None:
+    """Spares the garbage collector the million objects of imported libraries, which stay."""
+    gc.collect()
+    gc.freeze()

@@ -7,13 +7,16 @@ import pytest
 from command import run
 from state import left_by
 
+from tests.made_once import made_once
+
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    code, output = run(folder)
-    assert code == 0, output
-    return left_by(folder)
+    def make(folder: Path) -> None:
+        code, output = run(folder / "run")
+        assert code == 0, output
+
+    return left_by(made_once(tmp_path_factory, "undisturbed", make) / "run")
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""Damages a .tflite file at random and tries it: ``fuzz_tflite.py SOUND SCRATCH MUTATIONS``.
+"""Damages a .tflite file at random and tries it: ``fuzz_tflite.py SOUND SCRATCH COUNT``.
 
 Runs in a process of its own, so that a crash of this one, which the product must prevent, is
-seen. Prints each mutation before it is tried. Mutation ``i`` is always the same.
+seen. Prints each of the COUNT mutations before it is tried. Mutation ``i`` is always the same.
 """
 
 import sys
@@ -25,10 +25,10 @@ def check(path: Path) -> None:
     assert classifier.probabilities(np.zeros(shape, "uint8")).shape[0] == 1
 
 
-def main(sound: Path, scratch: Path, mutations: int) -> None:
+def main(sound: Path, scratch: Path, count: int) -> None:
     data = np.frombuffer(sound.read_bytes(), "uint8")
     path = scratch / "damaged.tflite"
-    for seed in range(mutations):
+    for seed in range(count):
         print(f"mutation {seed}", flush=True)
         path.write_bytes(mutated(data, seed))
         check(path)

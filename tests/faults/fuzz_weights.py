@@ -1,9 +1,10 @@
-"""Damages weights files at random and reads them: ``fuzz_weights.py SOUND SCRATCH MUTATIONS``.
+"""Damages weights files at random and reads them: ``fuzz_weights.py SOUND SCRATCH COUNT``.
 
-Prints each mutation before it is read, so that a crash tells its number. Mutation ``i`` of a file
-is always the same.
+COUNT mutations of each file. Prints each before it is read, so that a crash tells its number, and
+at last a line of JSON with the files. Mutation ``i`` of a file is always the same.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -11,10 +12,6 @@ import numpy as np
 
 from keras_resnet.weights.formats import sandbox
 from keras_resnet.weights.formats.readers import read_tensors
-
-# Each mutation of an HDF5 file starts a subprocess; the others take a hundredth of its time.
-SANDBOXED = (".h5", ".keras")
-MORE = 20
 
 
 def mutated(data: np.ndarray, seed: int) -> bytes:
@@ -45,13 +42,14 @@ def check(path: Path) -> None:
     assert all(np.isfinite(array).all() for array in tensors.arrays.values())
 
 
-def main(sound: Path, scratch: Path, mutations: int) -> None:
-    for path in sorted(sound.iterdir()):
-        data = np.frombuffer(path.read_bytes(), "uint8")
-        for seed in range(mutations * (1 if path.suffix in SANDBOXED else MORE)):
-            print(f"mutation {seed} of {path.name}", flush=True)
-            (scratch / path.name).write_bytes(mutated(data, seed))
-            check(scratch / path.name)
+def main(sound: Path, scratch: Path, count: int) -> None:
+    files = {path.name: np.frombuffer(path.read_bytes(), "uint8") for path in sound.iterdir()}
+    for name, data in sorted(files.items()):
+        for seed in range(count):
+            print(f"mutation {seed} of {name}", flush=True)
+            (scratch / name).write_bytes(mutated(data, seed))
+            check(scratch / name)
+    print(json.dumps(sorted(files)))
 
 
 if __name__ == "__main__":

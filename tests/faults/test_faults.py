@@ -136,6 +136,7 @@ def test_a_run_whose_checkpoints_vanish_stops_and_resumes_once_they_are_back(
     assert left_by(out) == undisturbed
 
 
+@pytest.mark.slow
 def test_images_that_go_away_stop_the_run_with_its_state_saved(tmp_path: Path, out: Path) -> None:
     data, away = tmp_path / "data", tmp_path / "away"
     rng = np.random.default_rng(0)
@@ -177,6 +178,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_spares_the_good_state(out: P
     assert "diverged" in (out / "events.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_deterministic_gives_the_same_bits_twice(tmp_path: Path) -> None:
     arguments = ("train", "--deterministic", *RECIPE[1:])
     for name in ("one", "two"):

@@ -4,10 +4,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
+
+from keras_resnet.architectures import ARCHITECTURES
+from keras_resnet.models import Constructor
 
 Python = Callable[..., str]
 
@@ -15,6 +19,26 @@ Python = Callable[..., str]
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def reduced(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Constructor]:
+    """Gives a network fewer blocks during a test: one a stage, and two in the last.
+
+    It has every kind of block that the full network has, which only repeats them. Blocks of
+    ImageNet's networks have half the width too.
+    """
+
+    def constructor(name: str) -> Constructor:
+        for row in [row for row in ARCHITECTURES.values() if row.name in (name, f"{name}V2")]:
+            depths = (*(1 for _ in row.depths[1:]), 2)
+            halved = 2 if row.family == "imagenet" else 1
+            widths = tuple(width // halved for width in row.widths)
+            smaller = replace(row, depths=depths, widths=widths)
+            monkeypatch.setitem(ARCHITECTURES, row.name, smaller)
+        return Constructor(ARCHITECTURES[name])
+
+    return constructor
 
 
 @pytest.fixture
@@ -35,7 +59,6 @@ def python() -> Python:
             capture_output=True,
             text=True,
             env={**os.environ, "KERAS_BACKEND": backend},
-            timeout=120,
         )
         assert result.returncode == 0, result.stderr
         return result.stdout

@@ -81,6 +81,7 @@ def finite_and_moved(model: keras.Model, x: Any, y: Any) -> bool:
     return bool(np.all(np.isfinite(losses)) and np.any(np.array(kernel) != before))
 
 
+@pytest.mark.slow
 def test_kerashubs_deeplab_trains_on_it(rng: np.random.Generator) -> None:
     hub = pytest.importorskip("keras_hub").models
     encoder = features("ResNet18", input_shape=(None, None, 3))
@@ -99,6 +100,7 @@ def test_kerashubs_deeplab_trains_on_it(rng: np.random.Generator) -> None:
     assert finite_and_moved(model, x, y)
 
 
+@pytest.mark.slow
 def test_kerashubs_retinanet_trains_on_it(rng: np.random.Generator) -> None:
     hub = pytest.importorskip("keras_hub")
     size, boxes_as = 128, "yxyx"

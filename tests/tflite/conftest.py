@@ -10,7 +10,9 @@ from sklearn.datasets import load_digits
 from keras_resnet.contract import Contract
 from keras_resnet.models import ResNet8
 from keras_resnet.preprocessing import preprocess_input
-from tflite.convert import convert
+from keras_resnet.saving import load_model
+from tests.made_once import made_once
+from tflite.convert import USUAL_KINDS, convert
 
 LABELS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TRAIN = 1500
@@ -36,17 +38,25 @@ def calibration(digits):
 
 
 @pytest.fixture(scope="session")
-def model(digits):
-    keras.utils.set_random_seed(0)
-    # Trained on whole scans: told to crop, it would get half of the digits wrong.
-    contract = Contract(32, 32, 1, mean=(78.0,), std=(96.0,), labels=LABELS, crop_fraction=1.0)
-    model = ResNet8(input_shape=(32, 32, 1), classes=10, contract=contract)
-    model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
-    x = preprocess_input(digits[0][:TRAIN], model.contract)
-    model.fit(x, digits[1][:TRAIN], batch_size=50, epochs=3, verbose=0)
-    return model
+def model(digits, tmp_path_factory):
+    def make(folder: Path) -> None:
+        keras.utils.set_random_seed(0)
+        # Trained on whole scans: told to crop, it would get half of the digits wrong.
+        contract = Contract(32, 32, 1, mean=(78.0,), std=(96.0,), labels=LABELS, crop_fraction=1.0)
+        model = ResNet8(input_shape=(32, 32, 1), classes=10, contract=contract)
+        model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+        x = preprocess_input(digits[0][:TRAIN], model.contract)
+        model.fit(x, digits[1][:TRAIN], batch_size=50, epochs=3, verbose=0)
+        model.save(folder / "model.keras")
+
+    return load_model(made_once(tmp_path_factory, "digits-model", make) / "model.keras")
 
 
 @pytest.fixture(scope="session")
 def files(model, calibration, tmp_path_factory) -> dict[str, Path]:
-    return convert(model, tmp_path_factory.mktemp("tflite"), calibration=calibration)
+    folder = made_once(
+        tmp_path_factory,
+        "tflite",
+        lambda folder: convert(model, folder, calibration=calibration),
+    )
+    return {kind: folder / f"model_{kind}.tflite" for kind in USUAL_KINDS}

@@ -13,7 +13,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from keras_resnet.contract import Contract
 from keras_resnet.deployment import deployable
-from keras_resnet.models import ResNet8, ResNet20
+from keras_resnet.models import ResNet8
 from keras_resnet.preprocessing import load_image
 from tflite.classifier import Classifier
 from tflite.convert import USUAL_KINDS, convert
@@ -118,7 +118,9 @@ def test_progress_is_reported(model, calibration, tmp_path):
     assert len(shares) > 10 and shares == sorted(shares) and shares[-1] == 1
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
+)
 def test_mixed_precision_becomes_float32(policy, digits, tmp_path):
     import keras
 
@@ -136,7 +138,7 @@ def test_mixed_precision_becomes_float32(policy, digits, tmp_path):
 
 
 def test_parameter_free_shortcuts_stay_in_int8(calibration, tmp_path):
-    model = ResNet20(input_shape=(32, 32, 3), classes=10, shortcut="A")
+    model = ResNet8(input_shape=(32, 32, 3), classes=10, shortcut="A")
     path = convert(model, tmp_path, ["int8"], calibration[:4].repeat(3, axis=3))["int8"]
     assert not set(operations(path)) & {"FLEX", "CUSTOM", "TRANSPOSE"}
     assert operations(path)["DEQUANTIZE"] == 1

@@ -87,26 +87,43 @@ def state(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def mirrored(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    return results(tmp_path_factory.mktemp("mirrored"), CASES, "tensorflow")
+    names = ("one", "two", "three", "uneven", "scaled")
+    cases = {name: CASES[name] for name in names}
+    return results(tmp_path_factory.mktemp("mirrored"), cases, "tensorflow")
 
 
+@pytest.fixture(scope="module")
+def all_mirrored(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    return results(tmp_path_factory.mktemp("all-mirrored"), CASES, "tensorflow")
+
+
+def test_mirrored_losses_are_those_of_one_device(mirrored: Any) -> None:
+    assert len(mirrored["one"]["losses"]) == 10
+    np.testing.assert_allclose(mirrored["one"]["losses"], mirrored["two"]["losses"], atol=CLOSE)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("one", "two"),
     [
-        ("one", "two"),
         ("one clipped", "two clipped"),
         ("one accumulated", "two accumulated"),
         ("one batch norm", "two joined batch norms"),
     ],
 )
-def test_mirrored_losses_are_those_of_one_device(mirrored: Any, one: str, two: str) -> None:
-    assert len(mirrored[one]["losses"]) == 10
-    np.testing.assert_allclose(mirrored[one]["losses"], mirrored[two]["losses"], atol=CLOSE)
+def test_mirrored_steps_of_every_kind_are_those_of_one_device(
+    all_mirrored: Any, one: str, two: str
+) -> None:
+    losses = [all_mirrored[name]["losses"] for name in (one, two)]
+    assert len(losses[0]) == 10
+    np.testing.assert_allclose(*losses, atol=CLOSE)
 
 
-def test_clipping_and_the_reach_of_batch_norm_make_a_difference(mirrored: Any) -> None:
+@pytest.mark.slow
+def test_clipping_and_the_reach_of_batch_norm_make_a_difference(all_mirrored: Any) -> None:
     def apart(one: str, two: str) -> float:
-        return np.abs(np.subtract(mirrored[one]["losses"], mirrored[two]["losses"])).max()
+        losses = [all_mirrored[name]["losses"] for name in (one, two)]
+        return np.abs(np.subtract(*losses)).max()
 
     assert apart("two", "two clipped") > 0.1
     assert apart("two clipped", "two accumulated") > 0.01
@@ -158,6 +175,7 @@ def killed_and_resumed(folder: Path, backend: str) -> None:
     assert state(folder / "run") == state(folder / "calm")
 
 
+@pytest.mark.slow
 def test_two_mirrored_devices_go_on_exactly_after_a_kill(tmp_path: Path) -> None:
     killed_and_resumed(tmp_path, "tensorflow")
 
@@ -226,6 +244,7 @@ for keys in ({"threads": 3}, {"threads": 23}, {"threads": 3, "inter_op_threads":
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc to count threads in")
 @pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=needs_jax)])
+@pytest.mark.slow
 def test_threads_are_as_many_as_asked_for(backend: str) -> None:
     settings = {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(

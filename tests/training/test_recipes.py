@@ -40,7 +40,17 @@ def test_the_recipe_builds_its_network(recipe: str) -> None:
     assert model.output_shape == (None, 3)
 
 
-@pytest.mark.parametrize("recipe", list_recipes())
+# The recipe with most in it; the others in `make test-all`.
+FULLEST = "imagenet-resnet50-a3"
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        FULLEST,
+        *(pytest.param(name, marks=pytest.mark.slow) for name in list_recipes() if name != FULLEST),
+    ],
+)
 def test_the_recipe_trains(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a small network, whose steps take no time; all else is the recipe's."""
     changes: dict[str, Any] = {

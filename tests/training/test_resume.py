@@ -120,7 +120,12 @@ def test_stopped_anywhere_it_ends_with_the_same_bits(
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "decay"), [("lamb", "step"), ("adamw", "one_cycle"), ("sgd", "one_cycle")]
+    ("optimizer", "decay"),
+    [
+        ("lamb", "step"),
+        pytest.param("adamw", "one_cycle", marks=pytest.mark.slow),
+        pytest.param("sgd", "one_cycle", marks=pytest.mark.slow),
+    ],
 )
 def test_every_optimizer_and_schedule_goes_on_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, decay: str
@@ -351,6 +356,7 @@ def test_the_average_knows_the_step_where_the_loss_is_scaled() -> None:
     np.testing.assert_allclose(average.weights[0], 1 - (1 + 20) / (10 + 20), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_over_two_hundred_epochs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

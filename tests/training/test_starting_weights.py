@@ -140,6 +140,7 @@ def test_weights_that_do_not_fit_leave_no_folder(weights: Path, tmp_path: Path) 
         assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_ends_when_nothing_gets_better(tmp_path: Path) -> None:
     changes = {
         "schedule.epochs": 50,

@@ -60,7 +60,9 @@ def test_the_best_model_is_the_one_of_the_best_epoch(digits_run: Run) -> None:
     assert evaluation.top1.value == pytest.approx(max(accuracies))
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "precision", [pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "mixed_float16"]
+)
 def test_a_mixed_precision_run_learns_and_deploys_in_float32(
     precision: str, tmp_path: Path
 ) -> None:

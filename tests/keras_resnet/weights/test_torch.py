@@ -1,9 +1,11 @@
 """Weights with the names of torchvision, timm and the CIFAR checkpoints, against PyTorch itself.
 
-Both ways for every family: PyTorch's random weights answer alike here, and what is saved here
-answers alike there.
+Both ways for every family: PyTorch's random weights give the same outputs here, and what is saved
+here gives the same outputs there. Every kind of block, stem and option is compared in networks of
+few blocks and half the width; full ones, which only repeat the blocks, once a family.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 import keras_resnet
+from keras_resnet.models import Constructor
 from tests.keras_resnet.torch_peers import peer, random_images, randomize, save, torch
 
 # Odd sizes show where padding, and pooling at the edge, differ.
@@ -44,6 +47,14 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("WideResNet16_8", {}),
     ("WideResNet40_2", {"antialias": True}),
 ]
+FULL_DEPTH: list[tuple[str, dict[str, Any]]] = [
+    ("ResNet50", {}),
+    ("SEResNet50", {"variant": "d"}),
+    ("ResNeXt50_32x4d", {}),
+    ("ResNetRS50", {}),
+    ("ResNet20", {"variant": "v2"}),
+    ("WideResNet40_2", {}),
+]
 
 
 def peer_of(name: str, options: dict[str, Any]) -> Any:
@@ -54,7 +65,7 @@ def peer_of(name: str, options: dict[str, Any]) -> Any:
     return peer(name, variant=variant, **changes)
 
 
-def answers(module: Any, images: Any) -> np.ndarray:
+def outputs_of(module: Any, images: Any) -> np.ndarray:
     with torch.no_grad():
         return module(images).numpy()
 
@@ -63,17 +74,33 @@ def assert_alike(ours: Any, theirs: np.ndarray) -> None:
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * np.abs(theirs).max())
 
 
-@pytest.mark.parametrize(("name", "options"), CASES, ids=lambda value: str(value))
-def test_answers_as_pytorch_does_both_ways(
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+def test_outputs_are_pytorchs_both_ways(
+    tmp_path: Path, name: str, options: dict[str, Any], reduced: Callable[[str], Constructor]
+) -> None:
+    build = reduced(name)
+    layout = {"depths": build.architecture.depths, "widths": build.architecture.widths}
+    assert_same_outputs_both_ways(tmp_path, build, options, layout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), FULL_DEPTH, ids=str)
+def test_outputs_are_pytorchs_at_full_depth(
     tmp_path: Path, name: str, options: dict[str, Any]
 ) -> None:
-    theirs = randomize(peer_of(name, options), seed=1, size=32)
+    assert_same_outputs_both_ways(tmp_path, getattr(keras_resnet, name), options, {})
+
+
+def assert_same_outputs_both_ways(
+    tmp_path: Path, build: Constructor, options: dict[str, Any], layout: dict[str, Any]
+) -> None:
+    name = build.architecture.name
+    theirs = randomize(peer_of(name, options | layout), seed=1, size=32)
     images = random_images(2, *SIZE, torch.Generator().manual_seed(2))
-    expected = answers(theirs, images)
+    expected = outputs_of(theirs, images)
     save(theirs, tmp_path / "theirs.safetensors")
 
-    ours = keras_resnet.create_model(
-        name,
+    ours = build(
         weights=tmp_path / "theirs.safetensors",
         input_shape=(*SIZE, 3),
         classifier_activation=None,
@@ -87,11 +114,11 @@ def test_answers_as_pytorch_does_both_ways(
     keras_resnet.save_weights(ours, tmp_path / "ours.safetensors")
     from safetensors.torch import load_file
 
-    again = peer_of(name, {**options, "cifar_names": False})
+    again = peer_of(name, options | layout | {"cifar_names": False})
     keys = again.load_state_dict(load_file(tmp_path / "ours.safetensors"), strict=False)
     assert not keys.unexpected_keys
     assert all("num_batches_tracked" in key for key in keys.missing_keys)
-    assert_alike(answers(again.eval(), images), expected)
+    assert_alike(outputs_of(again.eval(), images), expected)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".th"])
@@ -101,4 +128,4 @@ def test_a_state_dict_of_torch_save(tmp_path: Path, suffix: str) -> None:
     save(theirs, path, "pth")
     ours = keras_resnet.ResNet20(weights=path, shortcut="A", classifier_activation=None)
     images = random_images(2, 32, 32, torch.Generator().manual_seed(2))
-    assert_alike(ours(images.permute(0, 2, 3, 1).numpy()), answers(theirs, images))
+    assert_alike(ours(images.permute(0, 2, 3, 1).numpy()), outputs_of(theirs, images))

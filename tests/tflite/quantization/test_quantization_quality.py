@@ -20,7 +20,10 @@ TEST_IMAGES = 3000
 # mean of 3,000.
 NETWORKS = [
     ("ResNet8", "mlperf-tiny/pretrainedResnet.h5", {}, 98.65),
-    ("ResNet20", "cifar10-torch/resnet20-12fca82f.th", {"shortcut": "A"}, 99.05),
+    pytest.param(
+        *("ResNet20", "cifar10-torch/resnet20-12fca82f.th", {"shortcut": "A"}, 99.05),
+        marks=pytest.mark.slow,
+    ),
 ]
 
 

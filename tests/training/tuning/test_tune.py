@@ -225,6 +225,7 @@ def test_of_equally_accurate_trials_the_surer_one_is_better() -> None:
         assert float(loss(targets, perfect)) == pytest.approx(minimum_loss(smoothing, 10), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_memory_after_a_hundred_trials_is_as_after_five(tmp_path: Path) -> None:
     sizes: list[int] = []
 
@@ -237,6 +238,7 @@ def test_memory_after_a_hundred_trials_is_as_after_five(tmp_path: Path) -> None:
     assert sizes[100] - sizes[5] < 6e6
 
 
+@pytest.mark.slow
 def test_a_hundred_processes_leave_no_more_behind_than_five(tmp_path: Path) -> None:
     nothing = load_experiment("digits-resnet8", {"data.source": f"folder:{tmp_path}/none"})
     held: list[tuple[int, int, int]] = []
@@ -496,6 +498,7 @@ def test_the_pareto_front_is_what_no_other_beats() -> None:
 # --- Real trials ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_trial_apart_continues_another_and_is_the_same_run(tmp_path: Path) -> None:
     experiment = load_experiment("digits-resnet8", TINY)
     first = Job(experiment, tmp_path / "a", until=1)

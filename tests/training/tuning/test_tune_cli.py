@@ -14,6 +14,7 @@ from tests.command_line import run
 SHORT = ("schedule.warmup_epochs=0", "data.test_fraction=0.85")
 
 
+@pytest.mark.slow
 def test_a_budget_is_measured_on_int8_files_and_the_best_can_be_trained(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,9 @@ from tflite.devices import demo
 from tflite.evidence.golden import golden, textures
 from tflite.model.metadata import read_contract
 
+# In `make test-all`, as it needs npm and a browser.
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 KINDS = ("float32", "float16", "dynamic", "int8")
 # Every resize rule of a contract; the first is the model's own.

@@ -31,7 +31,11 @@ def resnet8(checkpoints: Path) -> ImageClassifier:
     return ResNet8(weights=checkpoints / "mlperf-tiny/pretrainedResnet.h5")
 
 
-@pytest.mark.parametrize("build", [resnet20, resnet8], ids=lambda build: build.__name__)
+@pytest.mark.parametrize(
+    "build",
+    [pytest.param(resnet20, marks=pytest.mark.slow), resnet8],
+    ids=lambda build: build.__name__,
+)
 def test_converts_and_verifies(test_data: Path, tmp_path: Path, build) -> None:
     model = build(test_data / "checkpoints")
     calibration = [image for image, _ in cifar10(test_data, "train[:100]")]
