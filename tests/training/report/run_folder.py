@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from training.config import load_experiment, save_experiment
 from training.evaluate import summarize
+from training.experiment_file import load_experiment, save_experiment
 from training.run import Run
 
 HOSTILE = "<script>alert('$x_1$ & \"')</script>"
