@@ -9,7 +9,7 @@ import keras
 
 from keras_resnet.classifier import ImageClassifier
 from keras_resnet.weights.formats.archive import KERAS_WEIGHTS, check_archive
-from keras_resnet.weights.formats.limits import reason
+from keras_resnet.weights.formats.limits import blames_the_file, reason
 from keras_resnet.weights.formats.sandbox import read_hdf5_sandboxed
 
 
@@ -18,6 +18,7 @@ def load_model(path: str | os.PathLike[str]) -> ImageClassifier:
 
     Raises:
         ValueError: The file is missing, damaged or hostile, or its model has no contract.
+        OSError: The file may be good, but could not be read here, for lack of memory or room.
     """
     path = Path(path)
     if not path.is_file():
@@ -28,6 +29,8 @@ def load_model(path: str | os.PathLike[str]) -> ImageClassifier:
         read_hdf5_sandboxed(path, KERAS_WEIGHTS)
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises a dozen types for damaged files
+        if not blames_the_file(error):
+            raise OSError(f"{path} could not be read here: {reason(error)}") from error
         raise ValueError(f"{path} is not a readable .keras file: {reason(error)}") from error
     if not isinstance(model, ImageClassifier):
         raise ValueError(

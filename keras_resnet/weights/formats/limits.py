@@ -57,6 +57,12 @@ def check_length(header: int) -> None:
         )
 
 
+def blames_the_file(error: Exception) -> bool:
+    """Whether an exception says that a file is bad, and not that the machine could not read it."""
+    machine = isinstance(error, (SubprocessError, MemoryError))
+    return not machine and not (isinstance(error, OSError) and error.errno)
+
+
 def reason(error: Exception) -> str:
     """What an exception means for the file, in one line: libraries add advice and listings.
 

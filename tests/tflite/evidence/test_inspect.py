@@ -125,8 +125,8 @@ def test_padding_that_same_would_compute_too_is_a_change():
 
 def test_a_graph_that_runs_in_a_circle_comes_to_an_end():
     names = ("MUL", "QUANTIZE")
-    circle = tuple(Operation(name, False, (i,), (1 - i,), "") for i, name in enumerate(names))
-    lint(Graph((tensor(), tensor("float32")), circle, (), (), 1, ()))
+    circle = tuple(Operation(name, (i,), (1 - i,)) for i, name in enumerate(names))
+    lint(Graph((tensor(), tensor("float32")), circle, (), ()))
 
 
 def test_normalization_and_padding_by_design_are_notes(tmp_path):
