@@ -1,5 +1,6 @@
 """Damaged and hostile .tflite files and pictures: one line, or the right answer."""
 
+import json
 import struct
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from tflite.model.flatbuffer import read_graph
 from tflite.model.metadata import attach_contract
 
 FUZZ = Path(__file__).with_name("fuzz_tflite.py")
+FUZZ_SECONDS = 12
 LABELS = tuple("abcde")
 
 
@@ -144,13 +146,15 @@ def test_a_file_is_tried_once(sound, tmp_path, monkeypatch):
     assert tried == [(path, "litert")]
 
 
-@pytest.mark.parametrize("count", [6, pytest.param(60, marks=pytest.mark.slow)])
-def test_random_damage_never_crashes(sound, tmp_path, count):
+def test_random_damage_never_crashes(sound, tmp_path):
     done = subprocess.run(
-        [sys.executable, FUZZ, sound, tmp_path, str(count)], capture_output=True, text=True
+        [sys.executable, FUZZ, sound, tmp_path, str(FUZZ_SECONDS)],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout[-200:] + done.stderr[-2000:]
-    assert done.stdout.splitlines()[-1] == f"mutation {count - 1}"
+    assert json.loads(done.stdout.splitlines()[-1]) >= 8
 
 
 def test_a_file_of_another_architecture_is_refused(tmp_path):

@@ -204,14 +204,20 @@ def test_load_model_refuses_what_is_no_model(tmp_path: Path) -> None:
         load_model(tmp_path / "missing.keras")
 
 
-def rewritten(path: Path, change: Any) -> Path:
-    """The same model file with another configuration."""
+@pytest.fixture(scope="module")
+def resnet8(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("resnet8") / "model.keras"
+    small("ResNet8").save(path)
+    return path
+
+
+def rewritten(path: Path, changed: Path, change: Any) -> Path:
+    """A copy of a model file with another configuration."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     tree = json.loads(members["config.json"])
     change(tree["config"])
     members["config.json"] = json.dumps(tree).encode()
-    changed = path.with_name("changed.keras")
     with zipfile.ZipFile(changed, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
@@ -249,17 +255,15 @@ def rewritten(path: Path, change: Any) -> Path:
     ids=str,
 )
 def test_what_a_model_file_says_of_itself_is_checked(
-    tmp_path: Path, record: str, key: str | None, value: Any, message: str
+    resnet8: Path, tmp_path: Path, record: str, key: str | None, value: Any, message: str
 ) -> None:
-    small("ResNet8").save(tmp_path / "model.keras")
-
     def change(config: dict[str, Any]) -> None:
         if key is None:
             config[record] = value
         else:
             config[record][key] = value
 
-    path = rewritten(tmp_path / "model.keras", change)
+    path = rewritten(resnet8, tmp_path / "changed.keras", change)
     with pytest.raises(ValueError, match=message) as error:
         load_model(path)
     assert "changed.keras" in str(error.value) and "\n" not in str(error.value)

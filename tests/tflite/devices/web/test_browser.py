@@ -132,7 +132,6 @@ def seen(
             ["node", str(HERE / "drive.mjs"), str(folder / "settings.json")],
             capture_output=True,
             text=True,
-            timeout=400,
         )
     assert done.returncode == 0, done.stderr
     print(done.stderr)
