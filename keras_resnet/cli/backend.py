@@ -50,11 +50,13 @@ def start_keras(backend: str | None = None) -> None:
     _check_installed(name)
     if "keras" not in sys.modules:
         say(f"starting {NAMES[name]} …")
-        # TensorFlow writes to stderr from C++ before its settings are read. With JAX, it reads
-        # the images.
+        # TensorFlow writes to stderr from C++ before its settings are read. Keras imports it as
+        # its backend, and training to read images, with JAX too.
         with _interruptible(), suppressed_native_stderr():
             import keras
-            import tensorflow  # noqa: F401
+
+            if name == "jax":
+                import training.data.pipeline  # noqa: F401
     import keras
 
     keras.config.set_floatx("float32")

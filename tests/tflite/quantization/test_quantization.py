@@ -318,7 +318,7 @@ def test_int16x8_says_that_it_is_slow(model, float32, calibration, digits, tmp_p
         path = convert(model, tmp_path, ["int16x8"], calibration[:10])["int16x8"]
     images = digits[0][1500:1505]
     np.testing.assert_allclose(
-        interpreted(path.read_bytes(), images), interpreted(float32, images), atol=0.1
+        interpreted(path.read_bytes(), images), interpreted(pack(float32), images), atol=0.1
     )
 
 
