@@ -93,7 +93,7 @@ class Source:
     def contract(
         self, architecture: Architecture, size: tuple[int | None, ...], classes: int | None
     ) -> Contract | None:
-        """How images were prepared for these weights, or ``None`` where nobody says.
+        """How images were prepared for these weights, or ``None`` if that is unknown.
 
         ``size`` is the input's height, width and channels; a published crop fraction belongs to
         a height.

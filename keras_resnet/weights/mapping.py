@@ -1,6 +1,6 @@
 """Names that our layers and variables have in other libraries' files.
 
-A file follows one convention, told by the names in it:
+A file follows one convention, which its names identify:
 
 ``ours``                 ``stage1_block1_conv1/kernel``
 ``torch``                ``layer1.0.conv1.weight``: torchvision, timm, and the many CIFAR

@@ -68,6 +68,7 @@ def _results(folder: Path, picture: Path, settings: dict[str, object] | None) ->
     return {"printed": done.stdout, **{name: (folder / name).read_bytes() for name in files}}
 
 
+@pytest.mark.slow
 def test_keras_json_changes_nothing(digit: Path, tmp_path: Path) -> None:
     plain = _results(tmp_path / "plain", digit, None)
     assert _results(tmp_path / "set", digit, KERAS_JSON) == plain

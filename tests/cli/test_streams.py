@@ -87,7 +87,10 @@ def _one_line(ended: Ended, code: int) -> None:
 
 ENCODINGS = [
     *((name, "ascii") for name in RESULTS if name != "train"),
-    *((name, "cp1252") for name in ("models", "evaluate", "verify")),
+    *(
+        pytest.param(name, "cp1252", marks=pytest.mark.slow)
+        for name in ("models", "evaluate", "verify")
+    ),
 ]
 
 

@@ -72,7 +72,7 @@ def _numbers(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("columns", [80, pytest.param(120, marks=pytest.mark.slow)])
 def test_a_table_fits_its_terminal_with_every_number_of_the_pipe(
     name: str, columns: int, words: Callable[[tuple[str, ...]], list[str]]
 ) -> None:

@@ -123,6 +123,7 @@ def test_an_export_to_a_full_disk_ends_in_one_line_and_leaves_nothing(
     assert sorted(path.name for path in small_disk.iterdir()) == ["ballast", "exported"]
 
 
+@pytest.mark.slow
 def test_a_run_whose_checkpoints_vanish_stops_and_resumes_once_they_are_back(
     undisturbed: dict[str, Any], out: Path
 ) -> None:

@@ -1,6 +1,5 @@
 """Damaged and hostile .tflite files and pictures: one line, or the right answer."""
 
-import json
 import struct
 import subprocess
 import sys
@@ -24,7 +23,6 @@ from tflite.model.flatbuffer import read_graph
 from tflite.model.metadata import attach_contract
 
 FUZZ = Path(__file__).with_name("fuzz_tflite.py")
-FUZZ_SECONDS = 12
 LABELS = tuple("abcde")
 
 
@@ -146,15 +144,13 @@ def test_a_file_is_tried_once(sound, tmp_path, monkeypatch):
     assert tried == [(path, "litert")]
 
 
-def test_random_damage_never_crashes(sound, tmp_path):
+@pytest.mark.parametrize("count", [4, pytest.param(30, marks=pytest.mark.slow)])
+def test_random_damage_never_crashes(sound, tmp_path, count):
     done = subprocess.run(
-        [sys.executable, FUZZ, sound, tmp_path, str(FUZZ_SECONDS)],
-        capture_output=True,
-        text=True,
-        timeout=300,
+        [sys.executable, FUZZ, sound, tmp_path, str(count)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout[-200:] + done.stderr[-2000:]
-    assert json.loads(done.stdout.splitlines()[-1]) >= 8
+    assert done.stdout.splitlines()[-1] == f"mutation {count - 1}"
 
 
 def test_a_file_of_another_architecture_is_refused(tmp_path):

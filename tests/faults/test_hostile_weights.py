@@ -8,7 +8,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +27,6 @@ from keras_resnet.weights.formats.hdf5 import read_hdf5
 from keras_resnet.weights.formats.readers import read_tensors
 
 FUZZ = Path(__file__).with_name("fuzz_weights.py")
-FUZZ_SECONDS = 8
 ARRAYS = {
     "conv.weight": np.arange(54, dtype="float32").reshape(3, 2, 3, 3),
     "bn.weight": np.ones(3, "float32"),
@@ -74,12 +72,17 @@ def content(sound: Path, kind: str) -> bytes:
 
 
 def assert_refused(path: Path, why: str, read: Callable[[Path], Any] = read_tensors) -> None:
-    start = time.monotonic()
+    start = processor_seconds()
     with pytest.raises(ValueError, match=why) as error:
         read(path)
     assert len(str(error.value).splitlines()) == 1
     assert path.name in str(error.value)
-    assert time.monotonic() - start < 20
+    assert processor_seconds() - start < 20
+
+
+def processor_seconds() -> float:
+    """Of this process and of the children that it has waited for."""
+    return sum(os.times()[:4])
 
 
 def write_archive(path: Path, members: dict[str, bytes]) -> Path:
@@ -242,18 +245,17 @@ def test_models_are_read_without_room_in_tmpdir(
     assert load_model(tmp_path / "m.keras").name == "resnet8"
 
 
-def test_fuzz(sound: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [3, pytest.param(50, marks=pytest.mark.slow)])
+def test_fuzz(sound: Path, tmp_path: Path, count: int) -> None:
     """Random damage gives finite arrays or an error of one line. In a process: it may crash."""
     result = subprocess.run(
-        [sys.executable, FUZZ, sound, tmp_path, str(FUZZ_SECONDS)],
+        [sys.executable, FUZZ, sound, tmp_path, str(count)],
         capture_output=True,
         text=True,
-        timeout=FUZZ_SECONDS * 10,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert result.returncode == 0, result.stdout[-300:] + result.stderr
-    mutations = json.loads(result.stdout.splitlines()[-1])
-    assert set(mutations) == {path.name for path in sound.iterdir()}
+    assert json.loads(result.stdout.splitlines()[-1]) == sorted(p.name for p in sound.iterdir())
 
 
 # Code

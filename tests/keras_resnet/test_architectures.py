@@ -36,8 +36,16 @@ def counts(name: str, size: int, options: tuple[tuple[str, Any], ...] = ()) -> t
     return trainable, everything, multiply_adds(model)
 
 
+def deep_is_slow(name: str, value: Any) -> Any:
+    """A case of `make test-all` where the network has over 50 blocks."""
+    deep = sum(ARCHITECTURES[name].depths) > 50
+    return pytest.param(value, marks=pytest.mark.slow) if deep else value
+
+
 @pytest.mark.parametrize(
-    "row", [row for row in ARCHITECTURES.values() if row.name not in LONG], ids=lambda row: row.name
+    "row",
+    [deep_is_slow(row.name, row) for row in ARCHITECTURES.values() if row.name not in LONG],
+    ids=lambda row: row.name,
 )
 def test_table_gives_what_is_built(row: Architecture) -> None:
     trainable, _, count = counts(row.name, row.input_shape[0])
@@ -60,7 +68,9 @@ def of_our_graphs(figures: tuple[Figure, ...]) -> list[Figure]:
     return [f for f in figures if f.options.get("variant") != "v2" and f.name not in LONG]
 
 
-@pytest.mark.parametrize("figure", of_our_graphs(PARAMETERS), ids=str)
+@pytest.mark.parametrize(
+    "figure", [deep_is_slow(f.name, f) for f in of_our_graphs(PARAMETERS)], ids=str
+)
 def test_parameters_are_the_published_ones(figure: Figure) -> None:
     options = dict(figure.options)
     if "He et al." in figure.source:  # their CIFAR networks have no weights in the shortcuts

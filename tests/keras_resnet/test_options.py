@@ -177,6 +177,7 @@ for name, options in (
 """
 
 
+@pytest.mark.slow
 def test_channels_first_gives_the_same_outputs_and_is_transposed_for_devices(python: Any) -> None:
     pytest.importorskip("torch")  # as a backend it runs channels first on any machine
     assert python(CHANNELS_FIRST, backend="torch").splitlines() == ["True (2, 7)"] * 2

@@ -47,6 +47,7 @@ def test_peers_have_the_published_parameters(figure: Figure) -> None:
 
 
 @pytest.mark.parametrize("figure", MULTIPLY_ADDS, ids=str)
+@pytest.mark.slow
 def test_peers_have_the_published_multiply_adds(figure: Figure) -> None:
     count = multiply_adds(figure.name, figure.size, *figure.options.items())
     assert abs(count - figure.value) <= figure.within, figure.source

@@ -191,7 +191,10 @@ def test_a_full_disk_leaves_the_old_file_whole(model, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("full_at", ["SavedModel", "float32", "mixed"])
+@pytest.mark.parametrize(
+    "full_at",
+    ["float32", *(pytest.param(at, marks=pytest.mark.slow) for at in ("SavedModel", "mixed"))],
+)
 def test_a_disk_that_fills_up_ends_in_one_line_and_leaves_no_file(full_at, tmp_path):
     """A real limit of the system, from the start or from the first report of a kind on."""
     code = """
@@ -250,6 +253,7 @@ for path in convert("model.keras", "out", calibration=images).values():
     )
 
 
+@pytest.mark.slow
 def test_conversion_prints_nothing(elsewhere):
     done = elsewhere[1]
     _, marker, printed = done.stderr.partition("after the imports of Keras\n")

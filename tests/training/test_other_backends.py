@@ -93,6 +93,7 @@ def test_predictions_and_evaluations_are_those_of_tensorflow(
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="no torch")
+@pytest.mark.slow
 def test_training_and_export_on_torch_are_refused_in_one_line(
     digits_run: Run, tmp_path: Path
 ) -> None:

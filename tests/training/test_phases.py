@@ -137,6 +137,7 @@ def stage1(arrays: dict[str, np.ndarray]) -> list[bytes]:
     return part(arrays, 5, 5)
 
 
+@pytest.mark.slow
 def test_stopped_around_every_border_it_ends_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,7 @@ def test_what_is_frozen_keeps_every_bit_and_the_rest_learns(weights: Path, tmp_p
             assert not np.array_equal(value, given[path]), path
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_to_the_same_bits_when_the_file_is_gone(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,7 +61,8 @@ def test_the_best_model_is_the_one_of_the_best_epoch(digits_run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "precision", [pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "mixed_float16"]
+    "precision",
+    [pytest.param(name, marks=pytest.mark.slow) for name in ("mixed_bfloat16", "mixed_float16")],
 )
 def test_a_mixed_precision_run_learns_and_deploys_in_float32(
     precision: str, tmp_path: Path

@@ -124,8 +124,7 @@ def cifar10(test_data: Path) -> tuple[np.ndarray, np.ndarray]:
     "name",
     [
         "ResNet8",
-        "ResNet20",
-        *(pytest.param(f"ResNet{depth}", marks=pytest.mark.slow) for depth in (32, 44, 56)),
+        *(pytest.param(f"ResNet{depth}", marks=pytest.mark.slow) for depth in (20, 32, 44, 56)),
     ],
 )
 def test_published_accuracy_on_cifar10_to_the_image(
@@ -292,7 +291,9 @@ def test_a_network_of_another_kind_is_guessed(
             create_model(name, weights=path, input_shape=(32, 32, 3), **options)
 
 
-@pytest.mark.parametrize("suffix", ["w.keras", "w.safetensors"])
+@pytest.mark.parametrize(
+    "suffix", ["w.safetensors", pytest.param("w.keras", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     ("theirs", "ours", "message"),
     [

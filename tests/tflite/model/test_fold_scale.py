@@ -57,6 +57,7 @@ def test_the_scale_goes_into_the_kernel_and_no_output_changes(source):
     assert fold_scale(folded) is folded
 
 
+@pytest.mark.slow
 def test_half_precision_weights_stay_so(source):
     model = float16(source, lambda *_: None).model
     graph = unpack(model)

@@ -137,7 +137,7 @@ def test_int8_pixels_go_straight_into_the_int8_network(with_io):
     assert counts == {"float32": 1, "uint8": 1, "int8": 0}
 
 
-@pytest.mark.parametrize("shortcut", ["A", "B"])
+@pytest.mark.parametrize("shortcut", ["A", pytest.param("B", marks=pytest.mark.slow)])
 def test_a_batch_passes_every_kind_of_shortcut(shortcut, digits, tmp_path):
     from keras_resnet.models import ResNet20
 

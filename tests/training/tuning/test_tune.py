@@ -319,6 +319,7 @@ def test_a_killed_search_goes_on_and_counts_every_trial_once(tuner: str, tmp_pat
     assert (out / "ran.jsonl").read_text() == ran
 
 
+@pytest.mark.slow
 def test_a_killed_search_takes_up_the_trial_that_ran(tmp_path: Path) -> None:
     tiny = load_experiment("digits-resnet8", TINY)
     wanted, out = Search(tiny, SPACE, "random", trials=1), tmp_path / "s"
