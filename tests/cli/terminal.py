@@ -28,7 +28,7 @@ CONTEXT.set_forkserver_preload(
     ["training.train", "training.evaluate", "sklearn.model_selection", "tflite.convert"]
 )
 REPOSITORY = Path(__file__).parents[2]
-TIMEOUT = 240  # seconds after which a process has hung
+TIMEOUT = 1800  # seconds after which a process has hung, on the slowest machine too
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def running(site: demo.Site) -> Iterator[ThreadingHTTPServer]:
 def ask(
     server: ThreadingHTTPServer, path: str, host: str | None = None, method: str = "GET"
 ) -> tuple[HTTPResponse, bytes]:
-    connection = HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection = HTTPConnection("127.0.0.1", server.server_port, timeout=240)
     connection.putrequest(method, path, skip_host=True)
     connection.putheader("Host", host or f"127.0.0.1:{server.server_port}")
     connection.endheaders()
@@ -164,7 +164,7 @@ def test_localhost_is_answered(running: ThreadingHTTPServer) -> None:
 def test_no_host_and_two_hosts_are_refused(running: ThreadingHTTPServer) -> None:
     ours = f"Host: 127.0.0.1:{running.server_port}\r\n"
     for headers in ("", ours + "Host: evil.example\r\n"):
-        with socket.create_connection(("127.0.0.1", running.server_port), timeout=10) as stream:
+        with socket.create_connection(("127.0.0.1", running.server_port), timeout=240) as stream:
             stream.sendall(f"GET / HTTP/1.0\r\n{headers}\r\n".encode())
             assert b" 421 " in stream.recv(64)
 
@@ -237,7 +237,7 @@ finally:
 
 
 def connect(server: ThreadingHTTPServer) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", server.server_port), timeout=10)
+    return socket.create_connection(("127.0.0.1", server.server_port), timeout=240)
 
 
 def reset(stream: socket.socket) -> None:
