@@ -5,6 +5,7 @@ that read files import this package, and importing Keras takes seconds.
 """
 
 import importlib
+import importlib.abc
 import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,31 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-if "keras" in sys.modules:
-    # Registers our layers and models, so that keras.saving.load_model finds them.
+class _RegisterWithKeras(importlib.abc.MetaPathFinder):
+    """Registers our layers and models when Keras is imported, for keras.saving.load_model."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != "keras":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def execute_and_register(module: Any) -> None:
+            execute(module)
+            _register()
+
+        spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
+
+
+def _register() -> None:
     importlib.import_module(f"{__name__}.classifier")
+
+
+if "keras" in sys.modules:
+    _register()
+else:
+    sys.meta_path.insert(0, _RegisterWithKeras())

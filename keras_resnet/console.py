@@ -47,7 +47,7 @@ def show_path(path: Path) -> None:
 
 def show_json(data: Any) -> None:
     """The result, for machines: one JSON value on stdout."""
-    text = json.dumps(data, indent=2, ensure_ascii=False)
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
     if not _encodes(text):
         text = json.dumps(data, indent=2)
     # JSON escapes only the first 32 control characters; terminals obey others too.

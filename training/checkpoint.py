@@ -19,6 +19,7 @@ import safetensors
 import safetensors.numpy
 
 from keras_resnet.files import atomic_write
+from training.shapes import array, count, mapping, number, record
 
 FORMAT = 1
 KEPT = 2
@@ -63,6 +64,33 @@ class Checkpoint:
     arrays: dict[str, np.ndarray]
 
 
+def _real(value: Any, where: str) -> None:
+    """Any float, NaN included: a validation loss may become infinite."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{where} must be a number. Received: {value!r:.80}")
+
+
+def _any(value: Any, where: str) -> None:
+    """Compared with the present facts and not computed with."""
+
+
+ROWS = array(mapping(_real))
+HEADER = record(
+    {
+        "format": count(FORMAT, FORMAT),
+        "progress": record(
+            {"epoch": count(), "step": count(), "rows": ROWS, "timings": ROWS},
+            {"best_epoch": count(), "seconds": number(0), "waited": number(0)},
+        ),
+        "facts": record({}, {"data": mapping(_any), "machine": mapping(_any)}),
+    }
+)
+
+
+class OtherVersion(ValueError):
+    """A sound checkpoint file that this version does not read."""
+
+
 class Damaged(ValueError):
     """A checkpoint file that is torn, corrupted or of another format."""
 
@@ -92,7 +120,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Reads and checks one file.
 
     Raises:
-        Damaged: The file is torn, corrupted or of another format.
+        Damaged: The file is torn or corrupted.
+        OtherVersion: Another version wrote it.
         OSError: It cannot be read.
     """
     path.stat()
@@ -104,15 +133,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise Damaged(f"{path} is damaged: {error}") from None
     if _digest(metadata.get("header", ""), arrays) != metadata.get("sha256"):
         raise Damaged(f"{path} is damaged: its checksum does not match")
+    header = json.loads(metadata["header"])
     try:
-        header = json.loads(metadata["header"])
-        if header["format"] != FORMAT:
-            raise ValueError(header["format"])
+        HEADER(header, "")
         progress = header["progress"]
         progress |= {key: tuple(progress[key]) for key in ("rows", "timings")}
         return Checkpoint(Progress(**progress), header["facts"], arrays)
-    except (ValueError, KeyError, TypeError):
-        raise Damaged(f"{path} was written by another version of keras-resnet") from None
+    except (ValueError, TypeError) as error:
+        raise OtherVersion(
+            f"{path} was written by another version of keras-resnet ({error}). Install the version "
+            "that events.jsonl names, or start over in another folder: --out FOLDER"
+        ) from None
 
 
 def latest_checkpoint(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
@@ -123,7 +154,7 @@ def latest_checkpoint(folder: Path, say: Callable[[str], None]) -> Checkpoint | 
         say: Called with each damaged file, which is renamed to ``.damaged``.
 
     Raises:
-        ValueError: All checkpoints are damaged.
+        ValueError: All checkpoints are damaged, or another version wrote the newest.
     """
     files = _files(folder)
     damaged: list[Path] = []
@@ -199,14 +230,14 @@ def check_facts(
     Raises:
         ValueError: The data have changed.
     """
-    for name, before in saved["data"].items():
-        now = current["data"][name]
+    for name, before in saved.get("data", {}).items():
+        now = current["data"].get(name)
         if now != before:
             raise ValueError(
                 f"The data of {folder} have changed: {name} were {_short(before)} and are "
                 f"{_short(now)}. Restore them, or give another folder: --out FOLDER"
             )
-    for name, before in saved["machine"].items():
+    for name, before in saved.get("machine", {}).items():
         now = current["machine"].get(name)
         if now != before:
             warn(f"{name} was {before} and is {now}: results may differ in their last bits")
@@ -214,8 +245,8 @@ def check_facts(
 
 def not_finite(arrays: dict[str, np.ndarray]) -> str | None:
     """Name of an array that contains a NaN or an infinity; ``None`` if all are finite."""
-    for name, array in arrays.items():
-        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+    for name, values in arrays.items():
+        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
             return name
     return None
 

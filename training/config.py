@@ -34,6 +34,7 @@ Rate = Annotated[float, Between(0, 0.99)]
 Pixels = Annotated[int, Between(32, 4096)]
 Count = Annotated[int, Between(1, 1024)]
 Seconds = Annotated[float, Between(0, 1e6)]
+Level = Annotated[float, Between(0, 255)]  # of a pixel
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,8 @@ class DataConfig:
     data_dir: str = ""
     test_fraction: Annotated[float, Between(0.01, 0.9)] = 0.2
     sampling: Literal["shuffle", "balanced"] = "shuffle"
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    mean: tuple[Level, ...] | None = None
+    std: tuple[Level, ...] | None = None
     resize: Literal["auto", "crop", "stretch"] = "auto"
     crop_fraction: Annotated[float, Between(0.01, 1)] | None = None
     interpolation: Literal["auto", "bilinear", "bicubic"] = "auto"
@@ -226,7 +227,7 @@ class ScheduleConfig:
     epochs: Annotated[int, Between(1, 100_000)] = 90
     warmup_epochs: Annotated[float, Between(0, 1000)] = 5.0
     decay: Literal["cosine", "step", "one_cycle"] = "cosine"
-    step_epochs: tuple[float, ...] = (30.0, 60.0, 80.0)
+    step_epochs: tuple[Annotated[float, Between(0, 100_000)], ...] = (30.0, 60.0, 80.0)
     sizes: tuple[tuple[int, Pixels], ...] = ()
     unfreeze: tuple[tuple[int, Part], ...] = ()
     patience: Annotated[int, Between(0, 100_000)] = 0

@@ -153,7 +153,15 @@ def summarize(
         truth: True classes, ``(images,)``.
         labels: Names of the classes.
         hardest: Number of images to list.
+
+    Raises:
+        ValueError: A probability is not finite.
     """
+    if bad := int((~np.isfinite(probabilities)).any(axis=1).sum()):
+        raise ValueError(
+            f"The model outputs NaN or infinity for {bad:,} of {len(truth):,} images. "
+            "Its weights are not finite: train it again, with a lower optimizer.learning_rate"
+        )
     order = np.argsort(-probabilities, axis=1, kind="stable")
     predicted = order[:, 0]
     confusion = np.zeros((len(labels), len(labels)), int)

@@ -88,8 +88,9 @@ class Run:
         }
 
     def write(self, name: str, data: Any) -> Path:
-        """Writes JSON atomically; returns the path."""
-        return self.write_text(name, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        """Writes JSON atomically; returns the path. Numbers must be finite."""
+        text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+        return self.write_text(name, text + "\n")
 
     def write_text(self, name: str, text: str) -> Path:
         """Writes text atomically; returns the path."""

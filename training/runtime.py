@@ -164,7 +164,10 @@ def describe() -> dict[str, Any]:
         "threads": threads(),
         "cpu": _cpu_model(),
         "memory_bytes": _memory_bytes(),
-        "gpus": [tf.config.experimental.get_device_details(gpu) for gpu in gpus],
+        "gpus": [
+            str(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name))
+            for gpu in gpus
+        ],
         "platform": platform.platform(),
         "git": _git_state(),
     }

@@ -166,12 +166,20 @@ def make_task(run: Run, experiment: Experiment, runtime: Runtime, say: Say) -> T
 
 
 def find_weights(experiment: Experiment) -> Weights | None:
-    """Reads the weights that ``model.weights`` names, downloading them if needed."""
+    """Reads the weights that ``model.weights`` names, downloading them if needed.
+
+    ``"imagenet"`` names the best file at ``model.size``.
+
+    Raises:
+        ValueError: The weights cannot be read, or are not published for this network.
+        DownloadError: They cannot be downloaded.
+    """
     config = experiment.model
     if not config.weights:
         return None
     variant = None if config.variant == "auto" else config.variant
-    return locate(config.weights, find(config.architecture).with_variant(variant))
+    row = find(config.architecture).with_variant(variant)
+    return locate(config.weights, row, config.size)
 
 
 def make_contract(experiment: Experiment, source: Source, weights: Weights | None) -> Contract:

@@ -45,7 +45,7 @@ SAVED = (
 DEEP = ("ResNet101", "ResNet152")
 PREDICT_IN_A_FRESH_PROGRAM = """
 import sys
-import keras, keras_resnet
+import {imports}
 import numpy as np
 model = keras.saving.load_model(sys.argv[1])
 np.save(sys.argv[3], keras.ops.convert_to_numpy(model(np.load(sys.argv[2]))))
@@ -119,15 +119,16 @@ def test_mixed_precision_survives(tmp_path: Path, policy: Any) -> None:
     assert loaded.get_layer("predictions").compute_dtype == "float32"
 
 
+@pytest.mark.parametrize("imports", ["keras, keras_resnet", "keras_resnet, keras"])
 def test_loads_where_only_keras_and_keras_resnet_are_imported(
-    tmp_path: Path, rng: np.random.Generator, python: Any
+    tmp_path: Path, rng: np.random.Generator, python: Any, imports: str
 ) -> None:
     x = rng.normal(size=(1, 32, 32, 3)).astype("float32")
     model = small("ResNet20", shortcut="A")  # with every layer of ours
     paths = [tmp_path / name for name in ("model.keras", "x.npy", "y.npy")]
     model.save(paths[0])
     np.save(paths[1], x)
-    printed = python(PREDICT_IN_A_FRESH_PROGRAM, *paths)
+    printed = python(PREDICT_IN_A_FRESH_PROGRAM.format(imports=imports), *paths)
     assert printed.strip() == f"ImageClassifier {model.contract}"
     np.testing.assert_allclose(np.load(paths[2]), model(x), atol=1e-6)
 

@@ -55,6 +55,9 @@ def test_keys_left_out_keep_their_defaults() -> None:
             {"data": {"sampling": "balanced"}, "optimizer": {"class_weights": "balanced"}},
             "would count each small class twice",
         ),
+        ({"schedule": {"step_epochs": [float("inf")]}}, r"step_epochs\[0\] must be between"),
+        ({"data": {"mean": [float("nan")] * 3}}, r"data.mean\[0\] must be between"),
+        ({"data": {"std": [1e9] * 3}}, r"data.std\[0\] must be between"),
         ({"model": "ResNet50"}, "model must hold keys and values"),
     ],
 )

@@ -28,6 +28,13 @@ def test_wilson_interval_as_published() -> None:
     assert (round(estimate.low, 4), round(estimate.high, 4)) == (0.2553, 0.3662)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_probabilities_that_are_not_finite_are_refused(value: float) -> None:
+    probabilities = np.array([[0.9, 0.1], [0.5, value]])
+    with pytest.raises(ValueError, match=r"NaN or infinity for 1 of 2 images"):
+        summarize(probabilities, np.array([0, 1]), ("a", "b"))
+
+
 def test_figures_agree_with_scikit_learn(answers: tuple[np.ndarray, np.ndarray]) -> None:
     probabilities, truth = answers
     evaluation = summarize(probabilities, truth, LABELS)

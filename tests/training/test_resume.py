@@ -245,6 +245,27 @@ def test_no_bit_of_a_checkpoint_can_change_unseen(tmp_path: Path) -> None:
             np.testing.assert_array_equal(seen.arrays[name], array)
 
 
+@pytest.mark.parametrize(
+    ("progress", "facts", "why"),
+    [
+        (Progress(epoch="x"), {}, "progress.epoch must be a whole number"),  # type: ignore[arg-type]
+        (Progress(step=-3), {}, "progress.step must be a whole number"),
+        (Progress(rows=({"loss": "low"},)), {}, "must be a number"),  # type: ignore[dict-item]
+        (Progress(), {"data": [1]}, "facts.data must be an object"),
+    ],
+    ids=str,
+)
+def test_a_sound_file_of_another_version_is_not_called_damaged(
+    tmp_path: Path, progress: Progress, facts: Any, why: str
+) -> None:
+    write_checkpoint(tmp_path, 1, Checkpoint(Progress(), {}, {"a/0/x": np.zeros(1)}))
+    path = write_checkpoint(tmp_path, 2, Checkpoint(progress, facts, {"a/0/x": np.zeros(1)}))
+    with pytest.raises(ValueError, match=f"another version of keras-resnet .*{why}") as error:
+        latest_checkpoint(tmp_path, pytest.fail)
+    assert "damaged" not in str(error.value) and "Delete" not in str(error.value)
+    assert path.exists()
+
+
 def test_two_checkpoints_are_kept_and_a_value_that_is_not_the_models_is_refused(
     tmp_path: Path,
 ) -> None:

@@ -57,7 +57,7 @@ def model_metadata(
     inside = "normalization is" if io_spec.logits else "normalization and softmax are"
     description = (
         f"Residual network that classifies {color} images of {size} pixels. Takes raw pixels "
-        f"0–255: {inside} inside. Artifact by keras-resnet."
+        f"0–255: {inside} inside. Made by keras-resnet."
     )
     root = _table(
         builder,

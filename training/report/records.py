@@ -14,7 +14,8 @@ from typing import Any
 
 from keras_resnet.contract import Contract
 from keras_resnet.text import printable, shorten
-from training.report.shapes import (
+from training.run import Run, parse_json
+from training.shapes import (
     Check,
     array,
     count,
@@ -26,7 +27,6 @@ from training.report.shapes import (
     text,
     truth,
 )
-from training.run import Run, parse_json
 
 ROUNDING = 1e-3  # by which a float may leave its range
 SHARE = number(-ROUNDING, 1 + ROUNDING)
@@ -46,6 +46,14 @@ METRICS = record(
         "history": array(record({"epoch": count(1), "seconds": number(0)}, FIGURES)),
     }
 )
+
+
+def _gpu(value: Any, where: str) -> None:
+    """A name; earlier versions wrote TensorFlow's details of the device."""
+    if not isinstance(value, dict):
+        text(value, where)
+
+
 RUN = record(
     {},
     {
@@ -54,7 +62,7 @@ RUN = record(
             {
                 "versions": mapping(text),
                 "cpu": maybe(text),
-                "gpus": maybe(array(text)),
+                "gpus": maybe(array(_gpu)),
                 "platform": maybe(text),
                 "git": maybe(record({}, {"commit": maybe(text)})),
             },

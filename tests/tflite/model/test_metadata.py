@@ -91,6 +91,7 @@ def test_metadata_describes_raw_pixels_and_labels(files, kind):
     assert data[4:8] == b"M001"
     root = Reader.root(data)
     assert "8-bit" not in root.text(1) and "32 × 32" in root.text(1)
+    assert root.text(1).endswith("Made by keras-resnet.")
     (graph,) = root.children(3)
     (image,), (output,) = graph.children(2), graph.children(3)
     assert (image.text(0), output.text(0)) == ("image", "probabilities")

@@ -49,7 +49,7 @@ def whole(run: Run) -> Run:
     facts = {
         "versions": {"keras": "3.15.1"},
         "cpu": "AMD EPYC",
-        "gpus": ["L4"],
+        "gpus": ["L4", {"device_name": "L4", "compute_capability": [8, 9]}],  # new and old
         "platform": "Linux",
     }
     run.write("run.json", {"environment": facts | {"git": {"commit": "88b68b5"}}})
