@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from keras_resnet.files import atomic_write
 from tflite.evidence.lint import Finding, lint
 from tflite.evidence.preflight import Line, preflight
 from tflite.model.flatbuffer import read_graph
@@ -72,6 +73,11 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     return Inspection(path, graph, tuple(lint(graph)), tuple(preflight(path, graph)))
 
 
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, "utf-8")
+
+
 def write_c_array(
     path: str | os.PathLike[str], folder: str | os.PathLike[str]
 ) -> tuple[Path, Path]:
@@ -90,18 +96,20 @@ def write_c_array(
     folder.mkdir(parents=True, exist_ok=True)
     header, source = folder / f"{name}.h", folder / f"{name}.c"
     guard = f"{name.upper()}_H_"
-    header.write_text(
+    _write(
+        header,
         f"#ifndef {guard}\n#define {guard}\n\n"
         '#ifdef __cplusplus\nextern "C" {\n#endif\n\n'
         f"extern const unsigned char {name}[];\nextern const unsigned int {name}_len;\n\n"
-        "#ifdef __cplusplus\n}\n#endif\n\n#endif\n"
+        "#ifdef __cplusplus\n}\n#endif\n\n#endif\n",
     )
     numbers = textwrap.fill(", ".join(f"0x{byte:02x}" for byte in data), 96)
-    source.write_text(
+    _write(
+        source,
         f'#include "{header.name}"\n\n'
         "/* TFLite Micro reads the weights in place: they must be aligned to 16 bytes. */\n"
         f"__attribute__((aligned(16))) const unsigned char {name}[] = {{\n{numbers}}};\n"
-        f"const unsigned int {name}_len = {len(data)};\n"
+        f"const unsigned int {name}_len = {len(data)};\n",
     )
     return source, header
 
