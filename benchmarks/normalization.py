@@ -35,7 +35,7 @@ INPUTS = {"ResNet8": ((32, 32, 3), 10), "ResNet20": ((32, 32, 3), 10)}
 
 def without_normalization(model: bytes) -> bytes:
     graph = unpack(model)
-    (first,) = graph.takers(graph.inputs[0])
+    (first,) = graph.consumers(graph.inputs[0])
     assert first.name == "ADD", first.name
     graph = replace_operations(graph, {graph.operations.index(first): None})
     return pack(drop_unused(redirect(graph, {graph.inputs[0]: first.output})))

@@ -1,4 +1,4 @@
-"""What each ResNet is: one record per network, and one table of all records.
+"""The architecture of each ResNet: one record per network, and one table of all records.
 
 Depths and widths are defined in this table only. A new network is a new row.
 """
@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 HE_2015 = "He et al. 2015, Deep Residual Learning for Image Recognition, arXiv:1512.03385"
 HE_2016 = "He et al. 2016, Identity Mappings in Deep Residual Networks, arXiv:1603.05027"
-HE_2018 = "He et al. 2018, Bag of Tricks for Image Classification, arXiv:1812.01187"
 HU_2017 = "Hu et al. 2017, Squeeze-and-Excitation Networks, arXiv:1709.01507"
 XIE_2016 = "Xie et al. 2016, Aggregated Residual Transformations, arXiv:1611.05431"
 ZAGORUYKO_2016 = "Zagoruyko & Komodakis 2016, Wide Residual Networks, arXiv:1605.07146"
@@ -45,12 +44,14 @@ class Variant:
 
 
 VARIANTS: dict[str, Variant] = {
-    "v1": Variant("as in the paper: the first 1×1 convolution strides", stride_on="1x1"),
-    "v1.5": Variant("the 3×3 convolution strides, which discards no activation"),
-    "v2": Variant("norm and ReLU before each convolution", preactivation=True),
-    "c": Variant("three 3×3 convolutions for the stem", deep_stem=32),
-    "s": Variant("the same, twice as wide", deep_stem=64),
-    "d": Variant("the stem of c, and shortcuts that average", deep_stem=32, pooled_shortcut=True),
+    "v1": Variant("as in the paper: has stride 2 on the first 1×1 convolution", stride_on="1x1"),
+    "v1.5": Variant("has stride 2 on the 3×3 convolution, which discards no activation"),
+    "v2": Variant("has norm and ReLU before each convolution", preactivation=True),
+    "c": Variant("has a stem of three 3×3 convolutions", deep_stem=32),
+    "s": Variant("has the stem of c, twice as wide", deep_stem=64),
+    "d": Variant(
+        "has the stem of c, and average-pooled shortcuts", deep_stem=32, pooled_shortcut=True
+    ),
 }
 
 # Bounds of ``width``, a multiple of the network's own filters.

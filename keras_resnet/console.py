@@ -1,4 +1,4 @@
-"""What people see: results on stdout, progress and remarks on stderr."""
+"""Terminal output: tables on stdout, progress and messages on stderr."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from keras_resnet.table import Column, fields, layout, plain
 
 Progress = Callable[[int, int], None]
 
-# A name for codecs: what an encoding lacks is written in ASCII, and never stops the work.
+# Name of the codec error handler that writes unencodable characters in ASCII.
 ASCII_FALLBACK = "keras-resnet-ascii"
 _ASCII = {
     "–": "-", "—": "-", "−": "-", "─": "-", "…": "...", "×": "x", "Δ": "d", "→": "->", "·": "*",
@@ -26,9 +26,9 @@ _ASCII = {
 
 
 def say(message: str) -> None:
-    """A remark for people on stderr, of one line or several; never part of the result.
+    """Prints a message of one or several lines on stderr; never part of the result.
 
-    A remark that cannot be written is lost, and the work continues.
+    Write errors on stderr are ignored.
     """
     with contextlib.suppress(OSError):
         for line in message.split("\n"):
@@ -36,21 +36,22 @@ def say(message: str) -> None:
 
 
 def show(text: str) -> None:
-    """A line of the result on stdout."""
+    """Prints a line of the result on stdout."""
     print(plain(text))
 
 
 def show_path(path: Path) -> None:
-    """The path of a result on stdout: as it is for a program, readable on a terminal."""
+    """Prints the path of a result on stdout: unchanged in a pipe, escaped on a terminal."""
     print(plain(str(path)) if sys.stdout.isatty() else path)
 
 
 def show_json(data: Any) -> None:
-    """The result, for machines: one JSON value on stdout."""
+    """Prints the result as one JSON value on stdout."""
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
     if not _encodes(text):
         text = json.dumps(data, indent=2)
-    # JSON escapes only the first 32 control characters; terminals obey others too.
+    # JSON escapes only the first 32 control characters; other control characters affect terminals
+    # too.
     print(_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
@@ -63,12 +64,12 @@ def show_table(
     title: str = "",
     prose: Collection[str] = (),
 ) -> None:
-    """The result, for people, laid out for the terminal; in a pipe each row is one line.
+    """Prints the result as a table that fits the terminal; in a pipe each row is one line.
 
     Args:
         columns: Headers.
         rows: A cell for each column. Those of the first column are names, which a narrow terminal
-            shortens; the others are numbers, which stay whole.
+            shortens; the others are numbers, which are never shortened.
         title: A line above the table.
         prose: Headers of columns of words, which wrap.
     """
@@ -85,7 +86,7 @@ def show_table(
 
 
 def show_fields(pairs: Sequence[tuple[str, str]]) -> None:
-    """Named lines of the result, below each other; on a terminal they wrap."""
+    """Prints named lines of the result; on a terminal they wrap."""
     shown = [(_shown(name), _shown(text)) for name, text in pairs]
     print("\n".join(fields(shown, terminal_width())))
 
@@ -94,9 +95,9 @@ def terminal_width() -> int | None:
     """Columns of the terminal on stdout; ``None`` if it is a file or a pipe."""
     if not sys.stdout.isatty():
         return None
-    asked = os.environ.get("COLUMNS", "")
-    if asked.isdecimal() and int(asked):
-        return int(asked)
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return int(columns)
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or 80
     except OSError:
@@ -104,7 +105,7 @@ def terminal_width() -> int | None:
 
 
 def file_size(count: float) -> str:
-    """Bytes as people read them, in powers of ten."""
+    """Formats a number of bytes in kB or MB (powers of ten)."""
     return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 

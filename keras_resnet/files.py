@@ -1,8 +1,8 @@
 """Atomic writes: a file or folder is complete or not there, whenever the process is killed.
 
-It is written into a folder ``.writing.*`` beside its target and renamed when it is complete. The
+It is written into a folder ``.writing.*`` next to its target and renamed when it is complete. The
 process holds a lock on that folder, which the operating system releases when the process dies:
-an unlocked one is a leftover, which the next write beside it removes. Where folders cannot be
+an unlocked one is a leftover, which the next write to the same parent removes. Where folders cannot be
 locked (Windows, some network file systems) leftovers stay.
 """
 
@@ -28,8 +28,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         OSError: The folder of ``path`` is missing or cannot be written to.
     """
-    with _writing_folder(path.parent) as beside:
-        new = beside / path.name
+    with _writing_folder(path.parent) as temporary:
+        new = temporary / path.name
         yield new
         _to_disk(new)
         new.replace(path)
@@ -42,13 +42,13 @@ def atomic_write_folder(folder: Path) -> Iterator[Path]:
 
     On Linux and macOS the two are exchanged in one step. Where the file system cannot, there is
     a moment without either; a process killed in it leaves the old folder to the next write
-    beside it, which puts it back.
+    to the same parent, which restores it.
 
     Raises:
         OSError: The parent folder is missing or cannot be written to.
     """
-    with _writing_folder(folder.parent) as beside:
-        new = beside / folder.name
+    with _writing_folder(folder.parent) as temporary:
+        new = temporary / folder.name
         yield new
         for path in (*new.rglob("*"), new):
             if not path.is_symlink():
@@ -56,12 +56,12 @@ def atomic_write_folder(folder: Path) -> Iterator[Path]:
         if not os.path.lexists(folder):
             new.rename(folder)
         elif not _exchange(new, folder):
-            _replace_folder(new, folder, beside / OLD)
+            _replace_folder(new, folder, temporary / OLD)
         _to_disk(folder.parent)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what processes left that were killed while they wrote into a folder."""
+    """Removes the temporary folders of processes that were killed while writing into a folder."""
     leftovers = []
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         leftovers = [Path(entry) for entry in entries if entry.name.startswith(WRITING)]
@@ -74,7 +74,7 @@ def remove_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _writing_folder(parent: Path) -> Iterator[Path]:
-    """A folder of this process's own, which is removed afterwards."""
+    """A locked temporary folder, removed afterwards."""
     remove_leftovers(parent)
     try:
         folder = Path(tempfile.mkdtemp(prefix=WRITING, dir=parent))
@@ -128,7 +128,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _replace_folder(new: Path, folder: Path, old: Path) -> None:
-    """The next best: for a moment there is neither folder."""
+    """Non-atomic fallback: the target is briefly missing."""
     old.mkdir()
     folder.rename(old / folder.name)
     try:

@@ -1,4 +1,4 @@
-"""Native libraries write to descriptor 2 from C++, where no Python setting reaches them."""
+"""Redirects descriptor 2: native libraries write to it from C++, bypassing ``sys.stderr``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import IO, Any, TextIO
 
 @contextlib.contextmanager
 def suppressed_native_stderr() -> Iterator[None]:
-    """Holds back what the block prints, from C++ too; shows it if the block fails.
+    """Buffers native stderr; replays it on failure.
 
-    A progress bar on ``terminal_stderr`` keeps moving meanwhile. Not for several threads at once:
-    descriptor 2 belongs to the process.
+    ``sys.stdout`` is dropped meanwhile; a progress bar on ``terminal_stderr`` is still shown. Not
+    thread-safe: descriptor 2 belongs to the process.
     """
     if sys.stderr is None:  # started with stderr closed: descriptor 2 may be any file
         yield
@@ -34,7 +34,7 @@ def suppressed_native_stderr() -> Iterator[None]:
 
 
 def _buffer() -> IO[bytes]:
-    """In memory where the system can, so that a full TMPDIR makes no difference."""
+    """A file in memory where the system supports it, so that a full TMPDIR does not matter."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("stderr"), "w+b")
     return tempfile.TemporaryFile()
@@ -63,8 +63,8 @@ def _duplicate(descriptor: int, device: int) -> TextIO:
 def lossy_text(descriptor: int, like: TextIO) -> TextIO:
     """A text file on a descriptor, encoded like another, whose writes never fail.
 
-    Progress and remarks are not results: a full disk or a closed terminal behind stderr must not
-    stop the work.
+    Progress and messages are not results: a full disk or a closed terminal behind stderr must not
+    be an error.
     """
     raw = _LossyFile(descriptor, "w", closefd=False)
     return io.TextIOWrapper(io.BufferedWriter(raw), like.encoding, like.errors, line_buffering=True)
@@ -74,7 +74,7 @@ class _LossyFile(io.FileIO):
     def write(self, data: Any) -> int:
         size = memoryview(data).nbytes
         try:
-            written: int | None = super().write(data)  # None: it would have to wait
+            written: int | None = super().write(data)  # None: it would block
         except OSError:
             return size
         return size if written is None else written

@@ -2,7 +2,7 @@
 
 The subprocess is limited in processor time, not by the clock: on a busy machine it only takes
 longer. Where the operating system has no such limit (Windows), only Ctrl+C stops an endless loop.
-The result comes through a pipe, so that no temporary file can run out of room.
+The result comes through a pipe, so that no temporary file can fill the disk.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STDERR_BYTES = 4096  # kept of the end of what the subprocess writes there
 
 
 class SubprocessError(OSError):
-    """The subprocess failed for a reason that says nothing about the file it was to read."""
+    """The subprocess failed for a reason unrelated to the file it was to read."""
 
 
 def call_in_subprocess(
@@ -88,7 +88,7 @@ def call_in_subprocess(
 
 
 class _End(threading.Thread):
-    """Reads a pipe until it is closed, and keeps the end of it."""
+    """Reads a pipe until it is closed, and keeps its last bytes."""
 
     def __init__(self, pipe: IO[bytes] | None) -> None:
         super().__init__(daemon=True)
@@ -137,18 +137,18 @@ def _refusal(head: dict[str, Any], library: str) -> Exception:
 def _failure(status: int, stderr: str, limit: int, library: str) -> Exception:
     """Why a subprocess ended without a reply, from its exit status and its last line."""
     name = _signal_name(status)
-    said = f": {stderr}" if stderr else ""
+    detail = f": {stderr}" if stderr else ""
     if name == "SIGXCPU":
         return ValueError(f"{library} used more than {limit} s of processor time on it")
     if name in CRASHES:
-        return ValueError(f"{library} crashed on it ({name}{said})")
+        return ValueError(f"{library} crashed on it ({name}{detail})")
     if name == "SIGKILL":
         return SubprocessError(
             f"the subprocess of {library} was killed (SIGKILL), as happens when memory runs out"
         )
     if name:
         return SubprocessError(f"the subprocess of {library} was ended by {name}")
-    return SubprocessError(f"the subprocess of {library} failed with exit code {status}{said}")
+    return SubprocessError(f"the subprocess of {library} failed with exit code {status}{detail}")
 
 
 def _signal_name(status: int) -> str:
@@ -162,12 +162,12 @@ def _signal_name(status: int) -> str:
 
 
 def main(module: str, name: str, cpu_seconds: str, *arguments: str) -> NoReturn:
-    """What the subprocess does: calls the function and writes the reply to stdout.
+    """Entry point of the subprocess: calls the function and writes the reply to stdout.
 
-    The reply is a line of JSON, and behind it the bytes of the arrays.
+    The reply is a line of JSON followed by the bytes of the arrays.
     """
     _limit_cpu(int(cpu_seconds))
-    # Libraries print remarks of their own: what they take for stdout is stderr.
+    # stdout carries the reply: redirect library output to stderr.
     reply = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     arrays: Mapping[str, np.ndarray] = {}
@@ -189,11 +189,11 @@ def main(module: str, name: str, cpu_seconds: str, *arguments: str) -> NoReturn:
     for array in arrays.values():
         reply.write(np.ascontiguousarray(array).reshape(-1).view("uint8").data)
     reply.flush()
-    os._exit(0)  # taking the library down does not matter, and might crash
+    os._exit(0)  # skip teardown, which may crash
 
 
 def no_room() -> str:
-    """What to say where a temporary file found the disk full."""
+    """The message for a full disk under TMPDIR."""
     return f"there is no room left in TMPDIR ({tempfile.gettempdir()})"
 
 

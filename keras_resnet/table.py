@@ -20,7 +20,7 @@ class Column:
     Attributes:
         header: Its name.
         cells: A text for each row.
-        kind: ``"name"`` is shortened in the middle, ``"prose"`` wraps, ``"number"`` stays whole.
+        kind: ``"name"`` is shortened in the middle, ``"prose"`` wraps, ``"number"`` is never shortened.
     """
 
     header: str
@@ -208,15 +208,15 @@ def _wrapped(text: str, width: int) -> list[str]:
         lines += [word] if lines[-1] else []
         lines[-1] = word
         while cell_width(lines[-1]) > width:
-            whole = _broken(lines[-1], width)
-            lines[-1:] = [whole, lines[-1][len(whole) :]]
+            head = _broken(lines[-1], width)
+            lines[-1:] = [head, lines[-1][len(head) :]]
     return [line for line in lines if line] or [""]
 
 
 def _broken(word: str, width: int) -> str:
     """The part of a word that fits on a line, up to a slash if it has one."""
-    whole = _cut(word, width) or word[0]
-    return whole[: whole.rfind("/") + 1] or whole
+    head = _cut(word, width) or word[0]
+    return head[: head.rfind("/") + 1] or head
 
 
 def _records(columns: Sequence[Column], width: int) -> list[str]:

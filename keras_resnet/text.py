@@ -1,20 +1,20 @@
-"""Foreign text, such as the names of classes and files, made safe to show."""
+"""Escapes untrusted text, such as the names of classes and files, for display."""
 
 from __future__ import annotations
 
 import unicodedata
 
-# Joins emoji and letters of several scripts; shows nothing by itself and moves nothing.
+# Join emoji and letters of several scripts; invisible by themselves, without side effects.
 JOINERS = "\u200c\u200d"
 # Controls, invisible formatting (such as the reversal of reading direction), halves of
-# surrogate pairs, line and paragraph separators; private and unassigned characters show anyway.
+# surrogate pairs, line and paragraph separators; private and unassigned characters are visible.
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def printable(text: str) -> str:
     r"""The text with every control and invisible character escaped, as ``\x1b`` or ``\u202e``.
 
-    So that it stays on its line, keeps its reading direction and gives a terminal no orders.
+    So that it stays on one line, keeps its reading direction and cannot control the terminal.
     """
     return "".join(_shown(character) for character in text)
 

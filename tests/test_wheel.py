@@ -38,7 +38,7 @@ def call(*command: object, folder: Path) -> str:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for tool in ("make", "npm"):
         if not shutil.which(tool):
-            pytest.skip(f"{tool} is not to be had, which a release is built with")
+            pytest.skip(f"{tool} is not available; a release is built with it")
     folder = tmp_path_factory.mktemp("wheel")
     call(
         "make",

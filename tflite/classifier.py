@@ -112,8 +112,8 @@ class Classifier:
         for start in range(0, len(images), batch):
             some = images[start : start + batch]
             # A batch is always full: the last image is repeated if there are too few.
-            whole = some[np.minimum(np.arange(batch), len(some) - 1)]
-            self._interpreter.set_tensor(self._input["index"], self.io_spec.as_input(whole))
+            padded = some[np.minimum(np.arange(batch), len(some) - 1)]
+            self._interpreter.set_tensor(self._input["index"], self.io_spec.as_input(padded))
             self._interpreter.invoke()
             for details, output in zip(self._outputs, outputs):
                 computed = self._interpreter.get_tensor(details["index"])

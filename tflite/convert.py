@@ -191,5 +191,5 @@ def _reason(error: Exception) -> str:
 
 
 def _write(path: Path, data: bytes) -> None:
-    with atomic_write(path) as beside:
-        beside.write_bytes(data)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data)

@@ -109,8 +109,8 @@ def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
     header = _header(checkpoint)
     metadata = {"header": header, "sha256": _digest(header, checkpoint.arrays)}
     path = folder / f"step-{step:09d}{SUFFIX}"
-    with atomic_write(path) as beside:
-        beside.write_bytes(safetensors.numpy.save(checkpoint.arrays, metadata))
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(safetensors.numpy.save(checkpoint.arrays, metadata))
     for old in _files(folder)[:-KEPT]:
         old.unlink()
     return path

@@ -86,14 +86,14 @@ def export_saved_model(model: ImageClassifier, folder: Path) -> Path:
     serving.serve.get_concrete_function(tf.TensorSpec(shape, "uint8", "images"))
     files = serving.serve_bytes.get_concrete_function(tf.TensorSpec((None,), "string", "files"))
 
-    with atomic_write_folder(folder) as beside:
+    with atomic_write_folder(folder) as temporary:
         try:
             tf.saved_model.save(
-                serving, str(beside), signatures={"serve": floats, "serve_bytes": files}
+                serving, str(temporary), signatures={"serve": floats, "serve_bytes": files}
             )
         except tf.errors.OpError as error:  # TensorFlow's own for a full or read-only disk
             raise OSError(f"{folder} cannot be written: {first_line(error)}") from None
-        _write_contract(contract.replace(normalization="inside"), beside / CONTRACT_FILE)
+        _write_contract(contract.replace(normalization="inside"), temporary / CONTRACT_FILE)
     return folder
 
 

@@ -33,7 +33,7 @@ CONNECTED = b"connected"
 
 
 class HostLost(OSError):
-    """Another host is gone, and with it a share of every batch."""
+    """Another host stopped or cannot be reached, so that a share of every batch is missing."""
 
 
 @dataclass(frozen=True)
@@ -305,19 +305,19 @@ class StopVote:
 
     Args:
         host: This host.
-        asked: Returns the signal by which this host was asked to stop, if it was.
+        stop_requested: Returns the signal by which this host was asked to stop, if it was.
     """
 
-    def __init__(self, host: Host, asked: Callable[[], signal.Signals | None]) -> None:
+    def __init__(self, host: Host, stop_requested: Callable[[], signal.Signals | None]) -> None:
         self.host = host
-        self._asked = asked
+        self._stop_requested = stop_requested
         self._pending: Any = None
         self._result = 0
 
     def __call__(self) -> signal.Signals | None:
         """The signal that stops the run on all hosts; ``None`` to continue."""
         if self.host.count == 1:
-            return self._asked()
+            return self._stop_requested()
         return signal.Signals(self._result) if self._result else None
 
     def step(self) -> None:
@@ -325,7 +325,7 @@ class StopVote:
         if self.host.count == 1:
             return
         self._result = 0 if self._pending is None else int(self._pending)
-        self._pending = _max_over_hosts(self._asked() or 0)
+        self._pending = _max_over_hosts(self._stop_requested() or 0)
 
 
 def _max_over_hosts(number: int) -> Any:

@@ -47,8 +47,8 @@ def finished_epochs(run: Run, experiment: Experiment) -> int:
 def write_description(task: Task) -> None:
     """Writes what is known before the first step: experiment, contract, environment."""
     run = task.run
-    with atomic_write(run.experiment_file) as beside:
-        save_experiment(task.experiment, beside)
+    with atomic_write(run.experiment_file) as temporary:
+        save_experiment(task.experiment, temporary)
     run.write("contract.json", task.contract.to_dict())
     run.write("run.json", {"seed": task.experiment.runtime.seed, "environment": describe()})
     run.log_event("begun", **task.facts["machine"])
@@ -104,8 +104,8 @@ def save_model(model: ImageClassifier, path: Path) -> None:
     """Writes a model atomically, without its optimizer, which is in the checkpoints."""
     bare = ImageClassifier(model.inputs, model.outputs, name=model.name)
     bare.contract, bare.block_config = model.contract, model.block_config
-    with atomic_write(path) as beside:
-        bare.save(beside)
+    with atomic_write(path) as temporary:
+        bare.save(temporary)
 
 
 def _finite(row: Figures) -> Figures:

@@ -96,8 +96,8 @@ class Run:
         """Writes text atomically; returns the path."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as beside:
-            beside.write_text(text, "utf-8")
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, "utf-8")
         return path
 
     def write_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> Path:

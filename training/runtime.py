@@ -303,19 +303,19 @@ def stop_requests() -> Iterator[Callable[[], signal.Signals | None]]:
     A second SIGINT interrupts at once. Outside the main thread, where Python handles no signals,
     the function always returns ``None``.
     """
-    asked: list[signal.Signals] = []
+    received: list[signal.Signals] = []
 
     def record(number: int, frame: FrameType | None) -> None:
-        if asked and number == signal.SIGINT:
+        if received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked.append(signal.Signals(number))
+        received.append(signal.Signals(number))
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
     before = {number: signal.signal(number, record) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: asked[0] if asked else None
+        yield lambda: received[0] if received else None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

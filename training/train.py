@@ -181,8 +181,11 @@ def _run(task: Task, say: Say, verbose: int, until: int | None, profile: Profile
     epochs, batch = experiment.schedule.epochs, experiment.runtime.batch_size
     try:
         progress = _restore(task, say) or _begin(task)
-        with stop_requests() as asked, display(verbose, epochs, task.steps, batch) as screen:
-            session = Session(task, StopVote(task.runtime.host, asked), screen, profile)
+        with (
+            stop_requests() as stop_requested,
+            display(verbose, epochs, task.steps, batch) as screen,
+        ):
+            session = Session(task, StopVote(task.runtime.host, stop_requested), screen, profile)
             progress = _run_epochs(session, progress, min(until or epochs, epochs))
         finished = progress.epoch == epochs or _out_of_patience(task, progress)
         write_results(task, progress, finished)

@@ -1,4 +1,4 @@
-"""The command itself: its subcommands, its errors of one line, and its exit codes."""
+"""The command: registers subcommands, prints one-line errors, and sets exit codes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Exit codes:
   2    an error in the arguments, the files or the system
   70   an internal error: please report it
   130  stopped by Ctrl-C
-  141  the reader of stdout is gone"""
+  141  the reader of stdout closed the pipe"""
 
 LONGEST_REASON = 300  # characters of an internal error; TensorFlow's may have thousands
 
@@ -109,7 +109,7 @@ def _verdict(error: BaseException) -> tuple[int, str]:
     match error:
         case KeyboardInterrupt():
             return 130, str(error) or "stopped"
-        case BrokenPipeError():  # the reader of stdout, such as head, has seen enough
+        case BrokenPipeError():  # the reader of stdout, such as head, closed the pipe
             discard_stdout()
             return 141, ""
         case OutputError():

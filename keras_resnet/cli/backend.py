@@ -1,4 +1,4 @@
-"""Starting Keras for the command: which backend, and no settings but those of the command."""
+"""Starts Keras for the command: chooses the backend and ignores ``keras.json``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keras_resnet.console import say
 from keras_resnet.native_stderr import suppressed_native_stderr
 
 NAMES = {"tensorflow": "TensorFlow", "jax": "JAX"}
-# What Keras reads from the environment beside its backend, and what would change a training.
+# Environment variables besides the backend that Keras reads and that would change a training.
 KERAS_SETTINGS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH", "KERAS_NNX_ENABLED")
 
 
@@ -26,7 +26,7 @@ def set_environment() -> None:
     Only ``--backend`` and ``KERAS_BACKEND`` choose the backend. To be called before Keras is
     imported.
     """
-    # No keras.json can be there: Keras then takes its own defaults, and writes none.
+    # No keras.json can exist there: Keras then uses its own defaults, and writes none.
     os.environ["KERAS_HOME"] = os.devnull
     for name in KERAS_SETTINGS:
         os.environ.pop(name, None)

@@ -1,4 +1,4 @@
-"""``keras-resnet models`` and ``weights``: what there is to choose from."""
+"""``keras-resnet models`` and ``weights``: lists of networks and published weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def models(
     """List the networks.
 
     Args:
-        pattern: Only those whose name or paper has these letters; * and ? stand for any.
+        pattern: Only those whose name or paper contains this text; * and ? are wildcards.
     """
     from keras_resnet.architectures import ARCHITECTURES
 
@@ -49,7 +49,7 @@ def weights(
     """List the published weights that weights= of the constructors takes by a tag.
 
     Args:
-        pattern: Only those whose network or tag has these letters; * and ? stand for any.
+        pattern: Only those whose network or tag contains this text; * and ? are wildcards.
     """
     from keras_resnet.weights.catalog import CATALOG
 
@@ -82,7 +82,7 @@ def _matches(pattern: str, *texts: str) -> bool:
 def _list(
     rows: list[Any], refusal: str, json: bool, columns: dict[str, Callable[[Any], str]]
 ) -> None:
-    """Prints rows, each cell made by its column; refuses to print none."""
+    """Prints rows, each cell computed by its column; raises ValueError if there are none."""
     if not rows:
         raise ValueError(refusal)
     if json:

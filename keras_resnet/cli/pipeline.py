@@ -1,4 +1,4 @@
-"""What the subcommands run: from images to a model, to TFLite files, to what is known of them.
+"""Implementation of the subcommands.
 
 The two wings are imported inside functions, each after the checks that need no Keras.
 """
@@ -48,14 +48,14 @@ Prediction = list[tuple[str, float]]  # labels with probabilities, the likeliest
 
 @dataclass(frozen=True)
 class Cluster:
-    """The machines that train together: see ``train --help``."""
+    """The machines of a distributed training: see ``train --help``."""
 
     coordinator: str | None = None
     machines: int | None = None
     rank: int | None = None
 
     def check(self, backend: str | None, out: Path | None) -> None:
-        """Raises ValueError if several machines are asked for that cannot train together."""
+        """Raises ValueError if the options of several machines cannot work together."""
         if (self.coordinator, self.machines, self.rank) == (None, None, None):
             return
         if (backend or os.environ.get("KERAS_BACKEND")) != "jax":
@@ -68,7 +68,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What ``convert`` is asked for: see ``convert --help``."""
+    """The options of ``convert``: see ``convert --help``."""
 
     kinds: tuple[str, ...] = ()
     calibration: int = CALIBRATION
@@ -83,7 +83,7 @@ class Conversion:
     out: Path | None = None
 
     def check(self) -> None:
-        """Raises ValueError for what no file can be."""
+        """Raises ValueError for options that are invalid or exclude each other."""
         from tflite.kinds import KINDS
 
         for kind in self.kinds:
@@ -97,7 +97,7 @@ class Conversion:
         at_least("--top-k", self.top_k, 1)
         if self.logits and self.top_k:
             raise ValueError(
-                "A few logits cannot be made probabilities again. Give one of --logits and --top-k"
+                "Probabilities cannot be computed from top-k logits. Give one of --logits and --top-k"
             )
 
 
@@ -153,7 +153,7 @@ def run_training(
         disconnect()
         if stop.signal != signal.SIGTERM:
             raise
-        # The state is saved: a scheduler that stops a machine must not take it for a failure.
+        # The state is saved: a scheduler that stops a machine must not see a failure.
         say(f"keras-resnet: {stop}")
         sys.exit(0)
     if not current_host().is_first:
@@ -163,7 +163,7 @@ def run_training(
 
 
 def run_dry(experiment: Experiment, out: Path) -> RunEstimate:
-    """What a training would take; writes nothing."""
+    """Memory and time that a training would need; writes nothing."""
     start_keras()
     from training.dry_run import dry_run
 
@@ -215,7 +215,7 @@ def run_search(search: Search, out: Path, oracle: str | None = None) -> SearchRe
         oracle: ``HOST:PORT`` to listen at for workers, which then run the trials.
 
     Raises:
-        Failed: No trial was trained to its end.
+        Failed: No trial completed its training.
     """
     from training.tuning.tune import TooManyFailures, parse_address, tune
 
@@ -225,12 +225,12 @@ def run_search(search: Search, out: Path, oracle: str | None = None) -> SearchRe
     except TooManyFailures as error:
         raise Failed(str(error)) from None
     if found.best is None:
-        raise Failed(f"no trial was trained to its end. See {out}/trials.csv")
+        raise Failed(f"no trial completed its training. See {out}/trials.csv")
     return found
 
 
 def run_worker(out: Path, oracle: str) -> None:
-    """Runs trials for the chief that listens at ``HOST:PORT`` until it has no more."""
+    """Runs trials for the chief that listens at ``HOST:PORT`` until there are no more."""
     start_keras()
     from training.tuning.tune import parse_address, work
 
@@ -271,7 +271,7 @@ def run_evaluation(
 
 
 def run_comparison(folders: Sequence[Path], out: Path) -> tuple[Compared, ...]:
-    """Draws the curves of several runs into a chart; returns what is known of each."""
+    """Draws the curves of several runs into a chart; returns a summary of each."""
     from training.report.compare import compare, draw
 
     compared = compare(folders)
@@ -373,7 +373,7 @@ def run_verification(
     data: str | None = None,
     data_dir: Path | None = None,
 ) -> tuple[Run, dict[str, Any]]:
-    """Compares each TFLite file with Keras; the run folder keeps what all its images say."""
+    """Compares each TFLite file with Keras; the run folder keeps the result on all its images."""
     files = tflite_files(locate(path))
     run, source, model = open_model(path, data, data_dir)
     from tflite.evidence.verify import verify
@@ -449,7 +449,7 @@ def run_benchmark_program(
 
 
 def run_inspection(run: Run) -> None:
-    """Writes what is in the TFLite files beside them, for the report."""
+    """Writes the contents of the TFLite files next to them, for the report."""
     from tflite.evidence.inspect import inspect
     from tflite.kinds import KINDS
 
@@ -468,7 +468,7 @@ def run_inspection(run: Run) -> None:
 
 
 def run_layers(run: Run, kind: str, images: int) -> list[LayerError]:
-    """The errors of one kind by layer, kept beside the files for the report."""
+    """The errors of one kind by layer, kept next to the files for the report."""
     at_least("--images", images, 1)
     files = tflite_files(run, ("float32", kind))
     pictures = test_images(run, images)
@@ -486,8 +486,8 @@ def draw_layers(errors: list[LayerError], title: str, out: Path) -> None:
     from tflite.evidence.layers import plot
 
     picture = plot(errors, title, out.suffix[1:])
-    with atomic_write(out) as beside:
-        beside.write_bytes(picture)
+    with atomic_write(out) as temporary:
+        temporary.write_bytes(picture)
 
 
 def run_golden(

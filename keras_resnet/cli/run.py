@@ -23,16 +23,16 @@ def predict(
     top: Annotated[int, arg(metavar="N")] = 5,
     json: JsonOption = False,
 ) -> None:
-    """Name what is in pictures.
+    """Classify images.
 
     Args:
         model: A .keras or .tflite file, a SavedModel folder, or a run folder.
-        images: Picture files.
-        top: How many names for each picture.
+        images: Image files.
+        top: Number of classes to print for each image.
     """
     at_least("--top", top, 1)
     if not images:
-        raise ValueError("There are no images to predict. Name at least one picture file")
+        raise ValueError("There are no images to predict. Name at least one image file")
     predictions = pipeline.run_prediction(model, images, top)
     if json:
         show_json(
@@ -48,7 +48,7 @@ def predict(
 
 @command
 def report(run: Positional[RunArgument] = None, /) -> None:
-    """Write one HTML file with all that is known about a run."""
+    """Write the HTML report of a run."""
     show_path(pipeline.run_report(locate(run)))
 
 
@@ -60,7 +60,7 @@ def quickstart(
         bool, arg(help="Print JSON: accuracy, seconds, and a record for each TFLite kind.")
     ] = False,
 ) -> None:
-    """Do everything once, on handwritten digits: train, export, convert, verify, time, report.
+    """Run every step on handwritten digits: train, export, convert, verify, time, report.
 
     Args:
         out: The run folder.

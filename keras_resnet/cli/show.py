@@ -228,9 +228,9 @@ def show_inspection(inspection: Mapping[str, Any]) -> None:
     for key in ("operations", "weights"):
         counts = inspection[key].items()
         lines.append((key, ", ".join(f"{count} {name}" for name, count in counts)))
-    whole, weights = file_size(inspection["bytes"]), file_size(inspection["weight_bytes"])
+    total, weights = file_size(inspection["bytes"]), file_size(inspection["weight_bytes"])
     lines += [
-        ("size", f"{whole}, weights {weights}"),
+        ("size", f"{total}, weights {weights}"),
         ("arena", f"at least {file_size(inspection['arena_bytes'])}"),
         ("work", f"{multiply_adds(inspection['multiply_adds'])} multiply-adds"),
         *((finding["rule"], _finding(finding)) for finding in inspection["lint"]),

@@ -1,4 +1,4 @@
-"""The standard streams of the command: open, and with an encoding that stops nothing."""
+"""The standard streams of the command: always open; unencodable characters are replaced."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class OutputError(OSError):
 
 
 def open_streams() -> None:
-    """Makes stdin, stdout and stderr usable, whatever the command was started with.
+    """Makes stdin, stdout and stderr usable, even if the command was started without them.
 
-    A closed descriptor leads to the null device: otherwise the next file that is opened, such as a
-    model, would get its number, and what C++ prints would be written into it. Signs that the
-    encoding of a stream lacks are replaced. Errors of stdout are ``OutputError``; those of stderr
+    A closed descriptor is opened on the null device: otherwise the next file that is opened, such as a
+    model, would get its number, and what C++ prints would be written into it. Characters that
+    a stream cannot encode are replaced. Errors of stdout are ``OutputError``; those of stderr
     are ignored.
     """
     for descriptor in range(3):
@@ -40,7 +40,7 @@ def open_streams() -> None:
 
 
 def discard_stdout() -> None:
-    """Leads stdout to the null device, so that nothing fails when Python flushes it at its end."""
+    """Redirects stdout to the null device, so that Python's flush at exit does not fail."""
     with contextlib.suppress(io.UnsupportedOperation):  # a stream in memory
         descriptor = sys.stdout.fileno()
         null = os.open(os.devnull, os.O_WRONLY)
@@ -71,7 +71,7 @@ def _wrapped(raw: io.FileIO, like: io.TextIOWrapper) -> TextIO:
 
 
 def _occupy(descriptor: int) -> None:
-    """Opens the null device there, if nothing is; those below must be open."""
+    """Opens the null device on a closed descriptor; all lower descriptors must be open."""
     try:
         os.fstat(descriptor)
     except OSError:

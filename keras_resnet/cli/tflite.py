@@ -1,4 +1,4 @@
-"""From a model to a phone: ``convert``, ``verify``, and what looks into the files."""
+"""Subcommands of TFLite: convert, verify and inspect TFLite files."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def convert(
     Args:
         kinds: Any of float32, float16, dynamic, int8, int16x8, mixed; the first four by default.
         calibration: Number of training images that int8, int16x8 and mixed are calibrated with.
-        max_drop: For mixed: percent of the calibration images whose top-1 class may change. Beside
-            --max-latency both limits are kept.
+        max_drop: For mixed: percent of the calibration images whose top-1 class may change. With
+            --max-latency, both limits apply.
         max_latency: For mixed: milliseconds an image may take on one thread of this machine.
         io: Input type: float32 or uint8 pixels 0-255, or int8, which is pixels minus 128.
-        batch: Images that a file takes at once.
+        batch: Fixed batch size of the files.
         logits: Leave the softmax out.
         top_k: Output the K likeliest classes and their probabilities instead of all.
         out: Folder for the files; tflite in the run by default.
@@ -194,7 +194,7 @@ def inspect(
     c_array: FolderOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List what is in a TFLite file, what could be better in it, and which runtimes load it.
+    """List the contents of a TFLite file, lint findings, and which runtimes support it.
 
     Args:
         file: A .tflite file, from this program or any other.
@@ -273,7 +273,7 @@ def demo(
     """Show the TFLite files in a browser on this machine, until Ctrl-C; or write the page as files.
 
     Args:
-        port: Where to listen on 127.0.0.1; any free port by default.
+        port: Port on 127.0.0.1; any free port by default.
         no_browser: Only print the address.
         export: Write the page to this folder, for any web host, instead of serving it.
     """

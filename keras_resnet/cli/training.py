@@ -1,4 +1,4 @@
-"""From images to a model: ``train``, ``tune``, ``evaluate``, ``export`` and ``compare``."""
+"""Subcommands of training: ``train``, ``tune``, ``evaluate``, ``export`` and ``compare``."""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ def train(
         epochs: Passes over the training images.
         batch_size: Images a step.
         out: The run folder, new or of the same run; a new one, runs/RECIPE, by default.
-        deterministic: Use only operations that give the same bits twice, on a GPU too.
+        deterministic: Use deterministic operations only, on a GPU too.
         dry_run: Print the experiment, the network, memory and time, and write nothing.
         profile: First and last step, counted from this start of the run, of a profile for
             TensorBoard.
         backend: The Keras backend; KERAS_BACKEND or tensorflow by default. keras.json is ignored.
-        coordinator: Where several machines meet: a port of the first, or auto under Slurm,
+        coordinator: Address of the first machine, with a free port; or auto under Slurm,
             Kubernetes or Open MPI (docs/several-machines.md). JAX only.
-        machines: How many machines there are.
-        rank: Which of them this one is, from 0; the first keeps the run folder.
+        machines: Number of machines.
+        rank: Number of this machine, from 0; the first keeps the run folder.
     """
     at_least("--epochs", epochs, 1)
     at_least("--batch-size", batch_size, 1)
@@ -131,16 +131,16 @@ def tune(
         space: A YAML file of ranges over keys of the experiment; the recipe's own by default.
         tuner: The search algorithm.
         trials: The most trials; hyperband's number follows from the epochs.
-        epochs: Passes over the training images, of a whole training.
+        epochs: Passes over the training images in a full training.
         max_latency_ms: Limit for the int8 TFLite file: milliseconds an image on one thread of
             this CPU.
         max_size_mb: Limit for the size of the int8 TFLite file.
         timeout: Limit for the time of a trial.
-        failures: Trials that may fail one after the other before the search gives up.
-        seed: Decides what is tried.
-        chief: Run no trials here, but hand them to workers.
-        worker: Run trials for a chief, whose --out is this one's too.
-        oracle: Where the chief listens.
+        failures: Consecutive failed trials after which the search stops.
+        seed: Seed of the search.
+        chief: Run no trials here; distribute them to workers.
+        worker: Run trials for a chief, with the same --out as the chief.
+        oracle: Address at which the chief listens.
         out: The search's folder, new or of the same search; a new one, runs/RECIPE-tuned, by
             default.
     """

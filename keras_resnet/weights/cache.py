@@ -1,7 +1,7 @@
 """The folder that downloaded weights are kept in.
 
 It is ``$KERAS_RESNET_CACHE``, else ``$XDG_CACHE_HOME/keras-resnet``, else
-``~/.cache/keras-resnet``. Beside each file is a ``.json`` with its address and its SHA-256, a
+``~/.cache/keras-resnet``. Next to each file is a ``.json`` with its address and its SHA-256, a
 ``.lock``, and while it is incomplete a ``.partial``. None of these is opened if it is a link:
 in a folder that others can write to, it could lead to any file of the user.
 """
@@ -59,7 +59,7 @@ def beside(target: Path, suffix: str) -> Path:
 
 
 def open_regular(path: Path, mode: str) -> IO[bytes]:
-    """Opens a file beside a target.
+    """Opens a companion file of a target.
 
     Raises:
         OSError: It is a symbolic link, or no regular file; or any other reason.
@@ -114,7 +114,7 @@ def discard(partial: Path) -> None:
 
 @contextlib.contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Keeps other processes away from a file; the lock is released when the process ends."""
+    """Locks a file against other processes; the lock is released when the process ends."""
     with open_regular(beside(target, ".lock"), "wb") as file:
         waited = False
         while not _try_lock(file):

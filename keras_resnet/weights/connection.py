@@ -1,4 +1,4 @@
-"""HTTP for downloads: https only, each redirect checked, and slow connections given up.
+"""HTTP for downloads: https only, each redirect checked, slow transfers aborted.
 
 ``HF_TOKEN`` is sent to the Hugging Face hub alone.
 """
@@ -20,22 +20,22 @@ from typing import Any
 
 from keras_resnet.weights.addresses import hub, objection, origin, web_address
 
-MIN_SPEED = 1024  # bytes a second; a slower transfer is given up
+MIN_SPEED = 1024  # bytes a second; a slower transfer is aborted
 MAX_REDIRECTS = 10
 REDIRECTS = (301, 302, 303, 307, 308)
 TEMPORARY = (408, 425, 429)
 
 
 class DownloadError(OSError):
-    """A weights file cannot be had; the message is one line that says what would help."""
+    """A weights file cannot be downloaded; the message is one line that suggests a remedy."""
 
 
 class Temporary(Exception):
-    """A failure that the next try may not meet."""
+    """Transient failure; retried."""
 
 
 class Stale(Temporary):
-    """The part that was asked to be continued does not belong to the file that is there now."""
+    """The partial file belongs to another version of the remote file."""
 
 
 def open_url(
@@ -53,8 +53,8 @@ def open_url(
         of other servers do not count: they could state the hash of anything that they send.
 
     Raises:
-        DownloadError: The file is refused, or the address leads to one that is not opened.
-        Temporary: The server is out of reach or in trouble.
+        DownloadError: The file is refused, or the address redirects to a forbidden one.
+        Temporary: The server cannot be reached or reports a transient error.
     """
     opener, address, stated = _opener(), web_address(url), Message()
     for _ in range(MAX_REDIRECTS + 1):
@@ -120,17 +120,17 @@ def _refused(url: str, code: int) -> Exception:
 
 
 def message(failure: BaseException) -> str:
-    """What a failure says, fit for one line of a terminal."""
+    """The reason of a failure, as printable text of one line."""
     reason = getattr(failure, "reason", failure)
     words = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
     return "".join(c if c.isprintable() else " " for c in str(words))[:200]
 
 
 class _Metered(io.RawIOBase):
-    """The bytes of a connection, headers included, which must not come slower than MIN_SPEED.
+    """The bytes of a connection, headers included; fails if they arrive slower than MIN_SPEED.
 
-    Only the time spent in waiting for them counts, from the first byte on: before that, the
-    timeout of the socket holds.
+    Only the time spent waiting for them counts, from the first byte on; before that, the
+    timeout of the socket applies.
     """
 
     def __init__(self, raw: io.RawIOBase, timeout: float) -> None:

@@ -90,7 +90,7 @@ def fetch(what: Published | str, timeout: float = 30.0) -> Path:
 
     Raises:
         ValueError: The address is none of these.
-        DownloadError: The file cannot be had, or is not the published one.
+        DownloadError: The file cannot be downloaded, or is not the published one.
     """
     urls, expected = _resolve(what)
     target = cache_folder() / cached_as(urls[0])

@@ -1,8 +1,8 @@
-"""``weights=``: from a file, or the name of a published one, into a model.
+"""``weights=``: loads weights, from a file or by the name of a published one, into a model.
 
-Nothing is skipped silently and nothing is loaded by half: either every weight of the network
-has its value and the report says where it came from, or there is an error and the model is as
-it was.
+Nothing is skipped silently, and all weights load, or none: either every weight of the network
+has its value and the report says where it came from, or there is an error and the model is
+unchanged.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from keras_resnet.weights.mapping import (
 from keras_resnet.weights.report import LoadReport
 
 STEMS = ("stem_conv", "stem_conv1")
-# What a file can tell of how its images were prepared.
+# Fields of preprocessing that a file can state.
 PREPROCESSING = ("mean", "std", "order", "labels", "resize", "crop_fraction", "interpolation")
 SUFFIXES = (".keras", ".h5", ".safetensors", ".pth", ".pt", ".th")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Weights that were found and read, before there is a model to put them into.
+    """Weights that were found and read, before they are loaded into a model.
 
     Attributes:
-        name: Where they come from, for people.
+        name: Path or address, for messages.
         tensors: The content of the file.
-        published: Its row of the catalog, where it is a file of that.
+        published: Its row of the catalog, if the file is listed there.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Source:
 
     @property
     def network(self) -> dict[str, Any]:
-        """What is known of the network that the weights were trained in.
+        """Properties of the network that the weights were trained in, as far as known.
 
         Those of ``_distinguishing`` that the file or its publisher states, and the ``epsilon`` of
         its batch norms, ``None`` where it is not known.
@@ -134,7 +134,7 @@ def locate(
     ``size`` is the input's height in pixels: ``"imagenet"`` is the best file at that size.
 
     Raises:
-        ValueError: There is no such file or tag, it cannot be had, or it is not readable.
+        ValueError: There is no such file or tag, it cannot be downloaded, or it is not readable.
     """
     if (source := _by_address_or_path(weights)) is not None:
         return source
@@ -147,7 +147,7 @@ def locate(
 
 
 def load_weights(model: ImageClassifier, weights: str | os.PathLike[str]) -> LoadReport:
-    """Puts the weights of a file into a network that is there already.
+    """Loads the weights of a file into an existing network.
 
     A model that normalizes outside takes over how images were prepared for the weights, as far
     as the file tells; one that normalizes inside must have been built for the same.
@@ -157,10 +157,10 @@ def load_weights(model: ImageClassifier, weights: str | os.PathLike[str]) -> Loa
         weights: The path of a file, or ``hf://owner/name``; see ``weights=`` of the constructors.
 
     Returns:
-        What became of every weight.
+        What was done with every weight.
 
     Raises:
-        ValueError: The file cannot be had or does not fit; the model is as it was.
+        ValueError: The file is not available or does not fit; the model is unchanged.
     """
     _check_is_ours(model)
     source = _by_address_or_path(weights)
@@ -185,7 +185,7 @@ def load_weights(model: ImageClassifier, weights: str | os.PathLike[str]) -> Loa
 
 
 def load(model: ImageClassifier, source: Source, contract: Contract) -> LoadReport:
-    """Puts weights into a network; all of them, or none where there is an error.
+    """Loads weights into a network; all of them, or none if there is an error.
 
     Args:
         model: A network of this package.
@@ -210,7 +210,7 @@ def load(model: ImageClassifier, source: Source, contract: Contract) -> LoadRepo
 
 
 class _Fitting:
-    """The weights of a file on their way into a network."""
+    """Matches the weights of a file to the variables of a network."""
 
     def __init__(self, model: ImageClassifier, source: Source, contract: Contract) -> None:
         self.source = source
@@ -229,7 +229,7 @@ class _Fitting:
         """Takes the value of one variable out of the file."""
         ours, shape = _name(layer, variable), tuple(variable.shape)
         theirs = self._find(layer.name, variable.name)
-        # Of a classifier that the file lacks, or that starts anew, no part is taken.
+        # A classifier that the file lacks, or that is reinitialised, is left out as a whole.
         if layer.name == HEAD and theirs is None and (self.missing or variable.name == "kernel"):
             self.missing.append(ours)
             return
@@ -249,12 +249,14 @@ class _Fitting:
             raise self._error(f"its {theirs} is {value.shape}, and {ours} is {shape}")
 
     def report(self) -> LoadReport:
-        """What became of every weight; an error if the file has weights that belong nowhere."""
+        """What was done with every weight; an error if the file has unexpected weights."""
         heads = tuple(f"{name}{dot}" for name in head_names(self.convention) for dot in "./")
-        homeless = [name for name in self.left if HEAD in self.layers or not name.startswith(heads)]
-        if homeless:
-            shape = self.left[homeless[0]].shape
-            raise self._error(f"its {homeless[0]} {shape} has no place here")
+        unexpected = [
+            name for name in self.left if HEAD in self.layers or not name.startswith(heads)
+        ]
+        if unexpected:
+            shape = self.left[unexpected[0]].shape
+            raise self._error(f"its {unexpected[0]} {shape} is not a weight of this network")
         return LoadReport(
             source=self.source.name,
             loaded=tuple(self.values),
@@ -281,7 +283,7 @@ class _Fitting:
         self.values[ours] = value
 
     def _corrected(self, layer: Any, variable: str, value: np.ndarray) -> np.ndarray:
-        """Norms make up for what the file's network has and this one does not."""
+        """Corrects the norms for epsilon and biases that differ from the file's network."""
         if variable == "moving_variance":
             return self._with_epsilon(layer, value)
         if variable != "moving_mean":
@@ -295,7 +297,7 @@ class _Fitting:
         return value - self.left.pop(bias).astype("float32")
 
     def _with_epsilon(self, layer: Any, variance: np.ndarray) -> np.ndarray:
-        """What is added to the variance differs from network to network; the sum must not."""
+        """Corrects the variance for another epsilon, so that variance + epsilon is unchanged."""
         if self.epsilon is not None:
             variance = variance + np.float32(self.epsilon - layer.epsilon)
         if not (variance + layer.epsilon > 0).all():

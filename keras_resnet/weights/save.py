@@ -56,8 +56,8 @@ def save_weights(model: ImageClassifier, path: str | os.PathLike[str]) -> Path:
         epsilon = EPSILON["torch"]
         metadata[BLOCK_CONFIG] = _json(replace(model.block_config, batch_norm_epsilon=epsilon))
     content = save(arrays, metadata=metadata)
-    with atomic_write(path) as beside:
-        beside.write_bytes(content)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
     return path
 
 

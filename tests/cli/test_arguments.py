@@ -39,7 +39,7 @@ WRONG: tuple[tuple[str, str], ...] = (
     ("golden RUN --images 0", "--images must be at least 1"),
     ("golden RUN --out /nowhere/a.zip", "There is no folder /nowhere for --out"),
     ("predict RUN /nowhere.png", "There is no file /nowhere.png"),
-    ("predict RUN", "Name at least one picture file"),
+    ("predict RUN", "Name at least one image file"),
     ("predict RUN a.png --top 0", "--top must be at least 1"),
     ("predict /nowhere.tflite a.png", "There is no model file /nowhere.tflite"),
     ("compare RUN --out a.jpeg", "--out must end in .svg or .png or .pdf"),

@@ -57,7 +57,7 @@ def test_a_truncated_file_is_refused(sound, tmp_path, tenth):
 
 
 def hostile(sound: Path, kind: str) -> bytes:
-    """A sound file with one number in it that lies."""
+    """A valid file with one invalid number."""
     data = bytearray(sound.read_bytes())
     graph = schema.Model.GetRootAs(data, 0).Subgraphs(0)
 

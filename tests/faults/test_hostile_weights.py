@@ -535,7 +535,7 @@ def test_hostile_hdf5_inside_an_archive(resnet8: dict[str, bytes], tmp_path: Pat
     members = {**resnet8, "model.weights.h5": (tmp_path / "inner.h5").read_bytes()}
     path = write_archive(tmp_path / "m.keras", members)
     for read in (read_tensors, load_model):
-        assert_refused(path, "link to elsewhere", read)
+        assert_refused(path, "soft or external link", read)
 
 
 # HDF5 that points elsewhere, or claims the absurd
@@ -593,9 +593,9 @@ def dataset(**arguments: Any) -> Any:
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (link(h5py.ExternalLink("/etc/passwd", "/x")), "link to elsewhere"),
-        (link(h5py.SoftLink("/layers/dense")), "link to elsewhere"),
-        (link(h5py.SoftLink("kernel:0")), "link to elsewhere"),
+        (link(h5py.ExternalLink("/etc/passwd", "/x")), "soft or external link"),
+        (link(h5py.SoftLink("/layers/dense")), "soft or external link"),
+        (link(h5py.SoftLink("kernel:0")), "soft or external link"),
         (external, "another file"),
         (virtual, "another file"),
         (dataset(shape=(1 << 28,), dtype="f4", chunks=(1 << 20,), compression=9), "compressed"),
@@ -621,7 +621,7 @@ def test_an_external_link_is_not_even_opened(build: Any, tmp_path: Path, target:
     """Opening a FIFO would wait for ever."""
     os.mkfifo(tmp_path / "fifo")
     path = build(link(h5py.ExternalLink(str(tmp_path / target), "/x")))
-    assert_refused(path, "link to elsewhere")
+    assert_refused(path, "soft or external link")
 
 
 @pytest.mark.parametrize("name", ["model_weights", "layers", "vars"])
@@ -629,7 +629,7 @@ def test_links_instead_of_groups(name: str, tmp_path: Path) -> None:
     for target in (h5py.SoftLink("/"), h5py.SoftLink(f"/{name}"), h5py.ExternalLink("x.h5", "/")):
         with h5py.File(tmp_path / "m.h5", "w") as file:
             file[name] = target
-        assert_refused(tmp_path / "m.h5", "link to elsewhere")
+        assert_refused(tmp_path / "m.h5", "soft or external link")
 
 
 @pytest.mark.parametrize("name", ["../m", "/layers", "a//b", ".", "a/" * 100 + "a", "missing", ""])
@@ -672,7 +672,7 @@ def test_groups_in_circles(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "m.weights.h5", "w") as file:
         group = file.create_group("layers/a")
         group["b"] = file["layers"]
-    assert_refused(tmp_path / "m.weights.h5", "in circles")
+    assert_refused(tmp_path / "m.weights.h5", "cyclic")
 
 
 def test_groups_with_two_ways_to_each(tmp_path: Path) -> None:
@@ -682,7 +682,7 @@ def test_groups_with_two_ways_to_each(tmp_path: Path) -> None:
         for _ in range(30):
             group["b"] = group["a"] = inner = group.create_group("c")
             group = inner
-    assert_refused(tmp_path / "m.weights.h5", "in circles")
+    assert_refused(tmp_path / "m.weights.h5", "cyclic")
 
 
 def test_hdf5_of_other_things(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from keras_resnet.files import atomic_write, atomic_write_folder
 def test_file_takes_the_place_of_the_old_one_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     path.write_text("old")
-    with atomic_write(path) as beside:
-        beside.write_text("new")
+    with atomic_write(path) as temporary:
+        temporary.write_text("new")
         assert path.read_text() == "old"
-        assert beside.suffix == path.suffix
+        assert temporary.suffix == path.suffix
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -22,8 +22,8 @@ def test_file_takes_the_place_of_the_old_one_at_the_end(tmp_path: Path) -> None:
 def test_failure_leaves_the_old_file_alone(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     path.write_text("old")
-    with pytest.raises(RuntimeError), atomic_write(path) as beside:
-        beside.write_text("half")
+    with pytest.raises(RuntimeError), atomic_write(path) as temporary:
+        temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -37,9 +37,9 @@ def test_folder_takes_the_place_of_the_old_one_at_the_end(
         monkeypatch.setattr(files, "_exchange", lambda one, other: False)
     folder = tmp_path / "saved_model"
     for content in ("old", "new"):
-        with atomic_write_folder(folder) as beside:
-            beside.mkdir()
-            (beside / content).touch()
+        with atomic_write_folder(folder) as temporary:
+            temporary.mkdir()
+            (temporary / content).touch()
             assert folder.exists() is (content == "new")
     assert [path.name for path in folder.iterdir()] == ["new"]
     assert list(tmp_path.iterdir()) == [folder]
@@ -49,9 +49,9 @@ def test_failure_leaves_the_old_folder_alone(tmp_path: Path) -> None:
     folder = tmp_path / "saved_model"
     folder.mkdir()
     (folder / "old").touch()
-    with pytest.raises(RuntimeError), atomic_write_folder(folder) as beside:
-        beside.mkdir()
-        (beside / "half").touch()
+    with pytest.raises(RuntimeError), atomic_write_folder(folder) as temporary:
+        temporary.mkdir()
+        (temporary / "half").touch()
         raise RuntimeError
     assert [path.name for path in folder.iterdir()] == ["old"]
     assert list(tmp_path.iterdir()) == [folder]
@@ -62,9 +62,9 @@ def test_old_folder_is_never_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     folder = tmp_path / "saved_model"
     folder.mkdir()
     monkeypatch.setattr(files, "_replace_folder", pytest.fail)
-    with atomic_write_folder(folder) as beside:
-        beside.mkdir()
-        (beside / "new").touch()
+    with atomic_write_folder(folder) as temporary:
+        temporary.mkdir()
+        (temporary / "new").touch()
     assert [path.name for path in folder.iterdir()] == ["new"]
 
 
@@ -76,6 +76,6 @@ def test_missing_folder_is_named(tmp_path: Path) -> None:
 
 def test_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
     path = tmp_path / ("n" * 251 + ".txt")
-    with atomic_write(path) as beside:
-        beside.write_text("new")
+    with atomic_write(path) as temporary:
+        temporary.write_text("new")
     assert path.read_text() == "new"

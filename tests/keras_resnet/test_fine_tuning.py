@@ -1,4 +1,4 @@
-"""Freezing a part of a network, and the trap of its norms."""
+"""Freezing a part of a network, and the statistics of its frozen norms."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The PyTorch peers themselves: what is proven against them is worth what they are worth."""
+"""The PyTorch peers that other tests compare with have the published figures themselves."""
 
 import functools
 import math

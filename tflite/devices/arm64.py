@@ -230,11 +230,11 @@ def arm_system(
             "as root, or set KERAS_RESNET_CACHE to a folder that has the system"
         )
     system.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".arm64.", dir=system.parent) as beside:
-        whole = Path(beside) / "system"
-        _make_root(whole / "root", say)
-        _make_site(whole / "site", say)
-        whole.rename(system)
+    with tempfile.TemporaryDirectory(prefix=".arm64.", dir=system.parent) as temporary:
+        new = Path(temporary) / "system"
+        _make_root(new / "root", say)
+        _make_site(new / "site", say)
+        new.rename(system)
     return system
 
 

@@ -151,11 +151,11 @@ def export(site: Site, out: str | os.PathLike[str]) -> Path:
     out = Path(out)
     _refuse_other_content(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write_folder(out) as whole:
+    with atomic_write_folder(out) as temporary:
         for path, content in site.made.items():
-            _target(whole, path).write_bytes(content)
+            _target(temporary, path).write_bytes(content)
         for path, source in site.files.items():
-            shutil.copyfile(source, _target(whole, path))
+            shutil.copyfile(source, _target(temporary, path))
     return out
 
 

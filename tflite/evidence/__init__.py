@@ -1,1 +1,1 @@
-"""What proves or explains a file: accuracy, layer errors, golden outputs, lint, preflight."""
+"""Checks of a TFLite file: accuracy, layer errors, golden outputs, lint, preflight."""

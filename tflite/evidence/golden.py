@@ -135,8 +135,8 @@ def write_golden(
             little = pixels.astype(pixels.dtype.newbyteorder("<"))
             _add(archive, f"{number:04}.input.bin", little.tobytes())
             _add(archive, f"{number:04}.output.bin", answer.astype("<f4").tobytes())
-    with atomic_write(Path(out)) as beside:
-        beside.write_bytes(content.getvalue())
+    with atomic_write(Path(out)) as temporary:
+        temporary.write_bytes(content.getvalue())
     return len(pictures)
 
 

@@ -102,7 +102,7 @@ def _pad(graph: Graph) -> Found:
     for op in graph.operations:
         if op.name not in ("PAD", "PADV2") or not op.outputs:
             continue
-        convolutions = [t for t in graph.takers(op.outputs[0]) if t.name in CONVOLUTIONS]
+        convolutions = [t for t in graph.consumers(op.outputs[0]) if t.name in CONVOLUTIONS]
         if convolutions:
             keeps_size = all(
                 _area(graph, op.inputs) == _area(graph, c.outputs) for c in convolutions
@@ -115,7 +115,7 @@ def _islands(graph: Graph) -> Found:
     for op in graph.operations:
         data = graph.data_inputs(op)
         if op.name == "DEQUANTIZE" and data and op.outputs and not _at_end(graph, op):
-            after = ", ".join(sorted({t.name for t in graph.takers(op.outputs[0])}))
+            after = ", ".join(sorted({t.name for t in graph.consumers(op.outputs[0])}))
             mend = "quantize the layers after it too, unless they are in float on purpose (mixed)"
             yield Cause("island", f"back to floats inside the graph, for {after}", mend), _place(op)
         if op.name == "QUANTIZE" and data and op.outputs and not _at_start(graph, data[0]):
@@ -171,7 +171,7 @@ def _before_arithmetic(graph: Graph, op: Operation) -> str:
         data = graph.data_inputs(op)
         if op.name not in ARITHMETIC or len(data) != 1:
             break
-        before = graph.maker(data[0])
+        before = graph.producer(data[0])
         if before is None:
             return ""
         op = before
@@ -202,10 +202,10 @@ def _at_end(graph: Graph, op: Operation) -> bool:
         if tensor in seen:
             continue
         seen.add(tensor)
-        for taker in graph.takers(tensor):
-            if taker.name == "QUANTIZE":
+        for consumer in graph.consumers(tensor):
+            if consumer.name == "QUANTIZE":
                 return False
-            pending += taker.outputs
+            pending += consumer.outputs
     return True
 
 
@@ -217,8 +217,8 @@ def _at_start(graph: Graph, tensor: int) -> bool:
         if tensor in seen:
             continue
         seen.add(tensor)
-        maker = graph.maker(tensor)
-        if maker is None or maker.name not in (*ARITHMETIC, "CAST", "QUANTIZE"):
+        producer = graph.producer(tensor)
+        if producer is None or producer.name not in (*ARITHMETIC, "CAST", "QUANTIZE"):
             return False
-        pending += graph.data_inputs(maker)
+        pending += graph.data_inputs(producer)
     return True

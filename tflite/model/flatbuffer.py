@@ -1,4 +1,7 @@
-"""A .tflite file's bytes to a ``Graph``, and back: the only place that knows TFLite's schema."""
+"""Unpacks the bytes of a .tflite file into a ``Graph``, and packs a ``Graph`` into bytes.
+
+Other modules use only the option classes and enumerations of TFLite's schema.
+"""
 
 from __future__ import annotations
 

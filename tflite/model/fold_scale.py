@@ -55,10 +55,10 @@ def _find(graph: Graph) -> tuple[Operation, Operation, Operation] | None:
     """The multiplication, the addition and the convolution, perhaps behind a PAD."""
     chain: list[Operation] = []
     tensor = graph.inputs[0]
-    while len(takers := graph.takers(tensor)) == 1:
-        chain.append(takers[0])
-        tensor = takers[0].output
-        if takers[0].name == "CONV_2D" or len(chain) == 4:
+    while len(consumers := graph.consumers(tensor)) == 1:
+        chain.append(consumers[0])
+        tensor = consumers[0].output
+        if consumers[0].name == "CONV_2D" or len(chain) == 4:
             break
     names = [op.name for op in chain]
     if names not in (["MUL", "ADD", "CONV_2D"], ["MUL", "ADD", "PAD", "CONV_2D"]):
@@ -67,15 +67,15 @@ def _find(graph: Graph) -> tuple[Operation, Operation, Operation] | None:
     if any(_stored(graph, op.inputs[1]) is None for op in (multiply, add, conv)):
         return None
     # A kernel of groups, or one that another layer shares, is left alone.
-    alone = len(graph.takers(conv.inputs[1])) == 1 and graph.groups(conv) == 1
+    alone = len(graph.consumers(conv.inputs[1])) == 1 and graph.groups(conv) == 1
     plain = not any(op.activation for op in (multiply, add))
     return (multiply, add, conv) if plain and alone else None
 
 
 def _stored(graph: Graph, tensor: int) -> int | None:
     """The float constant that a tensor is, or is unpacked from float16 from; None for neither."""
-    maker = graph.maker(tensor)
-    if maker is not None and maker.name == "DEQUANTIZE":
-        tensor = maker.inputs[0]
+    producer = graph.producer(tensor)
+    if producer is not None and producer.name == "DEQUANTIZE":
+        tensor = producer.inputs[0]
     found = graph.tensors[tensor]
     return tensor if found.constant and found.dtype in ("float32", "float16") else None

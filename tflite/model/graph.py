@@ -186,11 +186,11 @@ class Graph:
     subgraphs: int = 1
     source: Any = field(default=None, compare=False, repr=False)
 
-    def maker(self, tensor: int) -> Operation | None:
+    def producer(self, tensor: int) -> Operation | None:
         """The operation that computes this tensor."""
         return next((op for op in self.operations if tensor in op.outputs), None)
 
-    def takers(self, tensor: int) -> list[Operation]:
+    def consumers(self, tensor: int) -> list[Operation]:
         """The operations that have this tensor as an input."""
         return [op for op in self.operations if tensor in op.inputs]
 

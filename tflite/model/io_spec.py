@@ -48,7 +48,7 @@ class IOSpec:
                 )
         if self.logits and self.top_k:
             raise ValueError(
-                "A few logits cannot be made probabilities again: ask for logits or for top_k. "
+                "Probabilities cannot be computed from top-k logits: ask for logits or for top_k. "
                 f"Received: logits=True, top_k={self.top_k}"
             )
 

@@ -52,9 +52,9 @@ def rewrite_io(graph: Graph, io_spec: IOSpec) -> Graph:
 
 
 def _without_softmax(graph: Graph) -> Graph:
-    last = graph.maker(graph.outputs[0])
+    last = graph.producer(graph.outputs[0])
     if last is not None and last.name == "DEQUANTIZE":
-        last = graph.maker(last.inputs[0]) or last
+        last = graph.producer(last.inputs[0]) or last
     if last is None or last.name != "SOFTMAX":
         raise ValueError("the last operation of the model is no softmax that could be left out")
     return redirect(graph, {last.output: last.inputs[0]})
@@ -66,9 +66,9 @@ def _with_integer_input(graph: Graph, io: str) -> Graph:
         IMAGE, graph.tensors[old].shape, io, quantized=Quantization((1.0,), (SHIFTS[io],))
     )
     graph, (new,) = add_tensors(graph, pixels)
-    takers = graph.takers(old)
-    first = takers[0]
-    if len(takers) == 1 and first.name == "QUANTIZE" and _keeps_pixels(graph, first):
+    consumers = graph.consumers(old)
+    first = consumers[0]
+    if len(consumers) == 1 and first.name == "QUANTIZE" and _keeps_pixels(graph, first):
         index = graph.operations.index(first)
         if io == "int8":  # the network's own first tensor
             new = first.output

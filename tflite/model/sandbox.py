@@ -105,18 +105,18 @@ def _litert(path: str) -> dict[str, Any]:
 def _delegated(operations: list[dict[str, Any]]) -> dict[str, Any]:
     """How many nodes XNNPACK took over: those between the inputs and outputs of its own nodes."""
     plain = [op for op in operations if op["op_name"] != "DELEGATE"]
-    makers = {int(out): i for i, op in enumerate(plain) for out in op["outputs"]}
+    producers = {int(out): i for i, op in enumerate(plain) for out in op["outputs"]}
     delegated: set[int] = set()
     parts = [op for op in operations if op["op_name"] == "DELEGATE"]
     for part in parts:
         inputs = {int(i) for i in part["inputs"]}
         pending = [int(out) for out in part["outputs"]]
         while pending:
-            maker = makers.get(pending.pop())
-            if maker is None or maker in delegated:
+            producer = producers.get(pending.pop())
+            if producer is None or producer in delegated:
                 continue
-            delegated.add(maker)
-            pending += [int(i) for i in plain[maker]["inputs"] if int(i) not in inputs]
+            delegated.add(producer)
+            pending += [int(i) for i in plain[producer]["inputs"] if int(i) not in inputs]
     left = sorted({plain[i]["op_name"] for i in range(len(plain)) if i not in delegated})
     return {"nodes": len(plain), "delegated": len(delegated), "parts": len(parts), "left": left}
 

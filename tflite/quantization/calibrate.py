@@ -128,7 +128,10 @@ def calibrate(
         if op.name in WEIGHTED and not keeps_float_weights(graph, op, in_float):
             kernels[op.output] = kernel = _kernel(graph, op, pairs[0].exact, inexact[0], config)
             constants |= dict(zip(op.inputs[1:], (kernel.dequantized, kernel.bias)))
-        if not {op.output, *(taker.output for taker in graph.takers(op.output))} <= in_float:
+        if (
+            not {op.output, *(consumer.output for consumer in graph.consumers(op.output))}
+            <= in_float
+        ):
             quant_params[op.output] = _output_params(op, exact, quant_params, config)
 
         wanted = None if op.output in in_float else quant_params[op.output]
@@ -194,7 +197,7 @@ def _with_dead_tensors(graph: Graph) -> Iterator[tuple[Operation, list[int]]]:
     """Each operation, and the tensors that no operation reads after it."""
     last = {tensor: op for op in graph.operations for tensor in graph.data_inputs(op)}
     for op in graph.operations:
-        yield op, [tensor for tensor, taker in last.items() if taker is op]
+        yield op, [tensor for tensor, consumer in last.items() if consumer is op]
 
 
 def _compute(

@@ -65,10 +65,10 @@ def _find(graph: Graph) -> tuple[Operation | None, Operation, Operation] | None:
     """The multiplication, if any, the addition, and the convolution, perhaps behind a PAD."""
     chain: list[Operation] = []
     tensor = graph.inputs[0]
-    while len(takers := graph.takers(tensor)) == 1 and len(chain) < 4:
-        chain.append(takers[0])
-        tensor = takers[0].output
-        if takers[0].name == "CONV_2D":
+    while len(consumers := graph.consumers(tensor)) == 1 and len(chain) < 4:
+        chain.append(consumers[0])
+        tensor = consumers[0].output
+        if consumers[0].name == "CONV_2D":
             break
     names = [op.name for op in chain if op.name != "PAD"]
     if names not in (["MUL", "ADD", "CONV_2D"], ["ADD", "CONV_2D"]):

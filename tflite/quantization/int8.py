@@ -84,8 +84,8 @@ def head(graph: Graph) -> frozenset[int]:
     two classes whose logits are close become equal.
     """
     tensors = []
-    maker = graph.maker(graph.outputs[0])
-    while maker is not None and maker.name in HEAD:
-        tensors.append(maker.output)
-        maker = graph.maker(maker.inputs[0])
+    producer = graph.producer(graph.outputs[0])
+    while producer is not None and producer.name in HEAD:
+        tensors.append(producer.output)
+        producer = graph.producer(producer.inputs[0])
     return frozenset(tensors)

@@ -1,4 +1,4 @@
-"""int8 where it costs nothing, float32 where it does: as much of each as a budget asks for.
+"""Mixed int8 and float32 within a budget.
 
 The parts that can go back to float32 are the residual blocks. Single layers inside a block cannot
 be judged apart: the loss is in the rounding of activations, and these are rounded as long as

@@ -1,4 +1,4 @@
-"""The 256 values that an int8 tensor can take, and which 256 those should be."""
+"""Scale and zero point of int8 tensors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 BINS = 4096
-# Of larger tensors that many values are drawn; minimum and maximum are exact.
+# Larger tensors are sampled at this many values; minimum and maximum are exact.
 MAX_COUNTED = 2_000_000
 # Fractions of the range that are tried. Below a third of it no real tensor had its optimum.
 SHRINKS = np.linspace(1.0, 0.3, 71)

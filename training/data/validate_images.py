@@ -172,8 +172,8 @@ def cached(find: Callable[[], Any], files: Sequence[str], is_valid: Callable[[An
     if time.monotonic() - began > CACHE_FROM_SECONDS:
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
             path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(path) as beside:
-                beside.write_text(json.dumps(found, ensure_ascii=False), "utf-8")
+            with atomic_write(path) as temporary:
+                temporary.write_text(json.dumps(found, ensure_ascii=False), "utf-8")
     return found
 
 

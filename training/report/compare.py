@@ -89,8 +89,8 @@ def draw(runs: Sequence[Compared], path: Path) -> None:
         axes.grid(alpha=0.25)
         axes.legend(frameon=False)
     settings: dict[Any, Any] = {"svg.hashsalt": "compare", "text.parse_math": False}
-    with matplotlib.rc_context(settings), missing_glyphs_allowed(), atomic_write(path) as beside:
-        figure.savefig(beside, dpi=150)
+    with matplotlib.rc_context(settings), missing_glyphs_allowed(), atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=150)
 
 
 def _legend(name: str) -> str:

@@ -81,8 +81,8 @@ def cost_of(experiment: Experiment, measure: Measure, cache: Path) -> dict[str, 
     calibration = [image for image, _ in images(source.train, contract, CALIBRATION)]
     cost = measure(make_model(experiment, contract), calibration)
     cache.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as beside:
-        beside.write_text(json.dumps({"network": key, "cost": cost}), "utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps({"network": key, "cost": cost}), "utf-8")
     return cost
 
 

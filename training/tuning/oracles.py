@@ -121,8 +121,8 @@ class ResilientOracle(kt.Oracle):
 
     def _write(self, path: Path, text: str) -> None:
         try:
-            with atomic_write(path) as beside:
-                beside.write_text(text, "utf-8")
+            with atomic_write(path) as temporary:
+                temporary.write_text(text, "utf-8")
         except OSError as error:
             self.disk_error = error
 

@@ -64,9 +64,9 @@ def write_results(oracle: Any, plan: Plan) -> list[Row]:
     folder, rows = Run(plan.folder), rows_of(oracle, plan)
     folder.write_rows("trials.csv", rows)
     if best := best_row(rows):
-        with atomic_write(plan.folder / "best.yaml") as beside:
+        with atomic_write(plan.folder / "best.yaml") as temporary:
             values = {key: best[key] for key in plan.space.keys}
-            save_experiment(plan.space.experiment(plan.base, values), beside)
+            save_experiment(plan.space.experiment(plan.base, values), temporary)
     if plan.budget:
         front = front_of(rows)
         folder.write("pareto.json", front)

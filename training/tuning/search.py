@@ -83,8 +83,8 @@ def claim_folder(search: Search, folder: Path) -> None:
     if existing is None:
         if set(os.listdir(folder)) - {".lock"}:
             raise ValueError(f"{folder} holds something else. Give another folder: --out FOLDER")
-        with atomic_write(folder / "search.yaml") as beside:
-            beside.write_text(yaml.safe_dump(_to_tree(search), sort_keys=False), "utf-8")
+        with atomic_write(folder / "search.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(_to_tree(search), sort_keys=False), "utf-8")
         return
     for key, theirs in _to_tree(existing).items():
         if theirs != (ours := _to_tree(search)[key]):

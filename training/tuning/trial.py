@@ -115,8 +115,8 @@ def read_outcome(folder: Path) -> Outcome | None:
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:
     """Writes a result for ``read_outcome``."""
-    with atomic_write(folder / "outcome.json") as beside:
-        beside.write_text(json.dumps(dataclasses.asdict(outcome)), "utf-8")
+    with atomic_write(folder / "outcome.json") as temporary:
+        temporary.write_text(json.dumps(dataclasses.asdict(outcome)), "utf-8")
 
 
 def run_sandboxed(job: Job, heartbeat: Callable[[], None]) -> Outcome:
@@ -139,12 +139,12 @@ def run_sandboxed(job: Job, heartbeat: Callable[[], None]) -> Outcome:
     _start_server()
     began = time.monotonic()
     process = CONTEXT.Process(target=_main, args=(job,), daemon=True)
-    with stop_requests() as asked:
+    with stop_requests() as stop_requested:
         process.start()
         while process.is_alive():
             process.join(POLL_SECONDS)
             heartbeat()
-            if asked():
+            if stop_requested():
                 _terminate(process)
                 raise KeyboardInterrupt("stopped; the same command resumes the search")
             if job.timeout is not None and time.monotonic() - began > job.timeout:
@@ -285,10 +285,10 @@ def _prepare(job: Job) -> None:
         shutil.rmtree(job.run)  # of a trial that started before the search was killed unsaved
     if job.run.exists() or job.parent is None or not any(job.parent.glob("checkpoints/step-*")):
         return
-    beside = job.folder / ".parent"
-    shutil.rmtree(beside, ignore_errors=True)
-    shutil.copytree(job.parent, beside)
-    beside.rename(job.run)
+    temporary = job.folder / ".parent"
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(job.parent, temporary)
+    temporary.rename(job.run)
 
 
 def _figures(run: Run, until: int) -> dict[str, Any]:

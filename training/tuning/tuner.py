@@ -171,8 +171,8 @@ class ExperimentTuner(BaseTuner):
     def save(self) -> None:
         if not self._is_worker():
             self.oracle.save()
-        with atomic_write(Path(self._get_tuner_fname())) as beside:
-            beside.write_text(json.dumps(self.get_state()), "utf-8")
+        with atomic_write(Path(self._get_tuner_fname())) as temporary:
+            temporary.write_text(json.dumps(self.get_state()), "utf-8")
 
 
 # --- Several machines -------------------------------------------------------------------------
@@ -204,7 +204,7 @@ def tuner_role(tuner_id: str, address: Address | None) -> Iterator[None]:
 
 
 def serve_oracle(oracle: Any, address: Address, poll: Callable[[], None]) -> None:
-    """The chief: serves workers until the search is over and all of them were told.
+    """The chief: serves workers until every worker has received STOPPED.
 
     KerasTuner's own loop checks only every twenty seconds whether the workers are gone, and waits
     for ever for one that died.

@@ -1,7 +1,7 @@
 """The HDF5 files of Keras: legacy ``.h5``, Keras 3 ``.weights.h5``, and the one inside ``.keras``.
 
-A file may point out of itself (external links and storage, virtual datasets) or in circles;
-Keras writes neither, and neither is followed.
+A file may contain external links and storage, virtual datasets, or cyclic groups; Keras writes
+none of them, and none is followed.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Format = Literal["keras-h5", "keras-weights-h5"]
 
 MAX_DEPTH = 64
 MAX_ATTRIBUTE_BYTES = 16 << 20
-# Groups that hold layers and are none themselves; the second is Keras 2.13's.
+# Groups that contain layers and are not layers themselves; the second is Keras 2.13's.
 CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
-# What a model holds beside its layers, in the legacy format.
+# Weights of a model outside its layers, in the legacy format.
 OWN_WEIGHTS = "top_level_model_weights"
 # Keras 3 numbers a layer's variables, in the order in which the layer creates them. Which
 # ones there are depends on its arguments; where the count leaves a doubt, numbers stay.
@@ -45,7 +45,7 @@ def read_hdf5(
 ) -> tuple[Format, dict[str, np.ndarray]]:
     """The arrays of an HDF5 file, or of one inside a zip archive, named as in ``Tensors``.
 
-    The HDF5 library trusts its files: on damaged ones it may crash, or never return. Other
+    The HDF5 library does not validate files: on damaged ones it may crash or hang. Other
     modules call it through ``sandbox.read_hdf5_sandboxed``.
 
     Raises:
@@ -85,9 +85,9 @@ def _legacy(root: h5py.Group) -> Iterator[tuple[str, h5py.Dataset]]:
         group = _group(root, layer)
         for weight in _strings(group, "weight_names"):
             # Keras 2 writes conv/kernel:0, Keras 3 conv/kernel or sequential/conv/kernel.
-            whole = "/" + re.sub(r":\d+$", "", weight)
-            _, found, variable = whole.partition(f"/{layer}/")
-            yield f"{layer}/{variable}" if found else f"{layer}{whole}", _descend(group, weight)
+            path = "/" + re.sub(r":\d+$", "", weight)
+            _, found, variable = path.partition(f"/{layer}/")
+            yield f"{layer}/{variable}" if found else f"{layer}{path}", _descend(group, weight)
 
 
 def _keras3(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
@@ -98,7 +98,7 @@ def _keras3(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
         path, names, group = pending.pop()
         address = h5py.h5o.get_info(group.id).addr
         if address in seen or len(path) > MAX_DEPTH:
-            raise ValueError(f"its groups run in circles, or deeper than {MAX_DEPTH} levels")
+            raise ValueError(f"its groups are cyclic, or nested deeper than {MAX_DEPTH} levels")
         seen.add(address)
         check_count(len(seen) + len(pending))
         inner = sorted(group, key=_natural, reverse=True)
@@ -142,7 +142,7 @@ def _group(parent: h5py.Group, path: str) -> h5py.Group:
 
 
 def _descend(parent: h5py.Group, path: str) -> Any:
-    """The item at a path, if nothing on the way is a link to elsewhere."""
+    """The item at a path; soft and external links are refused."""
     parts = path.split("/")
     if not all(parts) or {".", ".."} & set(parts) or len(parts) > MAX_DEPTH:
         raise ValueError(f"it refers to {path[:80]!r}, which is no path inside the file")
@@ -152,7 +152,7 @@ def _descend(parent: h5py.Group, path: str) -> Any:
         if link is None:
             raise ValueError(f"it refers to {path[:80]!r}, which it does not hold")
         if link != h5py.h5l.TYPE_HARD:
-            raise ValueError(f"{path[:80]!r} is a link to elsewhere, which is not followed")
+            raise ValueError(f"{path[:80]!r} is a soft or external link, which is not followed")
         item = item[part]
     return item
 
@@ -173,7 +173,7 @@ def _check_dataset(name: str, dataset: h5py.Dataset) -> None:
     if dataset.external or dataset.is_virtual:
         raise ValueError(f"{name!r} keeps its data in another file, which is not opened")
     if dataset.id.get_create_plist().get_nfilters():
-        # Filters can be stacked, and then unfold a millionfold in the middle of a chunk.
+        # Filters can be stacked, and then expand a millionfold in the middle of a chunk.
         raise ValueError(f"{name!r} is compressed; h5repack -f NONE writes it plain")
 
 

@@ -1,7 +1,7 @@
-"""How much memory a file may ask for, and how it is refused.
+"""Size limits and error messages of the readers.
 
-A header of a few bytes can claim terabytes, and a compressed file can unfold a
-thousandfold. Weights hardly compress, so the content of an honest file is about as large as the
+A header of a few bytes can claim terabytes, and a compressed file can expand a
+thousandfold. Weights hardly compress, so the content of a valid file is about as large as the
 file.
 """
 
@@ -11,7 +11,7 @@ from keras_resnet.subprocess_call import NO_ROOM, SubprocessError, no_room
 
 MAX_BYTES = 8 << 30
 MAX_EXPANSION = 4
-# Small files of mostly padding or text do compress well, and this much does no harm.
+# Small files of mostly padding or text do compress well; this size is harmless.
 HARMLESS_BYTES = 16 << 20
 # ResNet1202 has 7,212 tensors. Each costs time however small it is: a million, a minute and more.
 MAX_TENSORS = 50_000
@@ -22,7 +22,7 @@ def check_size(declared: int, file_size: int) -> None:
     """Refuses content of ``declared`` bytes in a file of ``file_size`` bytes, before it is read.
 
     Raises:
-        ValueError: The content passes 8 GiB, or four times the file (and 16 MiB).
+        ValueError: The content exceeds 8 GiB, or four times the file (and 16 MiB).
     """
     if declared > MAX_BYTES or declared > max(HARMLESS_BYTES, MAX_EXPANSION * file_size):
         raise ValueError(
@@ -58,7 +58,7 @@ def check_length(header: int) -> None:
 
 
 def blames_the_file(error: Exception) -> bool:
-    """Whether an exception says that a file is bad, and not that the machine could not read it."""
+    """Whether an exception means an invalid file, and not a failure of the machine."""
     machine = isinstance(error, (SubprocessError, MemoryError))
     return not machine and not (isinstance(error, OSError) and error.errno)
 
@@ -66,8 +66,8 @@ def blames_the_file(error: Exception) -> bool:
 def reason(error: Exception) -> str:
     """What an exception means for the file, in one line: libraries add advice and listings.
 
-    A plain ``ValueError`` is one of ours and used as it is. A lack of memory or room is no
-    damage of the file.
+    The message of a plain ``ValueError`` is ours and used unchanged. A lack of memory or disk space
+    is not reported as damage.
     """
     line = next(iter(str(error).strip().splitlines()), "")
     if isinstance(error, SubprocessError):

@@ -112,7 +112,7 @@ def break_off(after: int, content: bytes = CONTENT, etag: str = '"one"') -> Answ
 
 
 def stall(after: int) -> Answer:
-    """Announces all, sends some, and falls silent."""
+    """Announces the full length, sends a part, and then stalls."""
 
     def answer(handler: Handler) -> None:
         handler.start(200, Content_Length=len(CONTENT), ETag='"one"')
@@ -194,7 +194,7 @@ def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
 
 
 def leftovers(cache: Path) -> list[str]:
-    """What lies in the cache besides locks, which stay for good."""
+    """Files in the cache other than locks, which are never removed."""
     return sorted(
         path.name for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"
     )

@@ -158,7 +158,7 @@ def test_a_batch_passes_every_kind_of_shortcut(shortcut, digits, tmp_path):
         ({"batch": 0}, "batch must be an integer of at least 1"),
         ({"batch": True}, "batch must be an integer of at least 1"),
         ({"top_k": 0}, "top_k must be an integer of at least 1"),
-        ({"logits": True, "top_k": 3}, "A few logits cannot be made probabilities again"),
+        ({"logits": True, "top_k": 3}, "Probabilities cannot be computed from top-k logits"),
     ],
 )
 def test_an_impossible_io_spec_is_refused(wrong, message):

@@ -241,7 +241,7 @@ def test_rotation_goes_both_ways_to_the_asked_angle() -> None:
 
 
 def test_trivialaugment_draws_strengths_evenly_up_to_its_wide_ranges() -> None:
-    reach = {o.name: o.reach for o in trivialaugment_operations(224)}
+    reach = {o.name: o.reach for o in trivialaugment_operations()}
     assert reach["Rotate"] == 135 and reach["TranslateX"] == 32 and reach["ShearX"] == 0.99
     # The one operation of these that leaves a mark from which its strength can be read.
     image = tf.constant(np.arange(256, dtype="uint8").repeat(3).reshape(16, 16, 3))

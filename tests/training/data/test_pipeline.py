@@ -1,4 +1,4 @@
-"""From examples to batches: the pixels that the contract asks for, and honest randomness."""
+"""From examples to batches: pixels as the contract states, and reproducible randomness."""
 
 import io
 from pathlib import Path

@@ -40,7 +40,7 @@ def randaugment_operations(size: int) -> tuple[Operation, ...]:
     return _operations(0.3, size * 150 / 331, 30.0, 0.9, 4)
 
 
-def trivialaugment_operations(size: int) -> tuple[Operation, ...]:
+def trivialaugment_operations() -> tuple[Operation, ...]:
     """The same in the *wide* ranges of Müller & Hutter 2021, arXiv:2103.10158, table 1.
 
     Shear ±0.99, translation ±32 pixels whatever the size, rotation ±135°, factors 1 ± 0.99,
@@ -73,7 +73,7 @@ def trivialaugment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         image: uint8 ``(height, width, channels)``.
         seed: int64 ``(2,)``.
     """
-    operations = trivialaugment_operations(image.shape[1])
+    operations = trivialaugment_operations()
     choice, sign, strength = tf.unstack(tf.random.stateless_uniform((3,), seed))
     strength = tf.floor(strength * (STEPS + 1)) / STEPS
     return _apply_one(image, operations, choice, sign, strength)
