@@ -44,7 +44,7 @@ class Variant:
 
 
 VARIANTS: dict[str, Variant] = {
-    "v1": Variant("as in the paper: has stride 2 on the first 1×1 convolution", stride_on="1x1"),
+    "v1": Variant("has stride 2 on the first 1×1 convolution, as in the paper", stride_on="1x1"),
     "v1.5": Variant("has stride 2 on the 3×3 convolution, which discards no activation"),
     "v2": Variant("has norm and ReLU before each convolution", preactivation=True),
     "c": Variant("has a stem of three 3×3 convolutions", deep_stem=32),

@@ -41,7 +41,7 @@ def _pixels(layer: keras.Layer) -> int:
     height, width = shape[1:3] if layer.data_format == "channels_last" else shape[2:4]
     if height is None or width is None:
         raise ValueError(
-            f"{layer.name} has no fixed output size, so its cost is unknown. Build the model with a "
-            "fixed input_shape, such as (224, 224, 3)."
+            f"{layer.name} has no fixed output size, so its cost is unknown. Build the model with "
+            "a fixed input_shape, such as (224, 224, 3)."
         )
     return height * width

@@ -2,8 +2,8 @@
 
 It is written into a folder ``.writing.*`` next to its target and renamed when it is complete. The
 process holds a lock on that folder, which the operating system releases when the process dies:
-an unlocked one is a leftover, which the next write to the same parent removes. Where folders cannot be
-locked (Windows, some network file systems) leftovers stay.
+an unlocked one is a leftover, which the next write to the same parent removes. Where folders
+cannot be locked (Windows, some network file systems) leftovers stay.
 """
 
 from __future__ import annotations

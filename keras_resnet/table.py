@@ -20,7 +20,7 @@ class Column:
     Attributes:
         header: Its name.
         cells: A text for each row.
-        kind: ``"name"`` is shortened in the middle, ``"prose"`` wraps, ``"number"`` is never shortened.
+        kind: ``"name"`` is shortened in the middle, ``"prose"`` wraps, ``"number"`` never changes.
     """
 
     header: str

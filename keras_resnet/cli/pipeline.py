@@ -97,7 +97,8 @@ class Conversion:
         at_least("--top-k", self.top_k, 1)
         if self.logits and self.top_k:
             raise ValueError(
-                "Probabilities cannot be computed from top-k logits. Give one of --logits and --top-k"
+                "Probabilities cannot be computed from top-k logits. Give one of --logits and "
+                "--top-k"
             )
 
 

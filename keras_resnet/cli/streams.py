@@ -19,10 +19,10 @@ class OutputError(OSError):
 def open_streams() -> None:
     """Makes stdin, stdout and stderr usable, even if the command was started without them.
 
-    A closed descriptor is opened on the null device: otherwise the next file that is opened, such as a
-    model, would get its number, and what C++ prints would be written into it. Characters that
-    a stream cannot encode are replaced. Errors of stdout are ``OutputError``; those of stderr
-    are ignored.
+    A closed descriptor is opened on the null device: otherwise the next file that is opened, such
+    as a model, would get its number, and what C++ prints would be written into it. Characters that
+    a stream cannot encode are replaced. Errors of stdout are ``OutputError``; those of stderr are
+    ignored.
     """
     for descriptor in range(3):
         _occupy(descriptor)

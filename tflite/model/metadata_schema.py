@@ -85,7 +85,8 @@ def _output(
     description = {
         LOGITS: "One logit a class; softmax makes them probabilities.",
         CLASSES: f"Numbers of the {io_spec.top_k} likeliest classes, the likeliest first.",
-        PROBABILITIES: f"Probabilities of the {io_spec.top_k} likeliest classes, in descending order."
+        PROBABILITIES: f"Probabilities of the {io_spec.top_k} likeliest classes, "
+        "in descending order."
         if io_spec.top_k
         else "One probability a class; they sum to 1.",
     }[name]
