@@ -53,13 +53,7 @@ def fold_scale(graph: Graph) -> Graph:
 
 def _find(graph: Graph) -> tuple[Operation, Operation, Operation] | None:
     """The multiplication, the addition and the convolution, perhaps behind a PAD."""
-    chain: list[Operation] = []
-    tensor = graph.inputs[0]
-    while len(consumers := graph.consumers(tensor)) == 1:
-        chain.append(consumers[0])
-        tensor = consumers[0].output
-        if consumers[0].name == "CONV_2D" or len(chain) == 4:
-            break
+    chain = graph.input_chain()
     names = [op.name for op in chain]
     if names not in (["MUL", "ADD", "CONV_2D"], ["MUL", "ADD", "PAD", "CONV_2D"]):
         return None

@@ -194,6 +194,20 @@ class Graph:
         """The operations that have this tensor as an input."""
         return [op for op in self.operations if tensor in op.inputs]
 
+    def input_chain(self) -> list[Operation]:
+        """The operations from the input to the first convolution, each the only consumer.
+
+        At most four; it ends early where a tensor has several consumers or none.
+        """
+        chain: list[Operation] = []
+        tensor = self.inputs[0]
+        while len(consumers := self.consumers(tensor)) == 1 and len(chain) < 4:
+            chain.append(consumers[0])
+            tensor = consumers[0].output
+            if consumers[0].name == "CONV_2D":
+                break
+        return chain
+
     def data_inputs(self, operation: Operation) -> list[int]:
         """The inputs of an operation that are computed, not constant."""
         return [i for i in operation.inputs if not self.tensors[i].constant]

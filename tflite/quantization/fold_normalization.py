@@ -63,13 +63,7 @@ def fold_normalization(graph: Graph) -> Graph:
 
 def _find(graph: Graph) -> tuple[Operation | None, Operation, Operation] | None:
     """The multiplication, if any, the addition, and the convolution, perhaps behind a PAD."""
-    chain: list[Operation] = []
-    tensor = graph.inputs[0]
-    while len(consumers := graph.consumers(tensor)) == 1 and len(chain) < 4:
-        chain.append(consumers[0])
-        tensor = consumers[0].output
-        if consumers[0].name == "CONV_2D":
-            break
+    chain = graph.input_chain()
     names = [op.name for op in chain if op.name != "PAD"]
     if names not in (["MUL", "ADD", "CONV_2D"], ["ADD", "CONV_2D"]):
         return None
