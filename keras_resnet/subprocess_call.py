@@ -29,6 +29,12 @@ Result = tuple[Any, Mapping[str, np.ndarray]]
 PROGRAM = "import sys; from keras_resnet.subprocess_call import main; main(*sys.argv[1:])"
 CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+# Of the machine, whatever the file holds. A damaged file may well give others, such as EINVAL.
+MACHINE = (
+    *NO_ROOM,
+    *(errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
+    *(errno.EACCES, errno.EPERM, errno.ESTALE, errno.ETIMEDOUT),
+)
 # Between the signal that the limit sends and SIGKILL, should a library ignore the former.
 GRACE_SECONDS = 1
 STDERR_BYTES = 4096  # kept of the end of what the subprocess writes there
@@ -54,10 +60,12 @@ def call_in_subprocess(
         What the function returned; the arrays are new.
 
     Raises:
-        ValueError: The function refused the file (its message), or the library crashed on it,
-            used more processor time, or could not get the memory that it asked for.
+        ValueError: The function refused the file (its message), or the library crashed on it
+            or used more processor time.
         ModuleNotFoundError: The function found that a package is not installed.
-        SubprocessError: The subprocess could not start, was killed, or failed otherwise.
+        ImportError: A package is installed, but could not be imported here.
+        SubprocessError: The subprocess could not start, was killed, found too little memory,
+            or failed otherwise.
     """
     folders = [folder or os.getcwd() for folder in sys.path]
     limit = math.ceil(cpu_seconds)
@@ -127,10 +135,12 @@ def _receive(pipe: IO[bytes] | None) -> tuple[dict[str, Any], dict[str, np.ndarr
 def _refusal(head: dict[str, Any], library: str) -> Exception:
     if "missing" in head:
         return ModuleNotFoundError(head["missing"])
-    if "no_room" in head:
-        return SubprocessError(head["no_room"])
+    if "not_imported" in head:
+        return ImportError(head["not_imported"])
+    if "machine" in head:
+        return SubprocessError(head["machine"])
     if "no_memory" in head:
-        return ValueError(f"{library} asks for more memory than there is")
+        return SubprocessError(f"there is not enough memory for {library}")
     return ValueError(head["refused"])
 
 
@@ -140,6 +150,8 @@ def _failure(status: int, stderr: str, limit: int, library: str) -> Exception:
     detail = f": {stderr}" if stderr else ""
     if name == "SIGXCPU":
         return ValueError(f"{library} used more than {limit} s of processor time on it")
+    if name == "SIGABRT" and "bad_alloc" in stderr:
+        return SubprocessError(f"there is not enough memory for {library}")
     if name in CRASHES:
         return ValueError(f"{library} crashed on it ({name}{detail})")
     if name == "SIGKILL":
@@ -177,19 +189,38 @@ def main(module: str, name: str, cpu_seconds: str, *arguments: str) -> NoReturn:
         head = {"value": value, "arrays": kinds}
     except ModuleNotFoundError as error:
         head = {"missing": str(error)}
+    except ImportError as error:
+        head = {"not_imported": str(error)}
     except MemoryError as error:
         head = {"no_memory": str(error)}
     except ValueError as error:
         head = {"refused": str(error)}
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        number = machine_errno(error)
+        if number is None:
             raise
-        head = {"no_room": no_room()}
+        head = {"machine": no_room() if number in NO_ROOM else os.strerror(number)}
     reply.write(json.dumps(head).encode() + b"\n")
     for array in arrays.values():
         reply.write(np.ascontiguousarray(array).reshape(-1).view("uint8").data)
     reply.flush()
     os._exit(0)  # skip teardown, which may crash
+
+
+def machine_errno(error: BaseException) -> int | None:
+    """The error number that says that the machine failed, whatever the file holds; else ``None``.
+
+    HDF5, PyTorch and TensorFlow give it only in words.
+    """
+    if isinstance(error, OSError) and error.errno:
+        return error.errno if error.errno in MACHINE else None
+    text = str(error)
+    return next((number for number in MACHINE if os.strerror(number) in text), None)
+
+
+def is_of_machine(error: BaseException) -> bool:
+    """Whether an exception says nothing about the file, but that the machine could not read it."""
+    return isinstance(error, (SubprocessError, MemoryError)) or machine_errno(error) is not None
 
 
 def no_room() -> str:

@@ -59,7 +59,13 @@ def segfault(*_: str) -> Result:
 
 
 def abort(*_: str) -> Result:
+    os.write(2, b"terminate called after throwing an instance of 'std::length_error'\n")
+    os.abort()
+
+
+def bad_alloc(*_: str) -> Result:
     os.write(2, b"terminate called after throwing an instance of 'std::bad_alloc'\n")
+    os.write(2, b"  what():  std::bad_alloc\n")
     os.abort()
 
 
@@ -94,6 +100,14 @@ def all_memory(*_: str) -> Result:
 
 def no_room(*_: str) -> Result:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def bad_disk(*_: str) -> Result:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def no_library(*_: str) -> Result:
+    raise ImportError("libGL.so.1: cannot open shared object file")
 
 
 def unexpected(*_: str) -> Result:

@@ -1,5 +1,6 @@
 """Damaged and hostile weights files: an error of one line, and no other effect."""
 
+import errno
 import io
 import json
 import os
@@ -191,7 +192,7 @@ def test_wrong_checksum(sound: Path, tmp_path: Path) -> None:
         (misbehaving.loop, "the HDF5 library used more than 1 s of processor time on it"),
         (misbehaving.segfault, r"the HDF5 library crashed on it \(SIGSEGV\)"),
         (misbehaving.no_room, r"there is no room left in TMPDIR \("),
-        (misbehaving.all_memory, "the HDF5 library asks for more memory than there is"),
+        (misbehaving.all_memory, "there is not enough memory for the HDF5 library"),
         (misbehaving.killed, "was killed"),
         (misbehaving.unexpected, "failed with exit code 1: KeyError"),
     ],
@@ -208,8 +209,41 @@ def test_a_failure_that_is_no_damage_is_not_called_damage(
         assert len(str(error.value).splitlines()) == 1
         assert "damage" not in str(error.value)
         # An OSError leaves open whether the file is good; a ValueError says that it is not.
-        blamed = function in (misbehaving.loop, misbehaving.segfault, misbehaving.all_memory)
+        blamed = function in (misbehaving.loop, misbehaving.segfault)
         assert ("is not a readable" in str(error.value)) == (blamed and read is load_model)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENOMEM, errno.ENOSPC])
+def test_an_error_of_the_disk_is_not_called_damage(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(sandbox, "read_hdf5", fails)
+    by_number, in_words = (
+        OSError(number, os.strerror(number)),
+        OSError(
+            f"Can't synchronously read data (file read failed: errno = {number}, "
+            f"error message = '{os.strerror(number)}')"
+        ),
+    )
+    for error in (by_number, in_words):
+        with pytest.raises(OSError) as raised:
+            sandbox.read("m.h5")
+        assert raised.value is error
+    error = OSError("Unable to synchronously open file (truncated file)")
+    with pytest.raises(ValueError, match="it is damaged or not supported"):
+        sandbox.read("m.h5")
+
+
+def test_too_little_memory_for_pytorch_is_not_called_damage() -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(1 << 50)
+    assert not limits.blames_the_file(error.value)
+    assert limits.reason(error.value) == "there is not enough memory to read it"
+    assert limits.blames_the_file(RuntimeError("PytorchStreamReader failed"))
 
 
 @pytest.fixture

@@ -49,10 +49,13 @@ def test_what_a_library_prints_is_dropped() -> None:
             misbehaving.abort,
             ValueError,
             "the library crashed on it (SIGABRT: terminate called after throwing an instance "
-            "of 'std::bad_alloc')",
+            "of 'std::length_error')",
         ),
         (misbehaving.half_a_reply, ValueError, "the library crashed on it (SIGABRT)"),
-        (misbehaving.all_memory, ValueError, "the library asks for more memory than there is"),
+        (misbehaving.all_memory, SubprocessError, "there is not enough memory for the library"),
+        (misbehaving.bad_alloc, SubprocessError, "there is not enough memory for the library"),
+        (misbehaving.bad_disk, SubprocessError, "Input/output error"),
+        (misbehaving.no_library, ImportError, "libGL.so.1: cannot open shared object file"),
         (
             misbehaving.killed,
             SubprocessError,

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from keras_resnet.subprocess_call import Result, call_in_subprocess
+from keras_resnet.subprocess_call import Result, call_in_subprocess, is_of_machine
 
 # Processor time for starting, and for loading and running the model.
 START_SECONDS = 60
@@ -58,6 +58,7 @@ def run_sandboxed(path: Path, runtime: str) -> dict[str, Any]:
     Raises:
         ValueError: The runtime refuses the file, or does not survive it.
         ModuleNotFoundError: The runtime is not installed.
+        ImportError: It is, but could not be imported here.
         SubprocessError: The file could not be tried, for a reason that says nothing about it.
     """
     result, _ = call_in_subprocess(
@@ -74,9 +75,11 @@ def run(runtime: str, path: str) -> Result:
     _limit_memory()
     try:
         return RUNTIMES[runtime](path), {}
-    except (ModuleNotFoundError, MemoryError):
+    except ImportError:
         raise
     except Exception as error:  # each runtime raises types of its own
+        if is_of_machine(error):
+            raise
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ValueError(lines[0] if lines else type(error).__name__) from error
 

@@ -7,7 +7,7 @@ file.
 
 from __future__ import annotations
 
-from keras_resnet.subprocess_call import NO_ROOM, SubprocessError, no_room
+from keras_resnet.subprocess_call import NO_ROOM, SubprocessError, is_of_machine, no_room
 
 MAX_BYTES = 8 << 30
 MAX_EXPANSION = 4
@@ -15,6 +15,8 @@ MAX_EXPANSION = 4
 HARMLESS_BYTES = 16 << 20
 # ResNet1202 has 7,212 tensors. Each costs time however small it is: a million, a minute and more.
 MAX_TENSORS = 50_000
+# What PyTorch's RuntimeError says if it is out of memory, on any operating system and device.
+OUT_OF_MEMORY = ("allocate memory", "not enough memory", "out of memory", "bad_alloc")
 MAX_HEADER_BYTES = 16 << 20  # of safetensors: 300 for each tensor, and more than any contract
 
 
@@ -59,8 +61,14 @@ def check_length(header: int) -> None:
 
 def blames_the_file(error: Exception) -> bool:
     """Whether an exception means an invalid file, and not a failure of the machine."""
-    machine = isinstance(error, (SubprocessError, MemoryError))
+    machine = is_of_machine(error) or _lacks_memory(error)
     return not machine and not (isinstance(error, OSError) and error.errno)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    if isinstance(error, RuntimeError):
+        return any(words in str(error) for words in OUT_OF_MEMORY)
+    return isinstance(error, MemoryError)
 
 
 def reason(error: Exception) -> str:
@@ -72,7 +80,7 @@ def reason(error: Exception) -> str:
     line = next(iter(str(error).strip().splitlines()), "")
     if isinstance(error, SubprocessError):
         return line
-    if isinstance(error, MemoryError):
+    if _lacks_memory(error):
         return "there is not enough memory to read it"
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return no_room()

@@ -11,7 +11,7 @@ import os
 
 import numpy as np
 
-from keras_resnet.subprocess_call import Result, call_in_subprocess
+from keras_resnet.subprocess_call import Result, call_in_subprocess, is_of_machine
 from keras_resnet.weights.formats.hdf5 import Format, read_hdf5
 from keras_resnet.weights.formats.limits import reason
 
@@ -42,7 +42,7 @@ def read(path: str, member: str | None = None) -> Result:
     """What the subprocess does."""
     try:
         return read_hdf5(path, member)
-    except MemoryError:
-        raise
     except Exception as error:  # h5py raises half a dozen types for damaged files
+        if is_of_machine(error):
+            raise
         raise ValueError(reason(error)) from error
