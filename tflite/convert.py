@@ -167,6 +167,9 @@ def _make(kind: str, source: ConversionSource, report: Callable[[int, int], None
             return KINDS[kind].make(source, report)
     except (OSError, MemoryError):
         raise  # of the machine, not of the model
+    except ModuleNotFoundError as error:
+        package = (error.name or str(error)).partition(".")[0].replace("_", "-")
+        raise ValueError(f"{package} is not installed: pip install {package}") from error
     except Exception as error:  # the converter raises its own types and bare Exception
         raise ValueError(f"TFLite cannot make {kind} of this model: {_reason(error)}") from error
 

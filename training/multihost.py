@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -27,9 +28,16 @@ import numpy as np
 from keras_resnet.console import say
 
 # Timeouts of jax.distributed: of the connection at the start; of the heartbeat, after which a host
-# counts as lost (JAX's default is 100 s; a loaded host may be late by some); of the shutdown.
-CONNECT_SECONDS, HEARTBEAT_SECONDS, SHUTDOWN_SECONDS = 300, 30, 30
+# counts as lost (JAX's default, because a loaded host may be late by much); of the shutdown.
+CONNECT_SECONDS, HEARTBEAT_SECONDS, SHUTDOWN_SECONDS = 300, 100, 30
 CONNECTED = b"connected"
+# What JAX's errors say if another host is gone: codes of its coordination service, and the
+# network of its collectives. Their code alone says nothing: Gloo's are INTERNAL or UNKNOWN.
+LOST = re.compile(
+    r"UNAVAILABLE|DEADLINE_EXCEEDED|heartbeat|gloo|nccl|coordination service|"
+    r"connection (closed|refused|reset)|broken pipe|socket",
+    re.IGNORECASE,
+)
 
 
 class HostLost(OSError):
@@ -352,6 +360,7 @@ def detect_lost_hosts(host: Host) -> Iterator[None]:
     Raises:
         HostLost: One of the others is gone.
         ValueError: A device has too little memory.
+        RuntimeError: JAX failed for another reason; one line.
     """
     if host.count == 1:
         yield
@@ -365,7 +374,10 @@ def detect_lost_hosts(host: Host) -> Iterator[None]:
             raise ValueError(
                 "There is too little memory for a batch of this size. Lower it: --batch-size N"
             ) from error
-        raise HostLost(_host_lost(_one_line(error))) from error
+        reason = _one_line(error)
+        if not LOST.search(reason):
+            raise RuntimeError(reason) from error
+        raise HostLost(_host_lost(reason)) from error
 
 
 def _host_lost(reason: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from keras_resnet.contract import Contract
 from keras_resnet.deployment import deployable
 from keras_resnet.saving import load_model
+from keras_resnet.subprocess_call import is_of_machine
 
 Predictor = Callable[[np.ndarray], np.ndarray]
 
@@ -35,6 +36,7 @@ def saved_model_predictor(folder: Path) -> tuple[Contract, Predictor]:
 
     Raises:
         ValueError: The folder is not such an export, or TensorFlow cannot read it.
+        OSError: It could not be read here, for a reason that says nothing about the folder.
     """
     import tensorflow as tf
 
@@ -45,6 +47,8 @@ def saved_model_predictor(folder: Path) -> tuple[Contract, Predictor]:
         loaded = tf.saved_model.load(str(folder))
     except (OSError, ValueError, tf.errors.OpError) as error:
         reason = " ".join(str(error).split())[:200]
+        if is_of_machine(error) or isinstance(error, tf.errors.ResourceExhaustedError):
+            raise OSError(f"{folder} could not be read here: {reason}") from error
         raise ValueError(f"{folder} is not a readable SavedModel: {reason}") from None
 
     def predict(pixels: np.ndarray) -> np.ndarray:

@@ -147,7 +147,7 @@ def run_training(
         disconnect()
     except Diverged as error:
         raise Failed(str(error)) from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         exit_at_once(f"error: {error}", 2)
         raise
     except Interrupted as stop:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 Records = Sequence[Mapping[str, Any]]
 
+# Whether a runtime loads a file.
+LOADS = {True: "yes", False: "no", None: "not tried"}
+
 
 def show_evaluation(run: Run, evaluation: Evaluation) -> None:
     show_table(
@@ -240,12 +243,12 @@ def show_inspection(inspection: Mapping[str, Any]) -> None:
     show_table(
         ("runtime", "loads", "because"),
         [
-            (line["runtime"], "yes" if line["loads"] else "no", line["because"])
+            (line["runtime"], LOADS[line["loads"]], line["because"])
             for line in inspection["preflight"]
         ],
         prose=("because",),
     )
-    not_run = [(f["runtime"], f["source"]) for f in inspection["preflight"] if not f["measured"]]
+    not_run = [(f["runtime"], f["source"]) for f in inspection["preflight"] if f["source"]]
     if not_run:
         show("")
         show("Not run here, but judged by:")

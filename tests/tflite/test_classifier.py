@@ -1,6 +1,8 @@
 """Running a file as an app would, and files that are not models."""
 
+import errno
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -10,6 +12,7 @@ from keras_resnet.contract import Contract
 from keras_resnet.deployment import deployable
 from tflite.classifier import Classifier
 from tflite.convert import USUAL_KINDS
+from tflite.model import interpreter, metadata
 from tflite.model.flatbuffer import read_graph
 from tflite.model.metadata import MAX_CONTRACT_BYTES, attach_contract, read_contract
 
@@ -177,3 +180,22 @@ def test_an_archive_with_two_contracts_is_refused(files, tmp_path):
 def test_threads_must_be_a_count(files, threads):
     with pytest.raises(ValueError, match="threads must be an integer of at least 1"):
         Classifier(files["float32"], threads=threads)
+
+
+def test_a_failure_to_open_a_sound_file_does_not_blame_it(files, monkeypatch):
+    def fails(**_):
+        raise RuntimeError("a thread could not be started")
+
+    Classifier(files["float32"])
+    monkeypatch.setattr(interpreter, "Interpreter", fails)
+    with pytest.raises(OSError, match=r"could not be opened here: a thread could not be started$"):
+        Classifier(files["float32"])
+
+
+def test_a_bad_disk_below_a_contract_does_not_blame_it(files, monkeypatch):
+    def fails(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(metadata, "_content", fails)
+    with pytest.raises(OSError, match=r"could not be read here: .*Input/output error$"):
+        Classifier(files["float32"])

@@ -285,3 +285,11 @@ def test_a_file_made_by_others_predicts_the_same_with_a_contract_attached(test_d
         expected.append(bare.get_tensor(bare.get_output_details()[0]["index"])[0])
     assert len({int(scores.argmax()) for scores in expected}) > 1
     np.testing.assert_array_equal(Classifier(path).probabilities(images), expected)
+
+
+def test_a_missing_package_is_not_the_models_fault(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "litert_quantizer", None)
+    with pytest.raises(ValueError) as error:
+        convert(model, tmp_path, ["dynamic"])
+    line = "litert-quantizer is not installed: pip install litert-quantizer"
+    assert str(error.value) == line

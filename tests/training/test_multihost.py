@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from training.checkpoint import latest_checkpoint
+from training.multihost import Host, HostLost, detect_lost_hosts
 from training.run import Run
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="no JAX")
@@ -291,3 +292,24 @@ def test_auto_needs_a_cluster(server: Server, tmp_path: Path) -> None:
     machine = start(server, tmp_path / "run", "--coordinator", "auto", "--rank", "0")
     assert machine.end() == 2
     assert "Leave out --machines and --rank" in machine.text.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("UNAVAILABLE: The following tasks are unhealthy (stopped sending heartbeats)", HostLost),
+        ("DEADLINE_EXCEEDED: Barrier timed out", HostLost),
+        ("INTERNAL: Gloo all-reduce failed: Connection closed by peer [127.0.0.1]:1", HostLost),
+        ("INVALID_ARGUMENT: Executable expected\n parameter 0 of size 4", RuntimeError),
+        ("RESOURCE_EXHAUSTED: Out of memory", ValueError),
+    ],
+)
+def test_only_errors_of_the_network_say_that_a_machine_is_gone(
+    reason: str, kind: type[Exception]
+) -> None:
+    import jax
+
+    with pytest.raises(kind) as error, detect_lost_hosts(Host(0, 2)):
+        raise jax.errors.JaxRuntimeError(reason)
+    assert type(error.value) is kind
+    assert len(str(error.value).splitlines()) == 1

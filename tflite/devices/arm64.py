@@ -278,6 +278,6 @@ def _do(*command: str, tell: Callable[[str], None] = lambda line: None) -> None:
         printed = [line for line in (*lines, *errors.read().splitlines()) if line.strip()]
     if process.returncode:
         raise ValueError(
-            f"The Arm system could not be made, for lack of network or disk space: {command[0]} "
-            f"failed with {printed[-1] if printed else 'no message'}"
+            f"The Arm system could not be made: {command[0]} failed with exit code "
+            f"{process.returncode}: {printed[-1] if printed else 'no message'}"
         )

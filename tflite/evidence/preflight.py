@@ -126,7 +126,9 @@ def _gpu(path: Path, graph: Graph) -> Line:
 def _compiled_model(path: Path, graph: Graph) -> Line:
     try:
         result = run_sandboxed(path, "compiled_model")
-    except (ValueError, ModuleNotFoundError) as error:
+    except ImportError as error:  # no published rule decides in its place
+        return Line("CompiledModel", None, f"not tried: {error}", False)
+    except ValueError as error:
         return Line("CompiledModel", False, str(error), True)
     full = result["accelerated"]
     because = "on the CPU, " + ("all" if full else "not all") + " nodes accelerated"
@@ -137,7 +139,7 @@ def _mediapipe(path: Path, graph: Graph) -> Line:
     name = "MediaPipe"
     try:
         result = run_sandboxed(path, "mediapipe")
-    except ModuleNotFoundError:
+    except ImportError:  # not installed, or without a library of the system
         problem = _image_problem(graph)
         because = problem or "one RGB image, metadata with its range"
         return Line(name, problem is None, because, False, MEDIAPIPE_SOURCE)
@@ -186,7 +188,7 @@ def _micro(path: Path, graph: Graph) -> Line:
     rule = _micro_rule(graph)
     try:
         run_sandboxed(path, "micro")
-    except ModuleNotFoundError:
+    except ImportError:
         return rule
     except ValueError as error:
         # The rule knows the reason; the runtime says only that it failed.

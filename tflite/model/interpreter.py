@@ -45,6 +45,7 @@ def open_classifier(path: str | os.PathLike[str], threads: int) -> tuple[Interpr
     Raises:
         ValueError: The file is missing, damaged, no TFLite model, or has another kind of input
             or output.
+        OSError: It could not be opened here, for a reason that says nothing about the file.
     """
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise ValueError(f"threads must be an integer of at least 1. Received: {threads!r}")
@@ -61,7 +62,8 @@ def open_classifier(path: str | os.PathLike[str], threads: int) -> tuple[Interpr
             failure = error
     if failure:
         reason = str(failure).strip().splitlines()[0]
-        raise ValueError(f"{path} is damaged, or needs another runtime: {reason}") from failure
+        # The same runtime has accepted the file in the sandbox: the file is not at fault.
+        raise OSError(f"{path} could not be opened here: {reason}") from failure
     io_spec = io_spec_of(interpreter.get_input_details(), interpreter.get_output_details())
     if io_spec is None:
         _refuse_io(path, interpreter)

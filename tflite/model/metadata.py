@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from keras_resnet import __version__
 from keras_resnet.contract import Contract
+from keras_resnet.subprocess_call import is_of_machine
 from tflite.model.flatbuffer import pack, read_graph
 from tflite.model.graph import Graph, Signature, replace_tensors
 from tflite.model.interpreter import check_is_tflite, check_runs
@@ -69,6 +70,7 @@ def read_contract(path: str | os.PathLike[str]) -> Contract:
     Raises:
         ValueError: The file is missing or damaged, holds no contract or one that is not
             readable, or the contract belongs to a model of another size or other classes.
+        OSError: It could not be read here.
     """
     path = Path(path)
     if not path.is_file():
@@ -82,6 +84,8 @@ def read_contract(path: str | os.PathLike[str]) -> Contract:
         ) from None
     except Exception as error:  # a damaged archive raises a dozen types
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if is_of_machine(error):
+            raise OSError(f"{path} could not be read here: {reason}") from error
         raise ValueError(f"The contract in {path} is not readable: {reason}") from error
     check_is_tflite(path)
     check_runs(path)

@@ -12,6 +12,7 @@ few seconds are cached; they are valid while paths, sizes and modification times
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -28,6 +29,7 @@ import tensorflow as tf
 from keras_resnet import console
 from keras_resnet.files import atomic_write
 from keras_resnet.preprocessing import MAX_PIXELS
+from keras_resnet.subprocess_call import is_of_machine
 from keras_resnet.weights.download import cache_folder
 from training.config import DataConfig
 
@@ -46,7 +48,11 @@ AHEAD = 256
 
 
 def find_problem(image: bytes) -> str | None:
-    """Why an image cannot be read, such as ``"is empty"``; ``None`` if it can."""
+    """Why an image cannot be read, such as ``"is empty"``; ``None`` if it can.
+
+    Raises:
+        OSError: The machine failed, which says nothing about the image.
+    """
     from PIL import Image, UnidentifiedImageError
 
     if not image:
@@ -59,6 +65,8 @@ def find_problem(image: bytes) -> str | None:
     except Image.DecompressionBombError:
         return TOO_LARGE
     except (OSError, SyntaxError, ValueError) as error:
+        if is_of_machine(error):
+            raise
         return f"has no readable header ({' '.join(str(error).split())})"
     if kind not in FORMATS:
         return f"is a {kind}; supported are {', '.join(FORMATS)}"
@@ -68,13 +76,20 @@ def find_problem(image: bytes) -> str | None:
 
 
 def find_problems(files: Sequence[str]) -> dict[int, str]:
-    """Why files cannot be read, by the index of each unreadable one."""
+    """Why files cannot be read, by the index of each unreadable one.
+
+    Raises:
+        OSError: The machine failed (a bad disk, too many open files, too little memory), which
+            says nothing about the image. Nothing is cached then.
+    """
 
     def check(path: str) -> str | None:
         try:
             return find_problem(Path(path).read_bytes())
-        except OSError as error:
-            return f"cannot be read ({error.strerror})"
+        except (OSError, MemoryError) as error:
+            if is_of_machine(error) and not isinstance(error, PermissionError):
+                raise OSError(f"{path} could not be checked: {_why(error)}") from error
+            return f"cannot be read ({_why(error)})"
 
     def find() -> dict[str, str]:
         found = in_threads(check, files, len(files), "checking images")
@@ -177,6 +192,12 @@ def cached(find: Callable[[], Any], files: Sequence[str], is_valid: Callable[[An
     return found
 
 
+def _why(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "there is not enough memory"
+    return getattr(error, "strerror", None) or " ".join(str(error).split())
+
+
 def _decodes(image: bytes) -> bool:
     try:
         if image.startswith(b"\xff\xd8\xff"):
@@ -184,6 +205,8 @@ def _decodes(image: bytes) -> bool:
             tf.io.decode_jpeg(image, 3, ratio=8)
         else:
             tf.io.decode_image(image, 3, expand_animations=False)
+    except tf.errors.ResourceExhaustedError as error:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
     except tf.errors.OpError:
         return False
     return True

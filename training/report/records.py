@@ -304,8 +304,8 @@ def read_record(run: Run, name: str) -> Any:
         return value
     except FileNotFoundError:
         return None
-    except OSError as error:
-        reason = f"cannot be read: {error.strerror}"
+    except OSError as error:  # the file may be whole: no reason to make it again
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         reason = f"is damaged: {error}"
     raise ValueError(f"{path} {reason}. {_filled(remedy, run)}")
@@ -322,8 +322,8 @@ def read_log(run: Run) -> tuple[dict[str, float], ...]:
         return tuple(_rows(path.read_bytes()))
     except FileNotFoundError:
         return ()
-    except OSError as error:
-        reason = f"cannot be read: {error.strerror}"
+    except OSError as error:  # the file may be whole: no reason to make it again
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         reason = f"is damaged: {error}"
     remedy = f"Delete it and metrics.json, and make them again from the last checkpoint: {TRAIN}"

@@ -244,3 +244,10 @@ def cifar10(test_data: Path, count: int) -> list[np.ndarray]:
     folder = test_data / "tensorflow_datasets"
     dataset = tfds.load("cifar10", split=f"test[:{count}]", data_dir=folder, download=False)
     return [example["image"] for example in tfds.as_numpy(dataset)]
+
+
+def test_a_command_that_fails_is_reported_without_a_guess() -> None:
+    with pytest.raises(ValueError) as error:
+        arm64._do("/bin/sh", "-c", "echo no such suite >&2; exit 3")
+    reason = "/bin/sh failed with exit code 3: no such suite"
+    assert str(error.value) == f"The Arm system could not be made: {reason}"

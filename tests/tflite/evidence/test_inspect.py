@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from keras_resnet import ResNet8, ResNet18
+from tests.command_line import run as run_command
 from tflite.convert import convert
+from tflite.evidence import preflight
 from tflite.evidence.inspect import inspect, model_bytes, write_c_array
 from tflite.evidence.lint import lint
 from tflite.evidence.preflight import (
@@ -22,6 +24,7 @@ from tflite.evidence.preflight import (
     _edge_tpu,
     _micro_rule,
 )
+from tflite.model import sandbox
 from tflite.model.flatbuffer import read_graph
 from tflite.model.graph import Graph, Operation, Quantization, Tensor
 
@@ -249,6 +252,24 @@ def test_tflite_micro_itself_says_what_the_rule_says(files):
         rule, line = _micro_rule(read_graph(path)), lines_of(path)["TFLite Micro"]
         assert (line.loads, line.measured) == (rule.loads, True), line
         assert rule.because in line.because
+
+
+def test_a_runtime_that_cannot_be_imported_is_no_verdict_on_the_file(files, monkeypatch, capsys):
+    def run(path, runtime):
+        if runtime != "litert":
+            raise ImportError("libGL.so.1: cannot open shared object file")
+        return sandbox.run_sandboxed(path, runtime)
+
+    monkeypatch.setattr(preflight, "run_sandboxed", run)
+    lines = lines_of(files["float32"])
+    compiled, micro = lines["CompiledModel"], lines["TFLite Micro"]
+    assert (compiled.loads, compiled.measured) == (None, False)
+    assert "libGL.so.1" in compiled.because
+    assert micro == _micro_rule(read_graph(files["float32"]))
+    assert "libGL" not in lines["MediaPipe"].because
+    assert run_command("inspect", files["float32"]) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "libGL" in line]
+    assert "not tried" in row
 
 
 def test_grayscale_loads_in_no_image_api(files):

@@ -1,6 +1,8 @@
 """Sources: the right images, always the same, with the names of their classes."""
 
+import errno
 import io
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -231,6 +233,38 @@ def test_more_bad_images_than_allowed_are_an_error(folder_with_bad_files: Path) 
     data = DataConfig(source=f"folder:{folder_with_bad_files}", bad_images="skip", max_bad_images=2)
     with pytest.raises(ValueError, match=r"At most 2 may be skipped \(data.max_bad_images\)"):
         open_source(data, seed=0)
+
+
+FAILURES = {
+    "disk": OSError(errno.EIO, os.strerror(errno.EIO)),
+    "files": OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
+    "memory": MemoryError(),
+    "decoder": tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor"),
+}
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_a_failure_of_the_machine_is_raised_and_not_kept(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_RESNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(validate_images, "CACHE_FROM_SECONDS", 0.0)
+    file = tmp_path / "a.jpg"
+    file.write_bytes(picture_bytes())
+
+    def fails(*_: object, **__: object) -> None:
+        raise FAILURES[kind]
+
+    with monkeypatch.context() as patch:
+        if kind == "decoder":
+            patch.setattr(tf.io, "decode_jpeg", fails)
+        else:
+            patch.setattr(Path, "read_bytes", fails)
+        with pytest.raises(OSError, match=r"a\.jpg could not be checked: ") as error:
+            validate_images.find_problems([str(file)])
+    assert len(str(error.value).splitlines()) == 1
+    assert not (tmp_path / "cache" / "checked").exists()
+    assert validate_images.find_problems([str(file)]) == {}
 
 
 def test_verdicts_are_kept_until_a_file_changes(

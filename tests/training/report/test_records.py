@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ from keras_resnet.contract import Contract
 from tests.command_line import run as run_command
 from tests.training.report.run_folder import write_evidence
 from training.report.compare import compare
-from training.report.records import FILES, read_record
+from training.report.records import FILES, read_log, read_record
 from training.report.run_page import write_report
 from training.run import Run
 
@@ -202,6 +204,18 @@ def test_the_commands_end_in_one_line(
     assert printed.out.strip() == str(whole.report_file)
     [line] = [line for line in printed.err.splitlines() if "layers_int8.json" in line]
     assert "keras-resnet layers" in line and "--kind int8" in line
+
+
+def test_a_file_that_cannot_be_read_is_not_to_be_deleted(
+    whole: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    for read in (lambda: read_log(whole), lambda: read_record(whole, NAMES[0])):
+        with pytest.raises(ValueError, match=r"cannot be read: Permission denied$"):
+            read()
 
 
 LOGS = {
