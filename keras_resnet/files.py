@@ -60,6 +60,25 @@ def atomic_write_folder(folder: Path) -> Iterator[Path]:
         _to_disk(folder.parent)
 
 
+def check_replaceable(folder: Path, marker: str, content: str) -> None:
+    """Refuses to replace a folder of the user's own.
+
+    Args:
+        folder: Where a folder will be written.
+        marker: A file that every folder of this sort contains.
+        content: What such a folder is, for the message: ``"a SavedModel"``.
+
+    Raises:
+        ValueError: Something else is there: a file, or a folder without ``marker`` that is not
+            empty.
+    """
+    if not os.path.lexists(folder):
+        return
+    if folder.is_dir() and ((folder / marker).is_file() or not any(folder.iterdir())):
+        return
+    raise ValueError(f"{folder} is not {content}, and is not replaced. Give a new folder")
+
+
 def remove_leftovers(folder: Path) -> None:
     """Removes the temporary folders of processes that were killed while writing into a folder."""
     leftovers = []

@@ -31,7 +31,7 @@ class FeaturePyramid(ImageModel):
 
 
 def features(
-    model: ImageClassifier | str, levels: Sequence[int] = (2, 3, 4, 5), **kwargs: Any
+    model: ImageClassifier | str, levels: Sequence[int] | None = None, **kwargs: Any
 ) -> FeaturePyramid:
     """The outputs of a network's stages, for detection and segmentation.
 
@@ -43,7 +43,7 @@ def features(
     Args:
         model: A network of this package, whose layers are then shared; or a name for
             ``create_model``, which is called with ``include_top=False``.
-        levels: Any of 2 to 5 (2 to 4 for networks of three stages).
+        levels: Any of 2 to 5 (2 to 4 for networks of three stages); all by default.
         **kwargs: The constructor's arguments, if ``model`` is a name.
 
     Returns:
@@ -61,6 +61,7 @@ def features(
             f"and a {type(model).__name__}"
         )
     outputs = _stage_outputs(model)
+    levels = tuple(outputs) if levels is None else levels
     if not isinstance(levels, Iterable) or not levels or not set(levels) <= set(outputs):
         raise ValueError(
             f"levels of {model.name} must be some of {', '.join(map(str, outputs))}. "

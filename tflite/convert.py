@@ -179,7 +179,7 @@ def _rewritten(kind: str, model: bytes, io_spec: IOSpec) -> Graph:
         with suppressed_native_stderr():
             return rewrite_io(unpack(model), io_spec)
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{kind} cannot be {io_spec}: {_reason(error)}") from error
+        raise ValueError(f"The {kind} file cannot be made: {_reason(error)}") from error
 
 
 def _os_error(error: Exception, folder: Path) -> OSError | None:

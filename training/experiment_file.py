@@ -32,9 +32,10 @@ def load_experiment(recipe: str | Path, changes: dict[str, Any] | None = None) -
         ValueError: There is no such recipe, the YAML cannot be read, a key is unknown, or a value
             is out of range.
     """
-    tree = read_yaml(_recipe_path(recipe)) or {}
-    if not isinstance(tree, dict):
-        raise ValueError(f"{recipe} must hold keys and values. Received: {type(tree).__name__}")
+    tree = read_yaml(_recipe_path(recipe))
+    if not isinstance(tree, dict) or not tree:
+        received = "an empty file" if not tree else type(tree).__name__
+        raise ValueError(f"{recipe} must hold keys and values. Received: {received}")
     for key, value in (changes or {}).items():
         _set(tree, key, value)
     return from_dict(tree)

@@ -11,12 +11,13 @@ import tensorflow as tf
 from keras_resnet.classifier import ImageClassifier
 from keras_resnet.contract import Contract
 from keras_resnet.deployment import deployable
-from keras_resnet.files import atomic_write_folder
+from keras_resnet.files import atomic_write_folder, check_replaceable
 from training.data.decode import fit_image
 from training.report.tensorboard import first_line
 from training.runtime import require_backend
 
 # TensorFlow's folder for additional files of a SavedModel, which it does not read.
+MODEL_FILE = "saved_model.pb"
 CONTRACT_FILE = Path("assets.extra") / "contract.json"
 TOP = 5
 
@@ -65,14 +66,16 @@ def export_saved_model(model: ImageClassifier, folder: Path) -> Path:
 
     Args:
         model: A model with fixed height and width; a mixed-precision one is rebuilt in float32.
-        folder: Target; an existing export is replaced once the new one is complete.
+        folder: Target, new or empty; an earlier SavedModel is replaced once the new one is
+            complete.
 
     Raises:
-        ValueError: The model has no fixed size, not 1 or 3 channels, or Keras does not run on
-            TensorFlow.
+        ValueError: The model has no fixed size, not 1 or 3 channels, the folder holds something
+            else, or Keras does not run on TensorFlow.
         OSError: The folder cannot be written; nothing of the new export is left.
     """
     require_backend("Exporting a SavedModel", "tensorflow")
+    check_replaceable(folder, MODEL_FILE, "a SavedModel")
     contract = model.contract
     if contract.height is None or contract.width is None or contract.color == "raw":
         raise ValueError(

@@ -27,6 +27,7 @@ from keras_resnet.cli.inputs import (
     tflite_files,
 )
 from keras_resnet.console import progress, say
+from keras_resnet.files import check_replaceable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,6 +93,8 @@ class Conversion:
         limits = (self.max_drop, self.max_latency)
         if limits != (None, None) and "mixed" not in self.kinds:
             raise ValueError("--max-drop and --max-latency are for the kind mixed: --kinds mixed")
+        if self.out and self.out.exists() and not self.out.is_dir():
+            raise ValueError(f"--out must be a folder. Received: {self.out}, a file")
         at_least("--calibration", self.calibration, 1)
         at_least("--batch", self.batch, 1)
         at_least("--top-k", self.top_k, 1)
@@ -283,12 +286,14 @@ def run_comparison(folders: Sequence[Path], out: Path) -> tuple[Compared, ...]:
 def run_export(run: Run, out: Path | None = None) -> Path:
     """Writes a SavedModel; returns its folder."""
     require_tensorflow("Exporting a SavedModel")
+    folder = out or run.saved_model
+    check_replaceable(folder, "saved_model.pb", "a SavedModel")
     start_keras()
     from keras_resnet.saving import load_model
     from training.export import export_saved_model
 
     say("exporting a SavedModel …")
-    return export_saved_model(load_model(run.model_file), out or run.saved_model)
+    return export_saved_model(load_model(run.model_file), folder)
 
 
 def run_prediction(model: Path, images: Sequence[Path], top: int) -> list[Prediction]:

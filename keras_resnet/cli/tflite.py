@@ -254,7 +254,7 @@ def golden(
         images: How many test images.
         out: The archive.
     """
-    check_output("--out", out)
+    check_output("--out", out, (".zip",))
     at_least("--images", images, 1)
     pipeline.run_golden(locate(run), kind, images, out, data, data_dir)
     show_path(out)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from keras_resnet import files
-from keras_resnet.files import atomic_write, atomic_write_folder
+from keras_resnet.files import atomic_write, atomic_write_folder, check_replaceable
 
 
 def test_file_takes_the_place_of_the_old_one_at_the_end(tmp_path: Path) -> None:
@@ -79,3 +79,17 @@ def test_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
     with atomic_write(path) as temporary:
         temporary.write_text("new")
     assert path.read_text() == "new"
+
+
+def test_only_a_new_folder_or_one_of_the_same_sort_is_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    check_replaceable(folder, "saved_model.pb", "a SavedModel")
+    folder.mkdir()
+    check_replaceable(folder, "saved_model.pb", "a SavedModel")
+    (folder / "thesis.txt").write_text("x")
+    with pytest.raises(ValueError, match="out is not a SavedModel, and is not replaced"):
+        check_replaceable(folder, "saved_model.pb", "a SavedModel")
+    with pytest.raises(ValueError, match="not replaced"):
+        check_replaceable(folder / "thesis.txt", "saved_model.pb", "a SavedModel")
+    (folder / "saved_model.pb").touch()
+    check_replaceable(folder, "saved_model.pb", "a SavedModel")

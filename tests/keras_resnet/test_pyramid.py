@@ -68,6 +68,11 @@ def test_levels_that_are_not_there(levels: Any) -> None:
         features("ResNet20", levels)
 
 
+def test_all_levels_are_the_default() -> None:
+    assert list(features("ResNet20").output) == ["P2", "P3", "P4"]
+    assert list(features("ResNet18", input_shape=(32, 32, 3)).output) == ["P2", "P3", "P4", "P5"]
+
+
 def test_a_model_of_another_kind_is_refused() -> None:
     x = keras.Input((32, 32, 3))
     with pytest.raises(ValueError, match="no stages"):

@@ -72,7 +72,9 @@ def test_a_number_that_yaml_reads_as_text_is_still_a_number(tmp_path: Path) -> N
     assert load_experiment(path).optimizer.weight_decay == 1e-3
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2", "\x00", "!!python/object:os.system x"])
+@pytest.mark.parametrize(
+    "text", ["", "null", "{}", "[]", "a: [", "- 1\n- 2", "\x00", "!!python/object:os.system x"]
+)
 def test_a_file_that_is_no_experiment_gives_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "e.yaml"
     path.write_text(text)

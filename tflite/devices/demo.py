@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_resnet.files import atomic_write_folder
+from keras_resnet.files import atomic_write_folder, check_replaceable
 
 if TYPE_CHECKING:
     from tflite.evidence.golden import Golden
@@ -149,7 +149,7 @@ def export(site: Site, out: str | os.PathLike[str]) -> Path:
         ValueError: The folder holds something else.
     """
     out = Path(out)
-    _refuse_other_content(out)
+    check_replaceable(out, MANIFEST, "an exported demo")
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write_folder(out) as temporary:
         for path, content in site.made.items():
@@ -157,14 +157,6 @@ def export(site: Site, out: str | os.PathLike[str]) -> Path:
         for path, source in site.files.items():
             shutil.copyfile(source, _target(temporary, path))
     return out
-
-
-def _refuse_other_content(out: Path) -> None:
-    if not out.exists():
-        return
-    if out.is_dir() and ((out / MANIFEST).is_file() or not any(out.iterdir())):
-        return
-    raise ValueError(f"{out} holds something else than an exported demo. Give a new folder")
 
 
 def _target(folder: Path, path: str) -> Path:

@@ -42,8 +42,12 @@ VARIABLES = {
 
 def read_hdf5(
     path: str | os.PathLike[str], member: str | None = None
-) -> tuple[Format, dict[str, np.ndarray]]:
+) -> tuple[tuple[Format, str | None], dict[str, np.ndarray]]:
     """The arrays of an HDF5 file, or of one inside a zip archive, named as in ``Tensors``.
+
+    Returns:
+        The format with the model's configuration, JSON, if the file holds a whole model; and the
+        arrays.
 
     The HDF5 library does not validate files: on damaged ones it may crash or hang. Other
     modules call it through ``sandbox.read_hdf5_sandboxed``.
@@ -61,7 +65,7 @@ def read_hdf5(
         return _read(file, len(content))
 
 
-def _read(file: h5py.File, size: int) -> tuple[Format, dict[str, np.ndarray]]:
+def _read(file: h5py.File, size: int) -> tuple[tuple[Format, str | None], dict[str, np.ndarray]]:
     root = file if _link_type(file, "model_weights") is None else _group(file, "model_weights")
     legacy = "layer_names" in root.attrs or "layer_names0" in root.attrs
     datasets: dict[str, h5py.Dataset] = {}
@@ -73,7 +77,9 @@ def _read(file: h5py.File, size: int) -> tuple[Format, dict[str, np.ndarray]]:
         check_count(len(datasets))
     check_size(sum(map(_declared_bytes, datasets.values())), size)
     arrays = {name: _array(dataset) for name, dataset in datasets.items()}
-    return ("keras-h5" if legacy else "keras-weights-h5"), arrays
+    config = _attribute(file, "model_config")
+    form: Format = "keras-h5" if legacy else "keras-weights-h5"
+    return (form, None if config is None else _text(config)), arrays
 
 
 def _legacy(root: h5py.Group) -> Iterator[tuple[str, h5py.Dataset]]:

@@ -111,7 +111,12 @@ def _read(path: Path) -> Tensors:
     if kind == "torch":
         return Tensors("torch", _with_torch_names(read_torch(path)))
     if kind == "hdf5":
-        return Tensors(*read_hdf5_sandboxed(path))
+        (form, config), arrays = read_hdf5_sandboxed(path)
+        # A whole model of ours says which network it is; a file of weights alone cannot.
+        model = json_object(config, "model_config").get("config") if config else None
+        holder = model if isinstance(model, dict) else {}
+        records = _record(holder, CONTRACT, Contract), _record(holder, BLOCK_CONFIG, BlockConfig)
+        return Tensors(form, arrays, *records)
     check_archive(path)
     configuration = _configuration(path)
     arrays = read_hdf5_sandboxed(path, KERAS_WEIGHTS)[1]

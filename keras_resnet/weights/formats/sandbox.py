@@ -22,20 +22,20 @@ BYTES_PER_SECOND = 10_000_000
 
 def read_hdf5_sandboxed(
     path: str | os.PathLike[str], member: str | None = None
-) -> tuple[Format, dict[str, np.ndarray]]:
+) -> tuple[tuple[Format, str | None], dict[str, np.ndarray]]:
     """The same as ``read_hdf5``.
 
     Raises:
         ValueError: The file is not one of Keras's, not safe to read, or damaged.
         SubprocessError: It could not be read, for a reason that says nothing about the file.
     """
-    form, arrays = call_in_subprocess(
+    (form, config), arrays = call_in_subprocess(
         read,
         [os.fspath(path)] if member is None else [os.fspath(path), member],
         START_SECONDS + os.path.getsize(path) / BYTES_PER_SECOND,
         "the HDF5 library",
     )
-    return form, dict(arrays)
+    return (form, config), dict(arrays)
 
 
 def read(path: str, member: str | None = None) -> Result:

@@ -240,13 +240,13 @@ def altered(path: Path, tmp_path: Path, change: Any) -> Path:
 
 REFUSED = [
     (lambda a: a.pop("layer2.0.conv1.weight"), {}, r"nothing for stage2_block1_conv1/kernel"),
-    (lambda a: a.update(extra=np.zeros(3, "float32")), {}, r"its extra \(3,\) has no place"),
+    (lambda a: a.update(extra=np.zeros(3, "float32")), {}, r"its extra \(3,\) is not a weight"),
     (
         lambda a: a.update({"bn1.weight": np.zeros(3, "float32")}),
         {},
         r"its bn1\.weight is \(3,\), and stem_norm/gamma is \(64,\)",
     ),
-    (lambda a: None, {"norm": "group"}, r"bn1\.running_mean \(64,\) has no place"),
+    (lambda a: None, {"norm": "group"}, r"bn1\.running_mean \(64,\) is not a weight"),
     (lambda a: None, {"variant": "d"}, r"nothing for stem_conv1.*weights of ResNet18\."),
 ]
 
@@ -292,7 +292,8 @@ def test_a_network_of_another_kind_is_guessed(
 
 
 @pytest.mark.parametrize(
-    "suffix", ["w.safetensors", pytest.param("w.keras", marks=pytest.mark.slow)]
+    "suffix",
+    ["w.safetensors", *(pytest.param(f"w{s}", marks=pytest.mark.slow) for s in (".keras", ".h5"))],
 )
 @pytest.mark.parametrize(
     ("theirs", "ours", "message"),
@@ -319,7 +320,10 @@ def test_what_shapes_do_not_tell_is_compared(
     build: Any = ResNet50 if "variant" in theirs else ResNet20
     model = build(input_shape=(32, 32, 3), **theirs)
     path = tmp_path / suffix
-    model.save(path) if suffix.endswith(".keras") else keras_resnet.save_weights(model, path)
+    if suffix == "w.safetensors":
+        keras_resnet.save_weights(model, path)
+    else:
+        model.save(path)
     with pytest.raises(ValueError, match=message):
         build(weights=path, input_shape=(32, 32, 3), **ours)
     assert build(weights=path, input_shape=(32, 32, 3), **theirs).load_report

@@ -337,7 +337,7 @@ def test_export_replaces_its_own_and_nothing_else(site: demo.Site, tmp_path: Pat
     other = tmp_path / "thesis"
     other.mkdir()
     (other / "thesis.tex").write_text("years of work")
-    with pytest.raises(ValueError, match="something else"):
+    with pytest.raises(ValueError, match="is not replaced"):
         demo.export(site, other)
     assert os.listdir(other) == ["thesis.tex"]
 
