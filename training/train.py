@@ -3,8 +3,8 @@
 The story of a run: set up (``task.py``), restore the newest checkpoint, then epoch after epoch
 train, validate, save and publish; at the end write the results (``results.py``).
 
-The state of a run is its variables and a ``Progress``, both in every checkpoint. All files of the run
-folder follow from them, so a killed run resumes to the same bits (conditions: docs/recipes.md).
+The state of a run is its variables and a ``Progress``, both in every checkpoint. All files of the
+run folder follow from them: a killed run resumes to the same bits (conditions: docs/recipes.md).
 """
 
 from __future__ import annotations

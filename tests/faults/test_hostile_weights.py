@@ -479,14 +479,14 @@ def test_safetensors_headers(header: str, tmp_path: Path) -> None:
         ('"v1"', "is a str, not a JSON object"),
         ("null", "is a NoneType, not a JSON object"),
         ("true", "is a bool, not a JSON object"),
-        ("", "is no sound JSON"),
-        ("{", "is no sound JSON"),
-        ('{"epsilon": NaN}', "is no sound JSON"),
-        ('{"epsilon": -Infinity}', "is no sound JSON"),
-        ('{"epsilon": [{"a": 1e999}]}', "is no sound JSON"),
-        ('{"epsilon": ' + "9" * 5000 + "}", "is no sound JSON"),
-        ("[" * 100_000, "is no sound JSON"),
-        ('{"a":' * 100_000 + "1" + "}" * 100_000, "is no sound JSON"),
+        ("", "is not valid JSON with finite numbers"),
+        ("{", "is not valid JSON with finite numbers"),
+        ('{"epsilon": NaN}', "is not valid JSON with finite numbers"),
+        ('{"epsilon": -Infinity}', "is not valid JSON with finite numbers"),
+        ('{"epsilon": [{"a": 1e999}]}', "is not valid JSON with finite numbers"),
+        ('{"epsilon": ' + "9" * 5000 + "}", "is not valid JSON with finite numbers"),
+        ("[" * 100_000, "is not valid JSON with finite numbers"),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "is not valid JSON with finite numbers"),
     ],
     ids=lambda text: text[:24],
 )
@@ -498,7 +498,7 @@ def test_safetensors_metadata(key: str, text: str, why: str, tmp_path: Path) -> 
 
 def test_a_contract_with_numbers_that_are_none(resnet8: dict[str, bytes], tmp_path: Path) -> None:
     config = json.loads(resnet8["config.json"])
-    for value, why in ((float("nan"), "no sound JSON"), (float("inf"), "no sound JSON")):
+    for value, why in ((float("nan"), "not valid JSON"), (float("inf"), "not valid JSON")):
         config["config"]["contract"]["mean"] = [value] * 3
         members = {**resnet8, "config.json": json.dumps(config).encode()}
         assert_refused(write_archive(tmp_path / "m.keras", members), f"'contract' is {why}")

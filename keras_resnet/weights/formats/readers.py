@@ -215,7 +215,7 @@ def json_object(text: str, name: str) -> dict[str, Any]:
     try:
         value = json.loads(text, parse_float=finite, parse_constant=finite)
     except (ValueError, RecursionError):
-        raise ValueError(f"its {name!r} is no sound JSON") from None
+        raise ValueError(f"its {name!r} is not valid JSON with finite numbers") from None
     if not isinstance(value, dict):
         raise ValueError(f"its {name!r} is a {type(value).__name__}, not a JSON object")
     return value
