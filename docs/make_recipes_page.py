@@ -7,6 +7,7 @@ A test compares the page with what this writes.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import typing
 from collections.abc import Iterator
@@ -22,25 +23,35 @@ END = "<!-- end of keys -->"
 def table() -> Iterator[str]:
     """One table per group of keys."""
     meanings = dict(_meanings())
-    for group, config in typing.get_type_hints(Experiment).items():
+    alone = [key for key in keys() if "." not in key.name]
+    yield from _rows(alone, meanings)
+    for group, config in _groups():
         summary = (config.__doc__ or "").splitlines()[0]
-        yield f"\n**`{group}`**: {summary[0].lower()}{summary[1:]}\n"
-        yield "| key | values | default | meaning |"
-        yield "|---|---|---|---|"
-        for key in keys():
-            if key.name.startswith(f"{group}."):
-                cells = (f"`{key.name}`", _values(key), _default(key), meanings[key.name])
-                yield f"| {' | '.join(_escaped(cell) for cell in cells)} |"
+        yield f"\n**`{group}`**: {summary[0].lower()}{summary[1:]}"
+        yield from _rows([key for key in keys() if key.name.startswith(f"{group}.")], meanings)
+
+
+def _rows(shown: list[Key], meanings: dict[str, str]) -> Iterator[str]:
+    yield "\n| key | values | default | meaning |"
+    yield "|---|---|---|---|"
+    for key in shown:
+        cells = (f"`{key.name}`", _values(key), _default(key), meanings[key.name])
+        yield f"| {' | '.join(_escaped(cell) for cell in cells)} |"
+
+
+def _groups() -> Iterator[tuple[str, type]]:
+    hints = typing.get_type_hints(Experiment).items()
+    return ((name, kind) for name, kind in hints if dataclasses.is_dataclass(kind))
 
 
 def _meanings() -> Iterator[tuple[str, str]]:
     """Descriptions from the docstrings' ``Attributes:``, by key."""
-    for group, config in typing.get_type_hints(Experiment).items():
+    for group, config in (("", Experiment), *_groups()):
         attributes = (config.__doc__ or "").partition("Attributes:\n")[2]
         entry = re.compile(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", re.MULTILINE)
         for match in entry.finditer(attributes):
             text = " ".join(match[2].split()).replace("``", "`")
-            yield f"{group}.{match[1]}", text
+            yield f"{group}.{match[1]}".lstrip("."), text
 
 
 def _escaped(cell: str) -> str:

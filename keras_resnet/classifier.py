@@ -79,7 +79,7 @@ class ImageClassifier(ImageModel):
 
     def check_contract(self) -> None:
         super().check_contract()
-        labels, outputs = len(self.contract.labels), self.output_shape[-1]
+        labels, outputs = self.contract.outputs, self.output_shape[-1]
         headless = self.block_config and all(layer.name != HEAD for layer in self.layers)
         if labels and len(self.output_shape) == 2 and labels != outputs and not headless:
             raise ValueError(f"the contract names {labels} labels for {outputs} outputs")

@@ -18,6 +18,8 @@ NORMALIZATIONS = ("inside", "outside")
 RESIZES = ("crop", "stretch")
 INTERPOLATIONS = ("bilinear", "bicubic")
 ORDERS = ("rgb", "bgr")
+ORIENTATIONS = ("apply", "ignore")
+TASKS = ("single", "binary", "multi")
 MAX_SIZE = 16_384  # pixels of height and width
 MAX_CHANNELS = 1_024
 
@@ -47,6 +49,13 @@ class Contract:
         interpolation: Resampling filter; always antialiased.
         order: Order of the three input channels of a graph that normalizes outside: ``"rgb"``,
             or ``"bgr"`` as in Caffe and the first ResNets of keras.applications.
+        orientation: ``"apply"`` turns a picture upright by its EXIF orientation; ``"ignore"``
+            takes its pixels as they are stored.
+        task: ``"single"``: one class an image, softmax. ``"binary"``: two classes, one sigmoid
+            output, the probability of the second label. ``"multi"``: any number of labels an
+            image, a sigmoid for each.
+        thresholds: For ``binary`` one probability, for ``multi`` one a label (or none): the label
+            is given from this probability on; 0.5 where there is none. Empty for ``single``.
     """
 
     height: int | None
@@ -60,12 +69,17 @@ class Contract:
     crop_fraction: float = 0.875
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     order: Literal["rgb", "bgr"] = "rgb"
+    orientation: Literal["apply", "ignore"] = "apply"
+    task: Literal["single", "binary", "multi"] = "single"
+    thresholds: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         one_of("normalization", self.normalization, NORMALIZATIONS)
         one_of("order", self.order, ORDERS)
         one_of("resize", self.resize, RESIZES)
         one_of("interpolation", self.interpolation, INTERPOLATIONS)
+        one_of("orientation", self.orientation, ORIENTATIONS)
+        one_of("task", self.task, TASKS)
         self._check_size()
         # One number applies to all channels. Channels without statistics (for example a fourth,
         # infrared one) get the average of the others.
@@ -92,6 +106,20 @@ class Contract:
         fraction = self.crop_fraction
         if not _is_number(fraction) or not 0 < fraction <= 1:
             raise ValueError(f"crop_fraction must be above 0 and at most 1. Received: {fraction!r}")
+        self._check_task()
+
+    def _check_task(self) -> None:
+        if self.task == "binary" and len(self.labels) not in (0, 2):
+            raise ValueError(f"task='binary' has two labels. Received: labels={self.labels!r:.200}")
+        thresholds = _floats("thresholds", self.thresholds) if len(self.thresholds) else ()
+        object.__setattr__(self, "thresholds", thresholds)
+        allowed = {"single": (0,), "binary": (0, 1), "multi": (0, len(self.labels))}[self.task]
+        if len(thresholds) not in allowed or not all(0 < value < 1 for value in thresholds):
+            raise ValueError(
+                "thresholds must be probabilities between 0 and 1, one for task='binary' and one a "
+                f"label for task='multi'. Received: thresholds={thresholds!r:.200}, "
+                f"task={self.task!r}, {len(self.labels)} labels"
+            )
 
     def _check_size(self) -> None:
         limits = {"height": MAX_SIZE, "width": MAX_SIZE, "channels": MAX_CHANNELS}
@@ -108,6 +136,11 @@ class Contract:
     def color(self) -> str:
         """Colour space to decode images to: ``"rgb"``, ``"grayscale"``, or ``"raw"`` if neither."""
         return {1: "grayscale", 3: "rgb"}.get(self.channels, "raw")
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs of a network with these labels; 0 if they are not known."""
+        return 1 if self.task == "binary" else len(self.labels)
 
     def replace(self, **changes: Any) -> Contract:
         """A copy with some fields changed."""
@@ -126,7 +159,7 @@ class Contract:
         Raises:
             ValueError: The contract has another number of labels.
         """
-        if classes is not None and self.labels and len(self.labels) != classes:
+        if classes is not None and self.labels and self.outputs != classes:
             raise ValueError(
                 f"The contract names {len(self.labels)} labels for {classes} classes. "
                 "Pass one label a class, or none."

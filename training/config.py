@@ -87,7 +87,10 @@ class DataConfig:
     were trained with, otherwise to ImageNet's statistics and a centre crop of 0.875.
 
     Attributes:
-        source: ``digits``, ``tfds:<name>``, ``folder:<path>`` or ``tfrecord:<pattern>``.
+        source: ``digits``, ``tfds:<name>``, ``folder:<path>``, ``csv:<file>`` or
+            ``tfrecord:<pattern>``.
+        test: Folder of the test images, with a subfolder for each class, where it is not beside
+            the training images; ``data.source=folder:<path>`` then holds training images only.
         color: Read image files as ``rgb`` or ``grayscale``.
         data_dir: Data folder of tensorflow-datasets; its own default if empty.
         test_fraction: Share of the training images held out for testing if the source has no
@@ -99,6 +102,8 @@ class DataConfig:
         resize: ``crop`` keeps the aspect ratio, ``stretch`` does not.
         crop_fraction: Share of the image that evaluation keeps.
         interpolation: Resampling filter.
+        orientation: ``apply`` turns pictures upright by their EXIF orientation, ``ignore`` takes
+            the pixels as they are stored.
         bad_images: ``error`` reports unreadable images and stops, ``skip`` leaves them out and
             reports their number.
         max_bad_images: More unreadable images than this are an error with ``skip``, too.
@@ -106,6 +111,7 @@ class DataConfig:
     """
 
     source: str = "digits"
+    test: str = ""
     color: Literal["rgb", "grayscale"] = "rgb"
     data_dir: str = ""
     test_fraction: Annotated[float, Between(0.01, 0.9)] = 0.2
@@ -115,6 +121,7 @@ class DataConfig:
     resize: Literal["auto", "crop", "stretch"] = "auto"
     crop_fraction: Annotated[float, Between(0.01, 1)] | None = None
     interpolation: Literal["auto", "bilinear", "bicubic"] = "auto"
+    orientation: Literal["apply", "ignore"] = "apply"
     bad_images: Literal["error", "skip"] = "error"
     max_bad_images: Annotated[int, Between(0, 10**9)] = 100
     cache_gb: Annotated[float, Between(0, 1024)] = 1.0
@@ -283,8 +290,14 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that defines a run."""
+    """Everything that defines a run.
 
+    Attributes:
+        task: ``single``, one class an image, by a softmax; ``binary``, two classes, by one sigmoid
+            output; ``multi``, any number of labels an image, by a sigmoid for each.
+    """
+
+    task: Literal["single", "binary", "multi"] = "single"
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -323,6 +336,9 @@ class Key:
 def keys() -> Iterator[Key]:
     """All keys of the experiment, in order."""
     for group, config in typing.get_type_hints(Experiment).items():
+        if not dataclasses.is_dataclass(config):
+            yield Key(group, config, typing.get_args(config), None, getattr(Experiment, group))
+            continue
         hints = typing.get_type_hints(config, include_extras=True)
         for entry in dataclasses.fields(config):
             hint = hints[entry.name]
@@ -361,12 +377,20 @@ def from_dict(tree: dict[str, Any]) -> Experiment:
 
 def first_difference(one: Experiment, other: Experiment) -> tuple[str, Any, Any] | None:
     """The first key in which two experiments differ, with both values."""
-    ones, others = to_dict(one), to_dict(other)
-    for group, values in ones.items():
-        for key, value in values.items():
-            if value != others[group][key]:
-                return f"{group}.{key}", value, others[group][key]
-    return None
+    ones, others = dotted(one), dotted(other)
+    different = ((key, ones[key], others[key]) for key in ones if ones[key] != others[key])
+    return next(different, None)
+
+
+def dotted(experiment: Experiment) -> dict[str, Any]:
+    """The values by dotted key, such as ``schedule.epochs``."""
+    tree = to_dict(experiment).items()
+    groups = {key: value if isinstance(value, dict) else {"": value} for key, value in tree}
+    return {
+        f"{group}.{key}".rstrip("."): value
+        for group, values in groups.items()
+        for key, value in values.items()
+    }
 
 
 def nearest(name: str, known: list[str]) -> str:

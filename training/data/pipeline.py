@@ -13,7 +13,7 @@ from training.data.augment import augment, mix
 from training.data.augment.crop import random_resized_crop
 from training.data.decode import fit_image
 from training.data.shuffle import example_seed, ordered_indices
-from training.data.sources import Split, array_split, classes_of
+from training.data.sources import Split, array_split, labels_of
 
 # Batches prepared ahead: enough for short delays, few enough for a known amount of memory.
 PREFETCH = 2
@@ -69,7 +69,7 @@ def training_batches(
     classes = len(contract.labels)
     if _keeps_fitted(split, contract, experiment):
         split = _in_memory(split, contract)
-    drawn = classes_of(split) if experiment.data.sampling == "balanced" else None
+    drawn = labels_of(split) if experiment.data.sampling == "balanced" else None
 
     @tf.autograph.experimental.do_not_convert  # keeps the messages of errors
     def example(epoch: tf.Tensor, index: tf.Tensor, draw: tf.Tensor) -> tuple[tf.Tensor, ...]:

@@ -44,20 +44,26 @@ T = TypeVar("T")
 class Split:
     """Labelled images.
 
+    A label is an int64 scalar, the number of a class; of several labels an image (the task
+    ``multi``) uint8 ``(classes,)``, 1 for each that the image has.
+
     Attributes:
         count: Number of images.
         examples: A ``tf.data.Dataset`` of ``(image, label)``: the image either uint8
-            ``(height, width, channels)`` or the bytes of an image file, the label int64.
+            ``(height, width, channels)`` or the bytes of an image file, the label as above.
             Always in the same order.
         at: Returns one example by its number, an int64 scalar; a function for ``Dataset.map``.
             Training shuffles globally, for which a stream is not enough.
         files: Path of each image, if the images are files.
+        labels: Label of each image, as in ``examples``, where they are known without reading the
+            images; ``None`` otherwise (tensorflow-datasets).
     """
 
     count: int
     examples: tf.data.Dataset
     at: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
     files: tuple[str, ...] = ()
+    labels: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -275,7 +281,7 @@ def _tfrecord(pattern: str, data: DataConfig, seed: int, say: Say) -> Source:
         good = np.array([number for number in chosen if number not in records.bad], "int64")
         at = records.at(good, records.labels[good] - first)
         examples = tf.data.Dataset.range(len(good)).map(at, num_parallel_calls=tf.data.AUTOTUNE)
-        return Split(len(good), examples, at)
+        return Split(len(good), examples, at, labels=records.labels[good] - first)
 
     return Source(labels, CHANNELS[data.color], split(records, train), split(held_out, test))
 
@@ -320,8 +326,10 @@ def first_unreadable(source: Source, contract: Contract) -> str | None:
     return None
 
 
-def classes_of(split: Split) -> np.ndarray:
-    """The class of each image by its number, int64 ``(count,)``."""
+def labels_of(split: Split) -> np.ndarray:
+    """The label of each image by its number: int64 ``(count,)`` or uint8 ``(count, classes)``."""
+    if split.labels is not None:
+        return split.labels
     numbers = tf.data.Dataset.range(split.count)
     labels = numbers.map(lambda index: split.at(index)[1], num_parallel_calls=tf.data.AUTOTUNE)
     return np.concatenate(list(labels.batch(1024).as_numpy_iterator()))
@@ -339,6 +347,7 @@ def array_split(images: np.ndarray, classes: np.ndarray) -> Split:
         len(images),
         tf.data.Dataset.from_tensor_slices(table),
         lambda index: (tf.gather(table[0], index), tf.gather(table[1], index)),
+        labels=classes,
     )
 
 
@@ -349,7 +358,7 @@ def _file_split(files: list[str], classes: np.ndarray) -> Split:
         return tf.io.read_file(tf.gather(paths, index)), tf.gather(labels, index)
 
     examples = tf.data.Dataset.range(len(files)).map(at, num_parallel_calls=tf.data.AUTOTUNE)
-    return Split(len(files), examples, at, tuple(files))
+    return Split(len(files), examples, at, tuple(files), classes)
 
 
 def _stratified(classes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from keras_resnet.files import atomic_write
 from keras_resnet.text import printable
-from training.config import to_dict
+from training.config import dotted
 from training.report.charts import missing_glyphs_allowed
 from training.report.records import read_log, read_record
 from training.run import Run
@@ -104,8 +104,7 @@ def _keys(run: Run) -> dict[str, Any]:
     experiment = run.experiment
     if experiment is None:
         raise ValueError(f"{run.folder} is no run folder: it has no experiment.yaml")
-    groups = to_dict(experiment).items()
-    return {f"{group}.{key}": value for group, tree in groups for key, value in tree.items()}
+    return dotted(experiment)
 
 
 def _compared(run: Run, experiment: dict[str, Any]) -> Compared:

@@ -19,7 +19,7 @@ from training.data.pipeline import (
     steps_per_epoch,
     training_batches,
 )
-from training.data.sources import Split, array_split, classes_of, open_source
+from training.data.sources import Split, array_split, labels_of, open_source
 from training.experiment_file import load_experiment
 
 
@@ -133,7 +133,7 @@ def test_an_image_that_comes_again_is_augmented_otherwise() -> None:
 
 def test_the_classes_are_those_of_the_images() -> None:
     expected = [label for _, label in digits().examples.as_numpy_iterator()]
-    assert classes_of(digits()).tolist() == expected
+    assert labels_of(digits()).tolist() == expected
 
 
 def test_more_images_a_batch_than_there_are_is_an_error() -> None:
