@@ -1,6 +1,6 @@
 // A photograph taken in the page. Its pixels are upright, unlike many files from a phone.
 
-import { Unreadable } from "./decode";
+import { Unreadable } from "./formats";
 
 export const hasCamera = (): boolean => Boolean(navigator.mediaDevices?.getUserMedia);
 

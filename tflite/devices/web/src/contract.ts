@@ -8,6 +8,11 @@ export interface Contract {
   readonly resize: "crop" | "stretch";
   readonly crop_fraction: number;
   readonly interpolation: "bilinear" | "bicubic";
+  /** "ignore": pixels as they are stored, not turned upright by EXIF. */
+  readonly orientation: "apply" | "ignore";
+  readonly task: "single" | "binary" | "multi";
+  /** From which probability on the label of an output is given; 0.5 where there is none. */
+  readonly thresholds: readonly number[];
 }
 
 export interface ModelFile {

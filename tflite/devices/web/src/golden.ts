@@ -1,7 +1,7 @@
 // The inputs that Python ran, and how much the outputs differ from Python's.
 
 import type { GoldenFiles } from "./contract";
-import { Unreadable } from "./decode";
+import { Unreadable } from "./formats";
 import { fetchBytes, run, type Model } from "./runtime";
 
 /** Of a probability quantized to 8 bits. */

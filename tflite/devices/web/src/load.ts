@@ -3,7 +3,7 @@
 import { unloadLiteRt } from "@litertjs/core";
 import type { Demo, GoldenFiles, ModelFile } from "./contract";
 import { check, passes, steps } from "./golden";
-import { Unreadable } from "./decode";
+import { Unreadable } from "./formats";
 import { compileOnCpu, compileOnGpu, fetchBytes, hasGpu, startRuntime, type Model } from "./runtime";
 import { size } from "./view";
 

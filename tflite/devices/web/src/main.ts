@@ -3,7 +3,8 @@
 import { hasCamera, photograph } from "./camera";
 import type { Demo } from "./contract";
 import { check } from "./golden";
-import { decode, Unreadable, type Picture } from "./decode";
+import { decode, type Stored } from "./decode";
+import { Unreadable } from "./formats";
 import { fit, show } from "./picture";
 import { loadModels } from "./load";
 import { fetchBytes, timedRun, type Model } from "./runtime";
@@ -87,7 +88,7 @@ async function classifyFile(models: readonly Model[], file: Blob, name: string):
   say("Ready.");
 }
 
-async function showPredictions(models: readonly Model[], picture: Picture): Promise<void> {
+async function showPredictions(models: readonly Model[], picture: Stored): Promise<void> {
   const classified: Classified[] = [];
   for (const model of models) {
     const pixels = await fit(picture, model.contract);

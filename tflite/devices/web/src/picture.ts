@@ -1,14 +1,18 @@
 // From a decoded picture to the pixels that the model sees.
 
 import { cropBox, type Contract } from "./contract";
-import { readPixels, type Picture, type Rgba } from "./decode";
+import type { Stored } from "./decode";
+import { storedBox, upright, uprightSize } from "./orientation";
 import { resize, type Pixels } from "./resample";
 
-/** keras_resnet.preprocessing.fit_image in Python. */
-export async function fit(picture: Picture, contract: Contract): Promise<Pixels> {
-  const box = cropBox(picture.height, picture.width, contract);
-  const rgba = await readPixels(picture, box);
-  const data = contract.channels === 1 ? grey(rgba) : withoutAlpha(rgba);
+/** keras_resnet.preprocessing.load_image in Python. */
+export async function fit(picture: Stored, contract: Contract): Promise<Pixels> {
+  const orientation = contract.orientation === "ignore" ? 1 : picture.orientation;
+  const { height, width } = uprightSize(picture, orientation);
+  const box = cropBox(height, width, contract);
+  const stored = storedBox(box, picture, orientation);
+  const rgb = upright(await picture.rgb(stored), stored, orientation);
+  const data = contract.channels === 1 ? grey(rgb) : rgb;
   const cropped = { data, height: box.height, width: box.width, channels: contract.channels };
   return resize(cropped, contract.height, contract.width, contract.interpolation);
 }
@@ -28,21 +32,11 @@ export function show(pixels: Pixels, canvas: HTMLCanvasElement): void {
   canvas.getContext("2d")?.putImageData(image, 0, 0);
 }
 
-function withoutAlpha(rgba: Rgba): Uint8Array {
-  const rgb = new Uint8Array((rgba.length / 4) * 3);
-  for (let source = 0, target = 0; source < rgba.length; source += 4) {
-    rgb[target++] = rgba[source];
-    rgb[target++] = rgba[source + 1];
-    rgb[target++] = rgba[source + 2];
-  }
-  return rgb;
-}
-
 /** ITU-R 601 luma in the fixed-point arithmetic of Pillow's convert("L"). */
-function grey(rgba: Rgba): Uint8Array {
-  const luma = new Uint8Array(rgba.length / 4);
+function grey(rgb: Uint8Array): Uint8Array {
+  const luma = new Uint8Array(rgb.length / 3);
   for (let i = 0; i < luma.length; i++) {
-    luma[i] = (19595 * rgba[4 * i] + 38470 * rgba[4 * i + 1] + 7471 * rgba[4 * i + 2] + 0x8000) >> 16;
+    luma[i] = (19595 * rgb[3 * i] + 38470 * rgb[3 * i + 1] + 7471 * rgb[3 * i + 2] + 0x8000) >> 16;
   }
   return luma;
 }

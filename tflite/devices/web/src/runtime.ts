@@ -10,7 +10,7 @@ import {
   type CompiledModel,
 } from "@litertjs/core";
 import type { ModelFile } from "./contract";
-import { Unreadable } from "./decode";
+import { Unreadable } from "./formats";
 import type { Pixels } from "./resample";
 
 const ENOUGH_RUNS = 5;
