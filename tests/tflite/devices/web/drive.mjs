@@ -147,40 +147,32 @@ async function fitted() {
   return seen;
 }
 
-/** Pictures with transparency, which the page reads by WebCodecs, or by WebGL where that is missing. */
-async function transparent() {
-  const cases = { decoder: [], texture: [removeDecoder], neither: [removeDecoder, removeWebgl] };
+/** A page of a model of each task, in a wide and a narrow window. */
+async function byTask() {
   const seen = {};
-  for (const [name, removed] of Object.entries(cases)) {
-    const page = await open(settings.served, {}, async (page) => {
-      for (const remove of removed) await page.addInitScript(remove);
-      await manifestWith(page, (demo) => {
-        demo.models.length = 1;
-        demo.models[0].contract.crop_fraction = 1;
-      });
-    });
-    const decoder = await page.evaluate(() => "ImageDecoder" in self);
-    const webgl = await page.evaluate(() => Boolean(new OffscreenCanvas(1, 1).getContext("webgl2")));
-    seen[name] = { decoder, webgl, pictures: [] };
-    for (const picture of settings.transparent) {
-      const { pixels, size, error } = await classify(page, picture);
-      seen[name].pictures.push({ pixels, size, error });
-    }
+  for (const [task, address] of Object.entries(settings.tasks)) {
+    const page = await open(address, { viewport: { width: 1280, height: 900 }, colorScheme: "light" });
+    const help = await page.textContent("#help");
+    const pictures = [];
+    for (const picture of settings.pictures) pictures.push({ ...(await classify(page, picture)), ticks: await ticks(page) });
+    const golden = await checked(page);
+    await shot(page, `${task}-1280`);
+    const narrow = await open(address, { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true, colorScheme: "dark" });
+    await classify(narrow, settings.pictures[0]);
+    await shot(narrow, `${task}-390`);
+    seen[task] = { help, about: await page.textContent("#about"), pictures, golden, overflow: await overflow(narrow) };
   }
   return seen;
 }
 
-/** In the page: what other browsers lack. */
-function removeDecoder() {
-  delete self.ImageDecoder;
-}
-
-function removeWebgl() {
-  const { getContext } = OffscreenCanvas.prototype;
-  OffscreenCanvas.prototype.getContext = function (kind, ...more) {
-    return kind === "webgl2" ? null : getContext.call(this, kind, ...more);
-  };
-}
+/** For each label and kind, whether the page marks it as predicted; and where its threshold is, in percent. */
+const ticks = (page) =>
+  page.evaluate(() =>
+    [...document.querySelectorAll(".bars li")].map((row) => ({
+      predicted: [...row.querySelectorAll(".tick")].map((tick) => tick.textContent === "✓"),
+      thresholds: [...row.querySelectorAll(".track b")].map((line) => parseFloat(line.style.insetInlineStart)),
+    })),
+  );
 
 async function narrow() {
   const page = await open(settings.served, { colorScheme: "dark", viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true });
@@ -281,7 +273,7 @@ async function exported() {
   return { isolated, ...(await classify(page, settings.pictures[0])), golden: await checked(page) };
 }
 
-const scenarios = { light, fitted, transparent, narrow, keyboard, exported, damaged, cheating, gpu };
+const scenarios = { light, fitted, tasks: byTask, narrow, keyboard, exported, damaged, cheating, gpu };
 const seen = {};
 for (const [name, play] of Object.entries(scenarios)) {
   const quietly = name === "damaged"; // the runtime logs errors there

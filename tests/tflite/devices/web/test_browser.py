@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from keras_resnet.preprocessing import load_image
+from tests.tflite.devices.web.conftest import TASK_KINDS, TASKS
 from tflite.classifier import Classifier
 from tflite.devices import demo
 from tflite.evidence.golden import golden, textures
@@ -67,33 +68,11 @@ def pictures(photographs: list[Path], tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
-def transparent(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Noise of the model's size in every PNG format with transparency, from opaque to none."""
-    folder = tmp_path_factory.mktemp("transparent")
-    random = np.random.default_rng(0)
-    colours = random.integers(0, 256, (96, 80, 3), "uint8")
-    alpha = random.choice(np.array([0, 1, 128, 254, 255], "uint8"), (96, 80, 1))
-    whole = Image.fromarray(np.dstack([colours, alpha]))
-    palette = Image.fromarray(colours).quantize(256)
-    keyed = Image.fromarray(colours)
-    made = {
-        "rgba": (whole, {}),
-        "one-alpha": (Image.fromarray(np.dstack([colours, np.full_like(alpha, 1)])), {}),
-        "grey-alpha": (Image.merge("LA", (whole.getchannel(0), whole.getchannel(3))), {}),
-        "palette": (palette, {"transparency": bytes(range(256))}),
-        "keyed": (keyed, {"transparency": tuple(map(int, colours[0, 0]))}),
-    }
-    for name, (picture, options) in made.items():
-        picture.save(folder / f"{name}.png", **options)
-    return [folder / f"{name}.png" for name in made]
-
-
-@pytest.fixture(scope="module")
 def seen(
     files: dict[str, Path],
+    task_files: dict[str, dict[str, Path]],
     photographs: list[Path],
     pictures: list[Path],
-    transparent: list[Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[dict[str, Any]]:
     """What the page showed, in one session for all tests: starting a browser takes time."""
@@ -110,10 +89,14 @@ def seen(
     inputs = golden(files, textures(contract, 4), of="textures")
     site = demo.site("flowers <i>&", files, inputs)
     static = functools.partial(_Quiet, directory=str(demo.export(site, folder / "exported")))
-    with (
-        _running(demo.server(site)) as served,
-        _running(ThreadingHTTPServer((demo.LOOPBACK, 0), static)) as exported,
-    ):
+    with contextlib.ExitStack() as stack:
+        served = stack.enter_context(_running(demo.server(site)))
+        exported = stack.enter_context(_running(ThreadingHTTPServer((demo.LOOPBACK, 0), static)))
+        tasks = {}
+        for task, paths in task_files.items():
+            some = golden(paths, textures(read_contract(paths["float32"]), 4), of="textures")
+            page = demo.server(demo.site(task, paths, some))
+            tasks[task] = stack.enter_context(_running(page))
         settings = {
             "web": str(web),
             "chromium": chromium,
@@ -122,7 +105,7 @@ def seen(
             "kinds": KINDS,
             "photographs": list(map(str, photographs)),
             "pictures": list(map(str, pictures)),
-            "transparent": list(map(str, transparent)),
+            "tasks": tasks,
             "unreadable": str(unreadable),
             "rules": RULES,
             "screenshots": str(folder),
@@ -194,7 +177,7 @@ def test_difference_is_that_of_the_two_kinds(seen: dict[str, Any]) -> None:
         points = float(text.removesuffix(" points").replace("−", "-"))
         assert points == pytest.approx(second - first, abs=0.11)
     assert "int8 is at most" in shown["verdict"]
-    assert shown["verdict"].startswith(f"Both say {shown['labels'][0]};")
+    assert shown["verdict"].startswith(f"Both predict {shown['labels'][0]};")
     assert len(shown["labels"]) == 5
 
 
@@ -250,31 +233,84 @@ def test_page_fits_pictures_as_python_does(
         assert np.abs(in_page - expected.astype(int)).max() <= 1
 
 
-@pytest.mark.parametrize("way", ("decoder", "texture"))
-def test_colours_under_transparency_are_those_that_python_reads(
-    seen: dict[str, Any], files: dict[str, Path], transparent: list[Path], way: str
+def _labelled(shown: dict[str, Any], column: str) -> dict[str, float]:
+    return dict(zip(shown["labels"], shown[column], strict=True))
+
+
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize(("place", "kind"), enumerate(TASK_KINDS))
+@pytest.mark.parametrize("task", TASKS)
+def test_page_predicts_labels_by_task_and_thresholds(
+    seen: dict[str, Any],
+    task_files: dict[str, dict[str, Path]],
+    pictures: list[Path],
+    task: str,
+    place: int,
+    kind: str,
+    number: int,
 ) -> None:
-    page = seen["transparent"][way]
-    assert page["decoder"] is (way == "decoder")
-    if not page["decoder"] and not page["webgl"]:
-        pytest.skip("this Chromium has no WebGL")
-    contract = read_contract(files["float32"]).replace(crop_fraction=1.0)
-    for picture, shown in zip(transparent, page["pictures"], strict=True):
-        assert shown["error"] == ""
-        in_page = np.reshape(shown["pixels"], (*shown["size"], 4))[..., :3]
-        np.testing.assert_array_equal(in_page, load_image(picture, contract), picture.name)
+    path = task_files[task][kind]
+    contract = read_contract(path)
+    image = load_image(pictures[number], contract)
+    [outputs] = Classifier(path).probabilities(image[None])
+    shown = seen["tasks"][task]["pictures"][number]
+    assert shown["error"] == ""
+    probabilities = [1 - outputs[0], outputs[0]] if task == "binary" else outputs
+    thresholds = [1 - contract.thresholds[0], contract.thresholds[0]]
+    if task == "multi":
+        thresholds = list(contract.thresholds)
+    # Python's and the page's pixels differ by at most 1 where they are resized.
+    in_page = _labelled(shown, ("first", "second")[place])
+    lines = {label: row["thresholds"][place] for label, row in zip(shown["labels"], shown["ticks"])}
+    ticked = {label: row["predicted"][place] for label, row in zip(shown["labels"], shown["ticks"])}
+    assert sorted(in_page) == sorted(contract.labels)
+    for label, p, threshold in zip(contract.labels, probabilities, thresholds, strict=True):
+        assert in_page[label] == pytest.approx(100 * p, abs=1)
+        assert lines[label] == pytest.approx(100 * threshold, abs=1e-4)
+        assert abs(p - threshold) > 0.01  # or the pictures do not tell
+        assert ticked[label] == (p > threshold)
+    if task == "binary":
+        assert sum(ticked.values()) == 1
 
 
-def test_browser_that_cannot_read_those_colours_says_so(seen: dict[str, Any]) -> None:
-    page = seen["transparent"]["neither"]
-    assert not page["decoder"] and not page["webgl"]
-    for shown in page["pictures"]:
-        assert "cannot read the colours of" in shown["error"]
-        assert "Save it without transparency" in shown["error"]
+@pytest.mark.parametrize("task", TASKS)
+def test_predicted_labels_come_first(seen: dict[str, Any], task: str) -> None:
+    counts = set()
+    for shown in seen["tasks"][task]["pictures"]:
+        predicted = [row["predicted"][0] for row in shown["ticks"]]
+        assert predicted == sorted(predicted, reverse=True)
+        count = sum(predicted)
+        counts.add(count)
+        for some in (shown["first"][:count], shown["first"][count:]):
+            assert some == sorted(some, reverse=True)
+        words = shown["verdict"].split("; ")[0]
+        names = ", ".join(shown["labels"][:count]) or "no label"
+        same = [row["predicted"] for row in shown["ticks"]]
+        if all(first == second for first, second in same):
+            assert words == f"Both predict {names}"
+        else:
+            assert words.startswith(f"float32 predicts {names}, int8 ")
+    assert task == "binary" or len(counts) > 1
+
+
+def test_page_tells_what_it_shows(seen: dict[str, Any]) -> None:
+    binary, multi = seen["tasks"]["binary"], seen["tasks"]["multi"]
+    assert binary["help"].startswith("The model gives the probability of dog: from 40.0 % on")
+    assert "at or above their threshold" in multi["help"]
+    assert binary["about"].startswith("2 classes") and multi["about"].startswith("5 labels")
+    assert binary["overflow"] <= 0 and multi["overflow"] <= 0
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_golden_outputs_of_any_width_are_compared(seen: dict[str, Any], task: str) -> None:
+    rows = seen["tasks"][task]["golden"]
+    assert [row[0] for row in rows] == list(TASK_KINDS)
+    assert [row[1] for row in rows] == ["4 of 4"] * 2
+    assert [row[3] for row in rows] == ["✓ same"] * 2
 
 
 def test_bad_picture_is_said_and_the_next_one_is_read(seen: dict[str, Any]) -> None:
-    assert seen["light"]["unreadable"]["error"].startswith("notes.jpg is not a picture")
+    assert seen["light"]["unreadable"]["error"].startswith("notes.jpg is not a readable picture")
     assert seen["light"]["dropped"]["error"] == ""
 
 

@@ -1,4 +1,4 @@
-"""The page reads the same pixels as Python: every format, mode and orientation, in real Chromium."""
+"""The page reads the pixels that Python reads: every format, mode and orientation, in Chromium."""
 
 from __future__ import annotations
 

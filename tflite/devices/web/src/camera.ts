@@ -1,4 +1,5 @@
-// A photograph taken in the page. Its pixels are upright, unlike many files from a phone.
+// A photograph taken in the page. Browsers deliver upright frames, so that the contract's orientation does not
+// matter: the file made of a frame has none.
 
 import { Unreadable } from "./formats";
 

@@ -5,10 +5,11 @@ import type { Demo } from "./contract";
 import { check } from "./golden";
 import { decode, type Stored } from "./decode";
 import { Unreadable } from "./formats";
-import { fit, show } from "./picture";
+import { uprightSize } from "./orientation";
+import { fit, show, turnOf } from "./picture";
 import { loadModels } from "./load";
 import { fetchBytes, timedRun, type Model } from "./runtime";
-import { predictionView, checkView, element, verdict, type Classified } from "./view";
+import { checkView, element, help, predictionView, verdict, type Classified } from "./view";
 
 // Shown side by side if the run has both.
 const REFERENCE = "float32";
@@ -21,6 +22,7 @@ async function main(): Promise<void> {
   document.title = `${demo.name} – keras-resnet demo`;
   $("name").textContent = demo.name;
   $("about").textContent = about(demo);
+  $("help").textContent = help(demo.models[0].contract);
   $("inputs").textContent = `${demo.golden.count} ${demo.golden.of}`;
   const models = await loadModels(demo, say);
   offerPictures(models);
@@ -30,8 +32,9 @@ async function main(): Promise<void> {
 }
 
 function about(demo: Demo): string {
-  const { labels, height, width } = demo.models[0].contract;
-  const classes = labels.length ? `${labels.length} classes, ` : "";
+  const { labels, task, height, width } = demo.models[0].contract;
+  const what = task === "multi" ? "labels" : "classes";
+  const classes = labels.length ? `${labels.length} ${what}, ` : "";
   return `${classes}${width} × ${height} pixels. Pictures stay in this browser.`;
 }
 
@@ -94,7 +97,8 @@ async function showPredictions(models: readonly Model[], picture: Stored): Promi
     const pixels = await fit(picture, model.contract);
     if (!classified.length) {
       show(pixels, $<HTMLCanvasElement>("seen"));
-      $("seen-caption").textContent = `${picture.name}, ${picture.width} × ${picture.height}, as the model sees it`;
+      const { width, height } = uprightSize(picture, turnOf(picture, model.contract));
+      $("seen-caption").textContent = `${picture.name}, ${width} × ${height}, as the model sees it`;
       $("pictures").hidden = false;
     }
     say(`Running ${model.kind} …`);

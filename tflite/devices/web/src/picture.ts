@@ -5,9 +5,13 @@ import type { Stored } from "./decode";
 import { storedBox, upright, uprightSize } from "./orientation";
 import { resize, type Pixels } from "./resample";
 
+/** The orientation by which the model wants a picture turned. */
+export const turnOf = (picture: Stored, contract: Contract): number =>
+  contract.orientation === "ignore" ? 1 : picture.orientation;
+
 /** keras_resnet.preprocessing.load_image in Python. */
 export async function fit(picture: Stored, contract: Contract): Promise<Pixels> {
-  const orientation = contract.orientation === "ignore" ? 1 : picture.orientation;
+  const orientation = turnOf(picture, contract);
   const { height, width } = uprightSize(picture, orientation);
   const box = cropBox(height, width, contract);
   const stored = storedBox(box, picture, orientation);

@@ -1,7 +1,8 @@
 // Views of the models' outputs; text is always set as text, never as HTML.
 
-import { label } from "./contract";
-import { likeliest, passes, steps, type Checked } from "./golden";
+import { label, type Contract } from "./contract";
+import { passes, steps, type Checked } from "./golden";
+import { decided, descending, probabilities, sameLabels, threshold } from "./outputs";
 import type { Output, Model } from "./runtime";
 
 const TOP = 5;
@@ -23,64 +24,107 @@ export interface Classified {
   readonly output: Output;
 }
 
-/** The most probable classes over all models, the most probable first. */
-function topClasses(all: readonly Classified[]): number[] {
-  const probabilities = all.map(({ output }) => output.probabilities);
-  const best = Array.from(probabilities[0], (_, i) => Math.max(...probabilities.map((row) => row[i])));
-  return best
-    .map((_, i) => i)
-    .sort((a, b) => best[b] - best[a])
-    .slice(0, TOP);
+/** What the prediction shows, in words. */
+export function help(contract: Contract): string {
+  const { task, labels } = contract;
+  if (task === "binary") {
+    const from = percent(threshold(contract, 1));
+    const [first, second] = [label(contract, 0), label(contract, 1)];
+    return `The model gives the probability of ${second}: from ${from} on the prediction is ${second}, below ${first}. A line on each bar shows where.`;
+  }
+  if (task === "multi") {
+    return "Each label has a probability of its own. Those at or above their threshold, the line on the bar, are predicted: they come first and have a ✓.";
+  }
+  if (labels.length && labels.length <= TOP) return "The probability of each class.";
+  return `The ${TOP} most probable ${labels.length ? `of ${labels.length} ` : ""}classes.`;
+}
+
+/** Which labels are shown, in which order. */
+function shownLabels(all: readonly Classified[]): number[] {
+  const [{ model, output }] = all;
+  const { contract } = model;
+  if (contract.task === "single") {
+    const rows = all.map((one) => one.output.probabilities);
+    return descending(rows[0].map((_, i) => Math.max(...rows.map((row) => row[i])))).slice(0, TOP);
+  }
+  const predicted = decided(output.probabilities, contract);
+  const others = descending(probabilities(output.probabilities, contract));
+  return [...predicted, ...others.filter((number) => !predicted.includes(number))];
 }
 
 export function predictionView(all: readonly Classified[]): Node[] {
-  const contract = all[0].model.contract;
-  const bars = element("ol", { className: "bars", role: "list" });
-  for (const index of topClasses(all)) {
+  const { contract } = all[0].model;
+  const rows = all.map(({ output }) => probabilities(output.probabilities, contract));
+  const predicted = all.map(({ output }) => decided(output.probabilities, contract));
+  const bars = element("ol", { className: `bars ${contract.task}`, role: "list" });
+  for (const number of shownLabels(all)) {
+    const [first, second] = rows.map((row) => row[number]);
     bars.append(
       element(
         "li",
         {},
-        element("span", { className: "label" }, label(contract, index)),
-        ...all.map(({ model, output }, place) => bar(model.kind, output.probabilities[index], place)),
-        ...(all.length > 1 ? [difference(all, index)] : []),
+        element("span", { className: "label" }, label(contract, number)),
+        ...all.map(({ model }, place) =>
+          bar(model, place, rows[place][number], number, predicted[place].includes(number)),
+        ),
+        ...(all.length > 1 ? [difference(first, second)] : []),
       ),
     );
   }
   return [bars, factsTable(all), ...all.map(({ model }) => model.note).filter(Boolean).map(remark)];
 }
 
-function bar(kind: string, probability: number, place: number): Node {
+function bar({ kind, contract }: Model, place: number, probability: number, number: number, predicted: boolean): Node {
   const fill = element("i");
   fill.style.inlineSize = `${100 * probability}%`;
-  return element(
-    "span",
-    { className: `bar place-${place}` },
+  const track = element("span", { className: "track" }, fill);
+  const parts = [
     element("span", { className: "kind" }, kind),
-    element("span", { className: "track" }, fill),
+    track,
     element("span", { className: "figure" }, percent(probability)),
-  );
+  ];
+  if (contract.task !== "single") {
+    const from = threshold(contract, number);
+    const line = element("b");
+    line.style.insetInlineStart = `${100 * (contract.task === "binary" && number === 0 ? 1 - from : from)}%`;
+    track.append(line);
+    const tick = element("span", { className: "tick" });
+    if (predicted) tick.append(element("span", { role: "img", ariaLabel: "predicted" }, "✓"));
+    parts.push(tick);
+  }
+  return element("span", { className: `bar place-${place}` }, ...parts);
 }
 
-function difference([first, second]: readonly Classified[], index: number): Node {
-  const points = 100 * (second.output.probabilities[index] - first.output.probabilities[index]);
-  return element("span", { className: "difference" }, `${signed(points)} points`);
+function difference(first: number, second: number): Node {
+  return element("span", { className: "difference" }, `${signed(100 * (second - first))} points`);
 }
 
 /** The predictions in a sentence, and whether they differ. */
 export function verdict([first, second]: readonly Classified[]): { text: string; differs: boolean } {
-  const [a, said] = prediction(first);
-  if (!second) return { text: `${said}, ${percent(a[likeliest(a)])}.`, differs: false };
-  const [b, alsoSaid] = prediction(second);
-  const most = a.reduce((largest, p, i) => Math.max(largest, Math.abs(p - b[i])), 0);
-  const kinds = [first.model.kind, second.model.kind];
-  const differs = likeliest(a) !== likeliest(b);
-  const agreed = differs ? `${kinds[0]} says ${said}, ${kinds[1]} ${alsoSaid}` : `Both say ${said}`;
-  return { text: `${agreed}; ${kinds[1]} is at most ${(100 * most).toFixed(2)} points from ${kinds[0]}.`, differs };
+  const a = decided(first.output.probabilities, first.model.contract);
+  if (!second) return { text: `${named(a, first, true)}.`, differs: false };
+  const b = decided(second.output.probabilities, second.model.contract);
+  const [one, other] = [first.model.kind, second.model.kind];
+  const differs = !sameLabels(a, b);
+  const predicted = differs
+    ? `${one} predicts ${named(a, first)}, ${other} ${named(b, second)}`
+    : `Both predict ${named(a, first)}`;
+  const most = largestDifference(first.output.probabilities, second.output.probabilities);
+  return { text: `${predicted}; ${other} is at most ${(100 * most).toFixed(2)} points from ${one}.`, differs };
 }
 
-function prediction({ model, output }: Classified): [Float32Array, string] {
-  return [output.probabilities, label(model.contract, likeliest(output.probabilities))];
+function largestDifference(a: Float32Array, b: Float32Array): number {
+  return a.reduce((largest, p, i) => Math.max(largest, Math.abs(p - b[i])), 0);
+}
+
+/** Labels in words. */
+function named(numbers: readonly number[], { model, output }: Classified, withFigures = false): string {
+  const { contract } = model;
+  const figures = probabilities(output.probabilities, contract);
+  if (!numbers.length) return withFigures ? "No label" : "no label";
+  return numbers
+    .map((number) => label(contract, number) + (withFigures ? `, ${percent(figures[number])}` : ""))
+    .join(withFigures ? "; " : ", ");
 }
 
 function factsTable(all: readonly Classified[]): Node {
@@ -98,12 +142,12 @@ function factsTable(all: readonly Classified[]): Node {
 export function checkView(all: readonly Checked[]): Node[] {
   const rows = all.map((row) => [
     row.kind,
-    `${row.sameTop1} of ${row.images}`,
+    `${row.same} of ${row.images}`,
     steps(row.largestDifference),
     element("span", { className: passes(row) ? "same" : "differs" }, passes(row) ? "✓ same" : "✗ differs"),
   ]);
   const remarks = all.filter((row) => row.remark && !passes(row)).map((row) => remark(row.remark));
-  return [table(["kind", "same top-1", "largest difference", "verdict"], rows), ...remarks];
+  return [table(["kind", "same prediction", "largest difference", "verdict"], rows), ...remarks];
 }
 
 function remark(text: string): Node {
