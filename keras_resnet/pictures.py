@@ -472,13 +472,16 @@ def _read(path: str | os.PathLike[str], name: str) -> bytes:
 
 def _decoded(data: bytes, kind: str, channels: int, orientation: str) -> np.ndarray:
     with _opened(data, kind) as picture:
-        stored = _orientation_of(data, kind, picture) if orientation == "apply" else 1
+        stored = _orientation_of(data, kind, picture)
         if kind == "JPEG" and (scale := jpeg_scale(_pixels(picture.size))) > 1:
             width, height = picture.size
             picture.draft(None, (width // scale, height // scale))
         picture.load()
         pixels = np.asarray(_to_channels(picture, channels))
-    return turn(pixels.reshape(*pixels.shape[:2], channels), stored)
+    pixels = pixels.reshape(*pixels.shape[:2], channels)
+    if kind == "TIFF":  # which Pillow has turned
+        return pixels if orientation == "apply" else turn(pixels, _REVERSE.get(stored, stored))
+    return turn(pixels, stored) if orientation == "apply" else pixels
 
 
 def _to_channels(picture: Any, channels: int) -> Any:
@@ -490,6 +493,10 @@ def _to_channels(picture: Any, channels: int) -> Any:
         picture = Image.fromarray((np.asarray(picture) >> 8).astype("uint8"))
     rgb = picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
     return rgb.convert("L" if channels == 1 else "RGB")
+
+
+# The orientations that turn a picture back; the others are their own reverse.
+_REVERSE = {6: 8, 8: 6}
 
 
 def _orientation_of(data: bytes, kind: str, picture: Any) -> int:
@@ -522,10 +529,22 @@ def _opened(data: bytes, kind: str) -> Iterator[Any]:
         picture = plugin(io.BytesIO(data))
         if kind == "TIFF":
             dict(picture.tag_v2)  # each tag is parsed, and warned of, when it is first read
+            _forget_metadata(picture)
     try:
         yield picture
     finally:
         picture.close()
+
+
+def _forget_metadata(picture: Any) -> None:
+    """Leaves a TIFF only the orientation, by which Pillow turns it, of its EXIF and XMP."""
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif._loaded = True
+    if ORIENTATION_TAG in picture.tag_v2:
+        exif[ORIENTATION_TAG] = picture.tag_v2[ORIENTATION_TAG]
+    picture._exif = exif
 
 
 @functools.cache
