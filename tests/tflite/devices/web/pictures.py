@@ -294,3 +294,37 @@ def _small_frames() -> Iterator[tuple[str, Picture]]:
         image.info.clear()
         np.testing.assert_array_equal(around[2:, 1:-2], np.asarray(image.convert("RGB")))
         yield f"GIF of a small frame, {transparency}", Picture(bytes(content), around)
+
+
+# --- Headers of pictures that are too large to be decoded -----------------------------------------
+
+
+def large_png(width: int, height: int) -> bytes:
+    return _png(struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"", ())
+
+
+def large_gif(width: int, height: int) -> bytes:
+    content = bytearray(_saved(palette(), "GIF", 1, {}))
+    content[6:10] = struct.pack("<HH", width, height)
+    return bytes(content)
+
+
+def large_bmp(width: int, height: int) -> bytes:
+    content = bytearray(_bmp(noise().tobytes(), 24))
+    content[18:26] = struct.pack("<ii", width, height)
+    return bytes(content)
+
+
+def large_webp(width: int, height: int) -> bytes:
+    content = bytearray(_saved(Image.fromarray(noise()), "WEBP", 6, {"lossless": True}))
+    content[24:27] = struct.pack("<I", width - 1)[:3]
+    content[27:30] = struct.pack("<I", height - 1)[:3]
+    return bytes(content)
+
+
+def large_jpeg(width: int, height: int, progressive: bool = False) -> bytes:
+    options = {"progressive": progressive}
+    content = bytearray(_saved(Image.fromarray(smooth()), "JPEG", 1, options))
+    at = content.index(b"\xff\xc2" if progressive else b"\xff\xc0")
+    content[at + 5 : at + 9] = struct.pack(">HH", height, width)
+    return bytes(content)

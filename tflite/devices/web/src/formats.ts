@@ -65,7 +65,7 @@ function ofBrands(head: string, name: string): Format {
     if (AVIF_BRANDS.includes(brand)) return "AVIF";
     if (HEIC_BRANDS.includes(brand)) throw foreign(name, "a HEIC");
   }
-  throw foreign(name, "a video or another file of its kind");
+  throw foreign(name, "a video (MP4, MOV or the like)");
 }
 
 const foreign = (name: string, kind: string) => new Unreadable(`${name} is ${kind}; ${SUPPORTED}`);

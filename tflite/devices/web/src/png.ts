@@ -16,6 +16,9 @@ const DEPTHS: Readonly<Record<number, readonly number[]>> = {
   6: [8, 16],
 };
 
+/** Chunks whose checksum matters; the pixels have one inside. */
+const CHECKED = ["IHDR", "PLTE"];
+
 /** Of each pass: first column and row, and the steps between columns and rows. */
 const WHOLE = [[0, 0, 1, 1]] as const;
 const ADAM7 = [
@@ -51,6 +54,9 @@ export function openPng(bytes: Uint8Array, name: string): Stored {
     if (type === "IDAT") compressed.push(content);
     if (type === "eXIf") orientation ??= exifOrientation(content);
     if (type === "IEND") break;
+    if (CHECKED.includes(type) && checksum(bytes.subarray(at + 4, at + 8 + length)) !== endOf(view, at + 8 + length)) {
+      throw broken(name, "PNG", `bad checksum of ${type}`);
+    }
     at += 12 + length;
   }
   if (!header) throw broken(name, "PNG", "it has no header");
@@ -60,10 +66,24 @@ export function openPng(bytes: Uint8Array, name: string): Stored {
   return { name, width, height, orientation: orientation ?? 1, rgb, close() {} };
 }
 
+/** The checksum that follows a chunk; 0 where the file ends. */
+const endOf = (view: DataView, at: number) => (at + 4 <= view.byteLength ? view.getUint32(at) : 0);
+
+/** CRC-32, as in zlib. */
+function checksum(bytes: Uint8Array): number {
+  let sum = -1;
+  for (const byte of bytes) {
+    sum ^= byte;
+    for (let bit = 0; bit < 8; bit++) sum = sum & 1 ? (sum >>> 1) ^ 0xedb88320 : sum >>> 1;
+  }
+  return ~sum >>> 0;
+}
+
 function readHeader(content: Uint8Array, name: string): Header {
   if (content.length < 13) throw broken(name, "PNG");
   const view = new DataView(content.buffer, content.byteOffset, 13);
-  const [depth, colours, , , interlace] = content.subarray(8, 13);
+  const [depth, colours, compression, filters, interlace] = content.subarray(8, 13);
+  if (compression || filters) throw broken(name, "PNG", "unknown compression");
   if (!DEPTHS[colours]?.includes(depth)) throw broken(name, "PNG", `colour type ${colours} of ${depth} bits`);
   return { width: view.getUint32(0), height: view.getUint32(4), depth, colours, interlaced: interlace === 1 };
 }

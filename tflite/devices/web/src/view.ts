@@ -30,7 +30,7 @@ export function help(contract: Contract): string {
   if (task === "binary") {
     const from = percent(threshold(contract, 1));
     const [first, second] = [label(contract, 0), label(contract, 1)];
-    return `The model gives the probability of ${second}: from ${from} on the prediction is ${second}, below ${first}. A line on each bar shows where.`;
+    return `The model gives the probability of ${second}: from ${from} on the prediction is ${second}, below it is ${first}. The line on each bar is the threshold.`;
   }
   if (task === "multi") {
     return "Each label has a probability of its own. Those at or above their threshold, the line on the bar, are predicted: they come first and have a ✓.";

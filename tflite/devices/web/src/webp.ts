@@ -10,6 +10,8 @@ import type { Stored } from "./decode";
 interface Chunk {
   readonly type: string;
   readonly content: Uint8Array;
+  /** Of the content, unless the file is cut off. */
+  readonly length: number;
 }
 
 export async function openWebp(bytes: Uint8Array, name: string): Promise<Stored> {
@@ -36,7 +38,7 @@ export async function openWebp(bytes: Uint8Array, name: string): Promise<Stored>
 function* readChunks(bytes: Uint8Array, at: number): Generator<Chunk> {
   while (at + 8 <= bytes.length) {
     const length = u24(bytes, at + 4) + 2 ** 24 * bytes[at + 7];
-    yield { type: latin1(bytes, at, at + 4), content: bytes.subarray(at + 8, at + 8 + length) };
+    yield { type: latin1(bytes, at, at + 4), content: bytes.subarray(at + 8, at + 8 + length), length };
     at += 8 + length + (length % 2);
   }
 }
@@ -46,7 +48,8 @@ const u24 = (bytes: Uint8Array, at: number) => bytes[at] | (bytes[at + 1] << 8) 
 /** A file of one lossy or lossless image. */
 function still(chunks: readonly Chunk[], name: string): { file: Uint8Array; width: number; height: number } {
   const image = chunks.find(({ type }) => type === "VP8 " || type === "VP8L");
-  if (!image || image.content.length < 10) throw broken(name, "WebP", "it has no frame");
+  if (!image || image.length < 10) throw broken(name, "WebP", "it has no frame");
+  if (image.content.length < image.length) throw broken(name, "WebP");
   const content = new Uint8Array(image.content);
   if (image.type === "VP8L") {
     const width = 1 + (u24(content, 1) & 0x3fff);
