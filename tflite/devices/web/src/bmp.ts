@@ -137,12 +137,13 @@ function runLengths({ data, width, height, compression }: Bitmap): Uint8Array {
       x = at % width;
     } else {
       const bytes = halves ? Math.ceil(value / 2) : value;
-      for (let i = 0; i < value; i++) {
+      for (let i = 0; i < value && at < out.length; i++) {
         const byte = data[read + (halves ? i >> 1 : i)];
         out[at++] = halves ? (i % 2 ? byte & 15 : byte >> 4) : byte;
       }
-      read += bytes + (bytes % 2);
-      x = at % width;
+      read += bytes;
+      read += (data.byteOffset + read) % 2; // to an even place in the file
+      x += value;
     }
   }
   return out.subarray(0, at); // shorter than the picture where the file is

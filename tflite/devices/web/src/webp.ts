@@ -15,6 +15,8 @@ interface Chunk {
 }
 
 export async function openWebp(bytes: Uint8Array, name: string): Promise<Stored> {
+  const length = 8 + u24(bytes, 4) + 2 ** 24 * bytes[7];
+  if (bytes.length < length) throw broken(name, "WebP");
   const chunks = [...readChunks(bytes, 12)];
   const find = (type: string) => chunks.find((chunk) => chunk.type === type)?.content;
   const exif = find("EXIF");
