@@ -28,7 +28,7 @@ import tensorflow as tf
 
 from keras_resnet import console
 from keras_resnet.files import atomic_write
-from keras_resnet.pictures import MAX_PIXELS
+from keras_resnet.preprocessing import MAX_PIXELS
 from keras_resnet.subprocess_call import is_of_machine
 from keras_resnet.weights.download import cache_folder
 from training.config import DataConfig
