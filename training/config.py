@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+Task = Literal["single", "binary", "multi"]
 Part = Literal["stem", "stage1", "stage2", "stage3", "stage4"]
 PARTS: tuple[Part, ...] = typing.get_args(Part)
 
@@ -297,7 +298,7 @@ class Experiment:
             output; ``multi``, any number of labels an image, by a sigmoid for each.
     """
 
-    task: Literal["single", "binary", "multi"] = "single"
+    task: Task = "single"
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
