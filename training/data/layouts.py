@@ -97,7 +97,7 @@ def _of_splits(root: Folder, words: dict[str, str], say: Say) -> Layout:
         key=lambda folder: HELD_OUT.index(words[folder.name]),
     )
     others = [f for f in root.filled if f is not train and f not in held_out]
-    if unclear := [folder for folder in others if folder in _groups(root)]:
+    if unclear := [folder for folder in others if _has_classes(folder)]:
         test = held_out[0].path if held_out else "DIR"
         raise ValueError(
             f"{root.path} holds {train.name} and {_names(held_out) or 'no test split'}; what are "
@@ -196,6 +196,12 @@ def _without_wrappers(folder: Folder, say: Say) -> Folder:
     if inner is not folder:
         say(f"images are read from {inner.path}, as {folder.path} holds no others")
     return inner
+
+
+def _has_classes(folder: Folder) -> bool:
+    """Whether a folder that is no known split looks like one: several folders of pictures."""
+    inner = _without_wrappers(folder, _no_line)
+    return _is_group(inner) and len(inner.filled) > 1
 
 
 def _groups(folder: Folder) -> list[Folder]:

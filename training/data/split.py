@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -85,7 +86,9 @@ def array_split(images: np.ndarray, classes: np.ndarray) -> Split:
 
 
 def file_split(files: list[str], classes: np.ndarray) -> Split:
-    paths, labels = tf.constant(files), tf.constant(classes.astype("int64"))
+    # As bytes: names of files need not be UTF-8.
+    paths = tf.constant(np.array([os.fsencode(file) for file in files], dtype=object), "string")
+    labels = tf.constant(classes)
 
     def at(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.io.read_file(tf.gather(paths, index)), tf.gather(labels, index)
@@ -121,6 +124,51 @@ def stratified(classes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndar
     except ValueError as error:
         raise ValueError(f"The images cannot be split by class: {error}") from None
     return np.sort(train), np.sort(test)
+
+
+def stratified_labels(
+    labels: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """``stratified`` for any number of labels an image.
+
+    From the rarest label to the most frequent one, as many of its images as are missing from its
+    share are held out, drawn among those that are still free; then of the images without labels.
+    At least one image of each label is left for training. This is the order of Sechidis et al.
+    2011, "On the stratification of multi-label data", section 3.
+
+    Args:
+        labels: uint8 ``(count, classes)``.
+        fraction: Share of the images to hold out.
+        seed: Of the draw.
+
+    Returns:
+        Indices of the images for training and of those held out, both sorted.
+
+    Raises:
+        ValueError: One of them would be empty.
+    """
+    rng = np.random.default_rng(seed)
+    held_out = np.zeros(len(labels), bool)
+    free = np.ones(len(labels), bool)
+    totals = labels.sum(0, dtype="int64")
+    unlabelled = (labels.sum(1) == 0)[:, np.newaxis]
+    columns = [labels[:, number] for number in np.argsort(totals, kind="stable")]
+    for column in (*columns, unlabelled[:, 0]):
+        has = column > 0
+        share = min(round(fraction * has.sum()), max(has.sum() - 1, 0))
+        candidates = np.flatnonzero(has & free)
+        missing = max(share - int((has & held_out).sum()), 0)
+        held_out[rng.permutation(candidates)[:missing]] = True
+        free &= ~has
+    for column in columns:
+        if column.any() and not column[~held_out].any():
+            held_out[np.argmax(column)] = False
+    if not held_out.any() or held_out.all():
+        raise ValueError(
+            f"A share of {fraction:g} of {len(labels)} images leaves none for testing. Name the "
+            "test images in a column split"
+        )
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 def some(names: Sequence[str], most: int = 5) -> str:

@@ -14,20 +14,9 @@ HELD_OUT = (
 # Words that say nothing about a split.
 FILLERS = frozenset(
     (
-        *(
-            "set",
-            "sets",
-            "data",
-            "dataset",
-            "image",
-            "images",
-            "img",
-            "imgs",
-            "picture",
-            "pictures",
-        ),
-        *("photo", "photos", "sample", "samples", "example", "examples", "folder", "dir", "split"),
-        *("jpg", "jpeg", "png"),
+        *("set", "sets", "data", "dataset", "folder", "dir", "split", "jpg", "jpeg", "png"),
+        *("image", "images", "img", "imgs", "picture", "pictures", "photo", "photos"),
+        *("sample", "samples", "example", "examples"),
     )
 )
 # "TrainImages2" has three words: Train, Images, 2.
