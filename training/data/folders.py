@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from training.config import DataConfig
-from training.data.split import CHANNELS, Source, Split, file_split, first_labelled, stratified
-from training.data.validate_images import Say, find_problems, report
+from training.data.checked_files import LabelledFiles, open_files
+from training.data.split import Source, first_labelled
+from training.data.validate_images import Say
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 HELD_OUT_FOLDERS = ("val", "test", "validation")
@@ -22,8 +23,9 @@ def open_folder(path: str, data: DataConfig, seed: int, say: Say) -> Source:
     root = Path(path).expanduser()
     if not root.is_dir():
         raise ValueError(f"There is no folder {root}")
+    test: list[tuple[str, int]] | None = None
     if not _has_splits(root):
-        labels, train, test = _split_by_class(root, data, seed)
+        labels, train = _scan(root)
     elif held_out := first_labelled(
         [root / name for name in HELD_OUT_FOLDERS if (root / name).is_dir()],
         lambda folder: range(len(_class_folders(folder))),
@@ -35,17 +37,14 @@ def open_folder(path: str, data: DataConfig, seed: int, say: Say) -> Source:
             raise ValueError(f"{held_out} has classes that {root / 'train'} lacks: {unknown}")
         test = [(file, labels.index(test_labels[label])) for file, label in test]
     else:
-        labels, train, test = _split_by_class(root / "train", data, seed)
-
-    everything = [file for file, _ in train + test]
-    bad = {everything[i]: problem for i, problem in find_problems(everything).items()}
-    report(bad, len(everything), data, say)
-
-    def split(files: list[tuple[str, int]]) -> Split:
-        good = [(file, label) for file, label in files if file not in bad]
-        return file_split([file for file, _ in good], np.array([label for _, label in good]))
-
-    return Source(labels, CHANNELS[data.color], split(train), split(test))
+        labels, train = _scan(root / "train")
+    everything = train + (test or [])
+    given = LabelledFiles(
+        [file for file, _ in everything],
+        np.array([label for _, label in everything], "int64"),
+        None if test is None else np.arange(len(everything)) >= len(train),
+    )
+    return open_files(given, labels, data, seed, say)
 
 
 def _has_splits(root: Path) -> bool:
@@ -58,20 +57,11 @@ def _has_splits(root: Path) -> bool:
     return names == {"train"} and bool(_class_folders(root / "train"))
 
 
-def _split_by_class(
-    folder: Path, data: DataConfig, seed: int
-) -> tuple[tuple[str, ...], list[tuple[str, int]], list[tuple[str, int]]]:
-    labels, files = _scan(folder)
-    chosen = stratified(np.array([label for _, label in files]), data.test_fraction, seed)
-    train, test = ([files[i] for i in indices] for indices in chosen)
-    return labels, train, test
-
-
 def _class_folders(root: Path) -> list[tuple[str, list[str]]]:
     """Subfolders that contain images: name and image files of each."""
     folders = sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
     found = [
-        (folder.name, sorted(str(p) for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES))
+        (folder.name, sorted(str(p) for p in folder.rglob("*") if p.is_file() and p.name[0] != "."))
         for folder in folders
     ]
     return [(name, files) for name, files in found if files]

@@ -9,6 +9,9 @@ from typing import TypeVar
 import numpy as np
 import tensorflow as tf
 
+from training.data.by_pillow import read_by_pillow
+from training.data.file_notes import FileNote
+from training.data.screening import as_tensor
 from training.data.validate_images import Say
 
 CHANNELS = {"rgb": 3, "grayscale": 1}
@@ -51,12 +54,14 @@ class Source:
         channels: 1 for grayscale, 3 for RGB.
         train: For training and for the calibration of quantization.
         test: For validation and evaluation.
+        notes: On the files that are not plainly read, if the images are files.
     """
 
     labels: tuple[str, ...]
     channels: int
     train: Split
     test: Split
+    notes: tuple[FileNote, ...] = ()
 
 
 def labels_of(split: Split) -> np.ndarray:
@@ -84,11 +89,33 @@ def array_split(images: np.ndarray, classes: np.ndarray) -> Split:
     )
 
 
-def file_split(files: list[str], classes: np.ndarray) -> Split:
-    paths, labels = tf.constant(files), tf.constant(classes.astype("int64"))
+def file_split(files: list[str], classes: np.ndarray, by_pillow: np.ndarray | None = None) -> Split:
+    """A split of image files.
 
-    def at(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.io.read_file(tf.gather(paths, index)), tf.gather(labels, index)
+    Args:
+        files: Their paths.
+        classes: Label of each, as in ``Split``.
+        by_pillow: bool ``(count,)``, whether Pillow decodes a file instead of TensorFlow; none by
+            default.
+    """
+    paths, labels = as_tensor(files), tf.constant(classes)
+    if by_pillow is None or not by_pillow.any():
+
+        def at(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return tf.io.read_file(tf.gather(paths, index)), tf.gather(labels, index)
+
+    else:
+        others = tf.constant(by_pillow)
+
+        @tf.autograph.experimental.do_not_convert
+        def at(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            path = tf.gather(paths, index)
+            image = tf.cond(
+                tf.gather(others, index),
+                lambda: read_by_pillow(path),
+                lambda: tf.io.read_file(path),
+            )
+            return image, tf.gather(labels, index)
 
     examples = tf.data.Dataset.range(len(files)).map(at, num_parallel_calls=tf.data.AUTOTUNE)
     return Split(len(files), examples, at, tuple(files), classes)
