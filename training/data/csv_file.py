@@ -17,18 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from training.config import DataConfig, Task
-from training.data.split import (
-    CHANNELS,
-    Source,
-    Split,
-    file_split,
-    first_labelled,
-    some,
-    stratified,
-    stratified_labels,
-)
+from training.data.checked_files import LabelledFiles, open_files
+from training.data.split import Source, first_labelled, some
 from training.data.split_names import HELD_OUT, TRAIN, split_word
-from training.data.validate_images import Say, find_problems, report
+from training.data.validate_images import Say
 
 DELIMITERS = (",", ";", "\t")
 SEPARATOR = "|"
@@ -69,19 +61,16 @@ def open_csv(path: str, data: DataConfig, seed: int, say: Say, task: Task) -> So
     """
     file = Path(path).expanduser()
     rows = _merged(file, list(_read_rows(file, task, say)), task, say)
-    train, test = _split(file, rows, data, seed, task, say)
+    train, test = _split(file, rows, task, say)
     labels = tuple(sorted({label for row in train for label in row.labels}))
     _check_labels(file, labels, train, test, task)
 
-    everything = [row.path for row in train + test]
-    bad = {everything[i]: problem for i, problem in find_problems(everything).items()}
-    report(bad, len(everything), data, say)
-
-    def split(rows: list[Row]) -> Split:
-        good = [row for row in rows if row.path not in bad]
-        return file_split([row.path for row in good], _label_array(good, labels, task))
-
-    return Source(labels, CHANNELS[data.color], split(train), split(test))
+    given = LabelledFiles(
+        [row.path for row in (*train, *test)],
+        _label_array([*train, *test], labels, task),
+        np.arange(len(train) + len(test)) >= len(train) if test else None,
+    )
+    return open_files(given, labels, data, seed, say)
 
 
 # --- Rows -------------------------------------------------------------------------------------
@@ -215,10 +204,8 @@ def _merged(file: Path, rows: list[Row], task: Task, say: Say) -> list[Row]:
 # --- Splits -----------------------------------------------------------------------------------
 
 
-def _split(
-    file: Path, rows: list[Row], data: DataConfig, seed: int, task: Task, say: Say
-) -> tuple[list[Row], list[Row]]:
-    """Training and test images, by the column or by the seed."""
+def _split(file: Path, rows: list[Row], task: Task, say: Say) -> tuple[list[Row], list[Row]]:
+    """Training and test images by the column; no test images if a share is to be held out."""
     train = [row for row in rows if row.split in ("", *TRAIN)]
     if not train:
         raise ValueError(f"{file} has no rows of the split train. {_counts(rows)}")
@@ -229,19 +216,7 @@ def _split(
     used = first_labelled(words, lambda word: range(_labelled(rows, word)), say)
     for word in words[words.index(used) + 1 :] if used else ():
         say(f"{used} is the test split of {file}, so the rows of {word} are not used")
-    if used:
-        return train, [row for row in rows if row.split == used]
-    chosen = _held_out(train, data.test_fraction, seed, task)
-    first, second = ([train[i] for i in indices] for indices in chosen)
-    return first, second
-
-
-def _held_out(
-    rows: list[Row], fraction: float, seed: int, task: Task
-) -> tuple[np.ndarray, np.ndarray]:
-    names = sorted({label for row in rows for label in row.labels})
-    labels = _label_array(rows, names, task)
-    return (stratified_labels if task == "multi" else stratified)(labels, fraction, seed)
+    return train, [row for row in rows if row.split == used] if used else []
 
 
 def _labelled(rows: list[Row], word: str) -> int:

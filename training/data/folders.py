@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from training.config import DataConfig
+from training.data.checked_files import LabelledFiles, open_files
 from training.data.layouts import Classes, Layout, find_layout, given_layout
 from training.data.listing import Folder, list_folder
-from training.data.split import CHANNELS, Source, Split, file_split, stratified
-from training.data.validate_images import Say, find_problems, report
+from training.data.split import Source
+from training.data.validate_images import Say
 
 EACH_IS_A_CLASS = "/*"
-
-Files = list[tuple[str, int]]
 
 
 def open_folder(path: str, data: DataConfig, seed: int, say: Say) -> Source:
@@ -36,22 +35,19 @@ def open_folder(path: str, data: DataConfig, seed: int, say: Say) -> Source:
     """
     layout = _layout(path, data.test, say)
     labels = tuple(layout.train)
-    train = _files(layout.train, labels)
+    files, classes = _labelled(layout.train, labels)
+    hidden = [file for folder in layout.train.values() for file in folder.hidden_paths()]
     if layout.test is None:
-        chosen = stratified(np.array([label for _, label in train]), data.test_fraction, seed)
-        train, test = ([train[i] for i in indices] for indices in chosen)
-    else:
-        test = _files(layout.test, labels)
-
-    everything = [file for file, _ in train + test]
-    bad = {everything[i]: problem for i, problem in find_problems(everything).items()}
-    report(bad, len(everything), data, say)
-
-    def split(files: Files) -> Split:
-        good = [(file, label) for file, label in files if file not in bad]
-        return file_split([file for file, _ in good], np.array([label for _, label in good]))
-
-    return Source(labels, CHANNELS[data.color], split(train), split(test))
+        return open_files(LabelledFiles(files, classes, None, hidden), labels, data, seed, say)
+    test_files, test_classes = _labelled(layout.test, labels)
+    hidden += [file for folder in layout.test.values() for file in folder.hidden_paths()]
+    given = LabelledFiles(
+        files + test_files,
+        np.concatenate([classes, test_classes]),
+        np.arange(len(files) + len(test_files)) >= len(files),
+        hidden,
+    )
+    return open_files(given, labels, data, seed, say)
 
 
 def _layout(path: str, test: str, say: Say) -> Layout:
@@ -70,8 +66,9 @@ def _listed(path: str) -> Folder:
     return list_folder(str(root))
 
 
-def _files(classes: Classes, labels: tuple[str, ...]) -> Files:
-    numbers = {name: number for number, name in enumerate(labels)}
-    return [
-        (file, numbers[name]) for name, folder in classes.items() for file in sorted(folder.paths())
-    ]
+def _labelled(classes: Classes, labels: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
+    """All files of the class folders, sorted within a class, and int64 class numbers."""
+    by_class = [sorted(folder.paths()) for folder in classes.values()]
+    numbers = [labels.index(name) for name in classes]
+    files = [file for files in by_class for file in files]
+    return files, np.repeat(np.array(numbers, "int64"), [len(files) for files in by_class])

@@ -10,15 +10,8 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# What is certainly meant to be a picture, read or not; other files are judged by their content.
-PICTURE_SUFFIXES = frozenset(
-    (
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".apng", ".bmp", ".dib", ".gif"),
-        *(".webp", ".tif", ".tiff", ".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jxl"),
-        *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", ".svg", ".psd"),
-        *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"),
-    )
-)
+from training.data.validate_images import SUFFIXES
+
 # Left by Windows, macOS archives and network storage; names that begin with a dot are hidden, too.
 SYSTEM_NAMES = frozenset(
     ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin")
@@ -117,7 +110,7 @@ def list_folder(path: str, above: frozenset[tuple[int, int]] = frozenset()) -> F
 
 def has_picture_suffix(name: str) -> bool:
     """Whether a file is meant to be a picture, by its name."""
-    return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def is_picture(path: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -10,6 +9,9 @@ from typing import TypeVar
 import numpy as np
 import tensorflow as tf
 
+from training.data.by_pillow import read_by_pillow
+from training.data.file_notes import FileNote
+from training.data.screening import as_tensor
 from training.data.validate_images import Say
 
 CHANNELS = {"rgb": 3, "grayscale": 1}
@@ -52,12 +54,14 @@ class Source:
         channels: 1 for grayscale, 3 for RGB.
         train: For training and for the calibration of quantization.
         test: For validation and evaluation.
+        notes: On the files that are not plainly read, if the images are files.
     """
 
     labels: tuple[str, ...]
     channels: int
     train: Split
     test: Split
+    notes: tuple[FileNote, ...] = ()
 
 
 def labels_of(split: Split) -> np.ndarray:
@@ -85,13 +89,33 @@ def array_split(images: np.ndarray, classes: np.ndarray) -> Split:
     )
 
 
-def file_split(files: list[str], classes: np.ndarray) -> Split:
-    # As bytes: names of files need not be UTF-8.
-    paths = tf.constant(np.array([os.fsencode(file) for file in files], dtype=object), "string")
-    labels = tf.constant(classes)
+def file_split(files: list[str], classes: np.ndarray, by_pillow: np.ndarray | None = None) -> Split:
+    """A split of image files.
 
-    def at(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.io.read_file(tf.gather(paths, index)), tf.gather(labels, index)
+    Args:
+        files: Their paths.
+        classes: Label of each, as in ``Split``.
+        by_pillow: bool ``(count,)``, whether Pillow decodes a file instead of TensorFlow; none by
+            default.
+    """
+    paths, labels = as_tensor(files), tf.constant(classes)
+    if by_pillow is None or not by_pillow.any():
+
+        def at(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return tf.io.read_file(tf.gather(paths, index)), tf.gather(labels, index)
+
+    else:
+        others = tf.constant(by_pillow)
+
+        @tf.autograph.experimental.do_not_convert
+        def at(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            path = tf.gather(paths, index)
+            image = tf.cond(
+                tf.gather(others, index),
+                lambda: read_by_pillow(path),
+                lambda: tf.io.read_file(path),
+            )
+            return image, tf.gather(labels, index)
 
     examples = tf.data.Dataset.range(len(files)).map(at, num_parallel_calls=tf.data.AUTOTUNE)
     return Split(len(files), examples, at, tuple(files), classes)
@@ -115,6 +139,22 @@ def first_labelled(splits: Sequence[T], labels: Callable[[T], Iterable[int]], sa
 
 
 def stratified(classes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Holds out the same share of each class.
+
+    Args:
+        classes: Label of each image, as in ``Split``: int64 ``(count,)``, or of several labels an
+            image uint8 ``(count, classes)``.
+        fraction: Share of the images to hold out.
+        seed: Selects them.
+
+    Returns:
+        Indices of the images for training and of those held out, both sorted.
+
+    Raises:
+        ValueError: There are too few images of a class.
+    """
+    if classes.ndim > 1:
+        return _stratified_labels(classes, fraction, seed)
     from sklearn.model_selection import train_test_split
 
     try:
@@ -126,26 +166,15 @@ def stratified(classes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndar
     return np.sort(train), np.sort(test)
 
 
-def stratified_labels(
+def _stratified_labels(
     labels: np.ndarray, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``stratified`` for any number of labels an image.
+    """``stratified`` for any number of labels an image, uint8 ``(count, classes)``.
 
     From the rarest label to the most frequent one, as many of its images as are missing from its
     share are held out, drawn among those that are still free; then of the images without labels.
     At least one image of each label is left for training. This is the order of Sechidis et al.
     2011, "On the stratification of multi-label data", section 3.
-
-    Args:
-        labels: uint8 ``(count, classes)``.
-        fraction: Share of the images to hold out.
-        seed: Of the draw.
-
-    Returns:
-        Indices of the images for training and of those held out, both sorted.
-
-    Raises:
-        ValueError: One of them would be empty.
     """
     rng = np.random.default_rng(seed)
     held_out = np.zeros(len(labels), bool)

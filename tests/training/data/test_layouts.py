@@ -144,7 +144,7 @@ READ: dict[str, tuple[str, dict[str, int], dict[str, int], list[str]]] = {
         "a 10, b 5, a/.ipynb_checkpoints 10, b/@eaDir 3, .git/objects 2, a Thumbs.db, b ._0.png",
         AB,
         HELD_OUT,
-        [],
+        ["not read: 15 hidden files, such as {}/a/Thumbs.db"],
     ),
     "a class named test": (
         "ant 5, bee 5, cat 5, dog 5, test 5",
@@ -198,8 +198,8 @@ REFUSED: dict[str, tuple[str, str]] = {
     "a nest": (
         "insects/ants 3, insects/bees 2, mammals/cats 4, mammals/dogs 2",
         "{}/insects holds folders of pictures (ants, bees) and no pictures itself: a split, a "
-        "group of classes or one class? If the classes are in it: --data folder:{}/insects. If insects, "
-        "mammals are the classes: --train {}",
+        "group of classes or one class? If the classes are in it: --data folder:{}/insects. If "
+        "insects, mammals are the classes: --train {}",
     ),
     "a nest beside classes": (
         "insects/ants 3, insects/bees 2, cats 4",
