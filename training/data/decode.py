@@ -132,6 +132,19 @@ def readable_jpeg(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.cond(small & tf.not_equal(shape[2], 4), lambda: image, unusual), shape
 
 
+def count_pixels(image: tf.Tensor) -> tf.Tensor:
+    """Pixels of a JPEG or PNG by its header, an int64 scalar; 0 for other files."""
+
+    def jpeg() -> tf.Tensor:
+        return _pixels(tf.io.extract_jpeg_shape(image))
+
+    def other() -> tf.Tensor:
+        is_png = _starts(image, pictures.PNG_SIGNATURE) & (tf.strings.length(image) >= 24)
+        return tf.cond(is_png, lambda: _png_pixels(image), lambda: tf.constant(0, "int64"))
+
+    return tf.cond(tf.io.is_jpeg(image), jpeg, other)
+
+
 def to_channels(pixels: tf.Tensor, channels: int) -> tf.Tensor:
     """RGB ``(height, width, 3)`` as it is for 3 channels, as luma for 1."""
     pixels.set_shape((None, None, 3))
@@ -173,11 +186,17 @@ def _check_jpeg(image: tf.Tensor, shape: tf.Tensor) -> tf.Operation:
 
 
 def _decode_png(image: tf.Tensor) -> tf.Tensor:
-    size = tf.cast(tf.io.decode_raw(tf.strings.substr(image, 16, 8), "uint8"), "int64")
-    sides = tf.tensordot(tf.reshape(size, (2, 4)), tf.constant([2**24, 2**16, 2**8, 1], "int64"), 1)
-    small = tf.reduce_prod(sides) <= pictures.MAX_PIXELS
+    whole = tf.debugging.Assert(tf.strings.length(image) >= 24, [pictures.broken("PNG")])
+    with tf.control_dependencies([whole]):
+        small = _png_pixels(image) <= pictures.MAX_PIXELS
     with tf.control_dependencies([tf.debugging.Assert(small, [pictures.too_large()])]):
         return tf.io.decode_png(image, 3)
+
+
+def _png_pixels(image: tf.Tensor) -> tf.Tensor:
+    size = tf.cast(tf.io.decode_raw(tf.strings.substr(image, 16, 8), "uint8"), "int64")
+    bytes_of = tf.reshape(size, (2, 4))
+    return tf.reduce_prod(tf.reduce_sum(bytes_of * tf.constant([2**24, 2**16, 256, 1], "int64"), 1))
 
 
 @tf.autograph.experimental.do_not_convert  # keeps the messages of errors
