@@ -50,6 +50,9 @@ function readBitmap(bytes: Uint8Array, name: string): Bitmap {
   if (colours > 65536) throw broken(name, "BMP", `a BMP of ${colours} colours`);
   const fits = { [RAW]: true, [RLE8]: bits === 8, [RLE4]: bits === 4, [MASKED]: bits >= 16 }[compression];
   if (!fits) throw broken(name, "BMP", `a BMP of compression ${compression} and ${bits} bits a pixel`);
+  // Some programs leave the palette out of the offset.
+  const inside = u32(10) === 14 + header && bits <= 8;
+  const offset = (u32(10) || after) + (inside || !u32(10) ? entry * colours : 0);
   return {
     width: old ? view.getUint16(18, true) : u32(18),
     height: old ? view.getUint16(20, true) : Math.abs(view.getInt32(22, true)),
@@ -59,7 +62,7 @@ function readBitmap(bytes: Uint8Array, name: string): Bitmap {
     palette: bytes.subarray(after, after + entry * colours),
     entry,
     fields: bits <= 8 ? [] : fields(bits, masks, name),
-    data: bytes.subarray(u32(10) || after + entry * colours),
+    data: bytes.subarray(offset),
   };
 }
 
@@ -84,7 +87,7 @@ function decodeBox(bitmap: Bitmap, box: Box, name: string): Uint8Array {
   if (data.length < stride * (height - 1) + Math.ceil(runs ? width : (width * bits) / 8)) {
     throw broken(name, "BMP");
   }
-  const colour = bits > 8 ? direct(bitmap) : indexed(bitmap, runs ? 8 : bits);
+  const colour = bits > 8 ? direct(bitmap) : indexed(bitmap, runs ? 8 : bits, name);
   const out = new Uint8Array(3 * box.width * box.height);
   for (let y = 0, target = 0; y < box.height; y++) {
     const row = topDown ? box.top + y : height - 1 - box.top - y;
@@ -95,13 +98,27 @@ function decodeBox(bitmap: Bitmap, box: Box, name: string): Uint8Array {
 
 type Colour = (data: Uint8Array, row: number, column: number, out: Uint8Array, target: number) => void;
 
-function indexed({ palette, entry }: Bitmap, bits: number): Colour {
+function indexed(bitmap: Bitmap, bits: number, name: string): Colour {
+  const { entry } = bitmap;
+  const palette = isRamp(bitmap) ? ramp(entry, bits === 1 ? 255 : 1) : bitmap.palette;
   const mask = 2 ** bits - 1;
   return (data, row, column, out, target) => {
     const bit = column * bits;
-    const index = (data[row + (bit >> 3)] >> (8 - bits - (bit & 7))) & mask;
-    for (let i = 0; i < 3; i++) out[target + i] = palette[entry * index + 2 - i];
+    const at = entry * ((data[row + (bit >> 3)] >> (8 - bits - (bit & 7))) & mask);
+    if (at + entry > palette.length) throw broken(name, "BMP", "an index without a colour");
+    for (let i = 0; i < 3; i++) out[target + i] = palette[at + 2 - i];
   };
+}
+
+/** Whether the palette holds the numbers themselves, from black on; Pillow then reads greys, also beyond it. */
+function isRamp({ palette, entry }: Bitmap): boolean {
+  const colours = Math.floor(palette.length / entry);
+  const grey = (i: number) => (colours === 2 ? 255 * i : i);
+  return palette.every((value, at) => at % entry === 3 || value === grey(Math.floor(at / entry)));
+}
+
+function ramp(entry: number, step: number): Uint8Array {
+  return Uint8Array.from({ length: 256 * entry }, (_, at) => step * Math.floor(at / entry));
 }
 
 function direct({ bits, fields }: Bitmap): Colour {
