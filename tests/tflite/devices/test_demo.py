@@ -96,13 +96,13 @@ def test_page_and_model_are_served_in_isolation(
     assert ask(running, "/wasm/runtime.wasm")[0].headers["Content-Type"] == "application/wasm"
 
 
-def test_head_tells_the_size_alone(running: ThreadingHTTPServer, model_file: Path) -> None:
+def test_head_has_the_size_and_no_content(running: ThreadingHTTPServer, model_file: Path) -> None:
     response, content = ask(running, "/model_int8.tflite", method="HEAD")
     assert response.headers["Content-Length"] == str(model_file.stat().st_size)
     assert content == b""
 
 
-def test_page_is_told_the_contract_of_the_file(
+def test_manifest_has_the_contract_of_the_file(
     running: ThreadingHTTPServer, model_file: Path, site: demo.Site
 ) -> None:
     manifest = json.loads(ask(running, "/demo.json")[1])
@@ -157,7 +157,7 @@ def test_other_names_of_this_address_are_refused(running: ThreadingHTTPServer, h
     assert b"TFL3" not in content
 
 
-def test_localhost_is_answered(running: ThreadingHTTPServer) -> None:
+def test_localhost_is_served(running: ThreadingHTTPServer) -> None:
     assert ask(running, "/", f"localhost:{running.server_port}")[0].status == 200
 
 
@@ -169,11 +169,11 @@ def test_no_host_and_two_hosts_are_refused(running: ThreadingHTTPServer) -> None
             assert b" 421 " in stream.recv(64)
 
 
-def test_nothing_can_be_sent(running: ThreadingHTTPServer) -> None:
+def test_other_methods_are_refused(running: ThreadingHTTPServer) -> None:
     assert ask(running, "/model_int8.tflite", method="PUT")[0].status == 501
 
 
-def test_only_this_machine_is_listened_to(running: ThreadingHTTPServer) -> None:
+def test_server_listens_on_the_loopback_address_only(running: ThreadingHTTPServer) -> None:
     assert running.server_address[0] == "127.0.0.1"
 
 
@@ -197,7 +197,7 @@ def test_file_that_becomes_a_link_is_no_longer_served(
     assert ask(running, "/model_int8.tflite")[0].status == 404
 
 
-def test_taken_port_is_said(site: demo.Site, running: ThreadingHTTPServer) -> None:
+def test_port_in_use_is_refused(site: demo.Site, running: ThreadingHTTPServer) -> None:
     with pytest.raises(ValueError, match=f"Port {running.server_port} cannot be listened on"):
         demo.server(site, running.server_port)
     with pytest.raises(ValueError, match=r"within 0 and 65535\. Received: 70000"):
@@ -290,7 +290,7 @@ def test_download_that_breaks_prints_nothing(
     assert capfd.readouterr() == ("", "")
 
 
-def test_silent_connection_times_out_without_a_word(
+def test_silent_connection_times_out_and_prints_nothing(
     site: demo.Site, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with served(site) as server:
@@ -301,7 +301,7 @@ def test_silent_connection_times_out_without_a_word(
     assert capfd.readouterr() == ("", "")
 
 
-def test_fault_of_our_own_is_still_shown(
+def test_other_exceptions_are_still_printed(
     site: demo.Site, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
@@ -313,7 +313,7 @@ def test_fault_of_our_own_is_still_shown(
     assert "ArithmeticError: our own" in capfd.readouterr().err
 
 
-def test_damaged_model_is_said(model_file: Path) -> None:
+def test_damaged_model_is_refused(model_file: Path) -> None:
     model_file.write_bytes(model_file.read_bytes()[:5000])
     with pytest.raises(ValueError, match=r"model_int8\.tflite"):
         golden({"int8": model_file}, [np.zeros((32, 32, 1), "uint8")])

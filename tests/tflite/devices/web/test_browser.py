@@ -153,7 +153,7 @@ def test_nothing_comes_from_another_host(seen: dict[str, Any]) -> None:
     assert seen["foreign"] == []
 
 
-def test_served_page_has_threads_and_tells_of_the_run(seen: dict[str, Any]) -> None:
+def test_served_page_has_threads_and_describes_the_run(seen: dict[str, Any]) -> None:
     page = seen["light"]
     assert page["isolated"]
     assert page["title"].startswith("flowers <i>&")
@@ -187,7 +187,7 @@ def test_difference_is_that_of_the_two_kinds(seen: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("where", ("light", "exported"))
-def test_golden_answers_are_within_one_quantization_step(seen: dict[str, Any], where: str) -> None:
+def test_golden_outputs_are_within_one_quantization_step(seen: dict[str, Any], where: str) -> None:
     rows = seen[where]["golden"]
     assert [row[0] for row in rows] == list(KINDS)
     for _, same, apart, verdict in rows:
@@ -196,12 +196,12 @@ def test_golden_answers_are_within_one_quantization_step(seen: dict[str, Any], w
         assert verdict == "✓ same"
 
 
-def test_check_sees_another_answer_and_says_what_is_known_of_the_kind(seen: dict[str, Any]) -> None:
+def test_check_finds_another_output_and_shows_the_remark_of_the_kind(seen: dict[str, Any]) -> None:
     assert [row[3] for row in seen["cheating"]["rows"]] == ["✗ differs"] * 2
     assert seen["cheating"]["remarks"] == [demo.REMARKS["dynamic"]]
 
 
-def test_model_runs_on_a_gpu_that_gives_its_answers(seen: dict[str, Any]) -> None:
+def test_model_runs_on_a_gpu_with_the_same_outputs(seen: dict[str, Any]) -> None:
     page = _on_gpu(seen, "sound")
     assert [row[3] for row in page["facts"]] == ["WebGPU", "CPU, threads"]
     [note] = page["notes"]
@@ -298,7 +298,7 @@ def test_predicted_labels_come_first(seen: dict[str, Any], task: str) -> None:
     assert task == "binary" or len(predictions) > 1
 
 
-def test_page_tells_what_it_shows(seen: dict[str, Any]) -> None:
+def test_page_explains_what_it_shows(seen: dict[str, Any]) -> None:
     binary, multi = seen["tasks"]["binary"], seen["tasks"]["multi"]
     assert binary["help"].startswith("The model gives the probability of dog: from 40.0 % on")
     assert "at or above their threshold" in multi["help"]
@@ -314,12 +314,12 @@ def test_golden_outputs_of_any_width_are_compared(seen: dict[str, Any], task: st
     assert [row[3] for row in rows] == ["✓ same"] * 2
 
 
-def test_bad_picture_is_said_and_the_next_one_is_read(seen: dict[str, Any]) -> None:
+def test_bad_picture_is_refused_and_the_next_one_is_read(seen: dict[str, Any]) -> None:
     assert seen["light"]["unreadable"]["error"].startswith("notes.jpg is not a readable picture")
     assert seen["light"]["dropped"]["error"] == ""
 
 
-def test_damaged_model_is_said(seen: dict[str, Any]) -> None:
+def test_damaged_model_is_refused(seen: dict[str, Any]) -> None:
     assert seen["damaged"]["error"].startswith("model_float32.tflite is damaged")
     assert seen["damaged"]["status"] == "Not ready."
 
