@@ -80,7 +80,7 @@ def dry_run(experiment: Experiment, out: str | Path, say: Say = print) -> RunEst
 
 def _fastest_step(task: Task) -> float:
     """Seconds."""
-    batch, classes = task.experiment.runtime.batch_size, len(task.source.labels)
+    batch, classes = task.experiment.runtime.batch_size, task.contract.outputs
     images = tf.random.stateless_uniform((batch, *task.model.input_shape[1:]), (0, 0), 0, 255)
     labels = tf.one_hot(tf.range(batch) % classes, classes)
     spec = (tf.TensorSpec(images.shape), tf.TensorSpec(labels.shape))
