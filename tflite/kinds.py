@@ -43,7 +43,7 @@ class ConversionSource:
     saved_model: Path
     calibration: Sequence[np.ndarray] = ()
     budget: Budget = field(default_factory=Budget)
-    contract: Contract = Contract(None, None)
+    contract: Contract = field(default_factory=lambda: Contract(None, None))
 
     @cached_property
     def float32(self) -> bytes:

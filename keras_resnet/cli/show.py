@@ -33,6 +33,9 @@ Records = Sequence[Mapping[str, Any]]
 
 WORST = 20  # classes in the table of an evaluation
 
+# What verify's accuracy is called, by task.
+ACCURACY = {"single": "top-1", "binary": "accuracy", "multi": "right labels"}
+
 # Whether a runtime loads a file.
 LOADS = {True: "yes", False: "no", None: "not tried"}
 
@@ -166,14 +169,19 @@ def show_files(files: Mapping[str, Path]) -> None:
 
 
 def show_verification(report: Mapping[str, Any], max_drop: float | None) -> None:
-    top5 = any(row["keras_top5"] is not None for row in report["kinds"])
+    accuracy = ACCURACY[report["task"]]
+    more = [
+        (name, f"Keras {name}", key)
+        for name, key in (("top-5", "top5"), ("mAP", "mean_average_precision"))
+        if any(row[f"keras_{key}"] is not None for row in report["kinds"])
+    ]
     show_table(
         (
-            *("kind", "size", "top-1", "Keras top-1", "difference", "95 % interval", "p"),
-            *(("top-5", "Keras top-5") if top5 else ()),
+            *("kind", "size", accuracy, f"Keras {accuracy}", "difference", "95 % interval", "p"),
+            *(name for *names, _ in more for name in names),
             *("agreement", "calibration", "drift", "max Δp"),
         ),
-        [_verification_row(row, top5) for row in report["kinds"]],
+        [_verification_row(row, [key for *_, key in more]) for row in report["kinds"]],
         title=f"{report['images']:,} test images",
     )
     show("")
@@ -182,7 +190,13 @@ def show_verification(report: Mapping[str, Any], max_drop: float | None) -> None
             show(line)
 
 
-def _verification_row(row: Mapping[str, Any], top5: bool) -> tuple[str, ...]:
+def _verification_row(row: Mapping[str, Any], more: Sequence[str]) -> tuple[str, ...]:
+    # Top-5 is in percent, mean average precision from 0 to 1.
+    others = [
+        (row[f"{model}_{key}"], 2 if key == "top5" else 4)
+        for key in more
+        for model in ("file", "keras")
+    ]
     return (
         row["kind"],
         file_size(row["bytes"]),
@@ -191,7 +205,7 @@ def _verification_row(row: Mapping[str, Any], top5: bool) -> tuple[str, ...]:
         f"{row['difference']:+.2f}",
         "{:+.2f} … {:+.2f}".format(*row["interval"]),
         f"{row['mcnemar']:.2g}",
-        *((f"{row['file_top5']:.2f}", f"{row['keras_top5']:.2f}") if top5 else ()),
+        *("–" if value is None else f"{value:.{digits}f}" for value, digits in others),
         f"{row['agreement']:.2f} %",
         before_and_after(row["keras_calibration_error"], row["file_calibration_error"]),
         points(row["confidence_drift"]),

@@ -8,7 +8,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ class Golden:
     images: np.ndarray
     answers: dict[str, np.ndarray]
     of: str = "images"
-    contract: Contract = Contract(None, None)
+    contract: Contract = field(default_factory=lambda: Contract(None, None))
 
 
 def golden(
