@@ -235,17 +235,20 @@ class Predictions:
             contract: Task and thresholds.
         """
         difference = np.abs(keras - file)
-        predicted = [decisions(outputs, contract) for outputs in (keras, file)]
+        keras_decided, file_decided = (decisions(outputs, contract) for outputs in (keras, file))
         several = contract.task == "multi"
-        tops = [
+        keras_top5, file_top5 = (
             in_top(outputs, label, TOP) if contract.task == "single" else np.zeros(len(label), bool)
             for outputs in (keras, file)
-        ]
+        )
         return cls(
             label > 0 if several else label,
-            *predicted,
-            *tops,
-            *(_confidence(p, d, contract) for p, d in zip((keras, file), predicted)),
+            keras_decided,
+            file_decided,
+            keras_top5,
+            file_top5,
+            _confidence(keras, keras_decided, contract),
+            _confidence(file, file_decided, contract),
             difference.max(1),
             difference.mean(1),
             keras_scores=keras if several else None,

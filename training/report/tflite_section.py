@@ -38,6 +38,7 @@ ACCURACY = {
     "binary": ("accuracy", "images"),
     "multi": ("right labels", "labels"),
 }
+
 Rows = dict[str, dict[str, Any]]
 
 VISIBLE = 0.001  # of a probability: kinds that change less have no pictures
@@ -67,7 +68,8 @@ def tflite(records: Records) -> dict[str, Any] | None:
     if not rows:
         return None
     verified = {kind: row["verified"] for kind, row in rows.items() if row["verified"]}
-    accuracy, of = ACCURACY[verify.get("task", "single") if verify else "single"]
+    task = str((verify or {}).get("task"))  # older records have none
+    accuracy, of = ACCURACY.get(task, ACCURACY["single"])
     return {
         "rows": rows,
         "accuracy": accuracy,
@@ -96,9 +98,7 @@ def _charts(rows: Rows, verified: Rows, accuracy: str, of: str) -> dict[str, Mar
     if verified:
         name = accuracy[0].upper() + accuracy[1:]
         charts[f"{name} against Keras, points, with 95 % interval"] = _differences(verified)
-        charts[
-            f"Same class as Keras, % of {of}" if of == "images" else f"Same as Keras, % of {of}"
-        ] = _agreements(verified)
+        charts[f"Same prediction as Keras, % of {of}"] = _agreements(verified)
     return charts
 
 
