@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-import keras
 import numpy as np
 
+from keras_resnet.classifier import require_probabilities
 from keras_resnet.contract import Contract
 from keras_resnet.deployment import deployable
+from keras_resnet.prediction import Predictor, predictor
 from keras_resnet.saving import load_model
 from keras_resnet.subprocess_call import is_of_machine
-
-Predictor = Callable[[np.ndarray], np.ndarray]
 
 
 def keras_predictor(path: Path) -> tuple[Contract, Predictor]:
@@ -21,14 +19,15 @@ def keras_predictor(path: Path) -> tuple[Contract, Predictor]:
 
     Returns:
         Its contract, and a function from uint8 ``(images, height, width, channels)`` to
-        probabilities ``(images, classes)``.
+        probabilities ``(images, contract.outputs)``.
+
+    Raises:
+        ValueError: The file is not readable, or the model does not output probabilities.
     """
-    model = deployable(load_model(path))
-
-    def predict(pixels: np.ndarray) -> np.ndarray:
-        return keras.ops.convert_to_numpy(model(pixels.astype("float32"), training=False))
-
-    return model.contract, predict
+    model = load_model(path)
+    require_probabilities(model)
+    model = deployable(model)
+    return model.contract, predictor(model)
 
 
 def saved_model_predictor(folder: Path) -> tuple[Contract, Predictor]:

@@ -36,6 +36,48 @@ def paired_interval(gained: int, lost: int, n: int) -> tuple[float, float]:
     return max(-1.0, centre - reach), min(1.0, centre + reach)
 
 
+def paired_interval_of_shares(differences: np.ndarray, step: float) -> tuple[float, float]:
+    """``paired_interval`` where one image contributes many decisions, such as labels.
+
+    The decisions on one image depend on each other, so the images are the sample: the 95 % interval
+    of the mean of their differences, by the normal distribution. One image that gains a decision
+    and one that loses one are added, so that the width is never zero.
+
+    Args:
+        differences: For each image the share of right decisions of the second model minus that of
+            the first, ``(images,)``.
+        step: The share of one decision.
+
+    Returns:
+        Both ends, as shares of 1.
+    """
+    extended = np.concatenate([differences, [step, -step]]).astype("float64")
+    reach = Z95 * float(extended.std()) / math.sqrt(len(extended))
+    return max(-1.0, float(extended.mean()) - reach), min(1.0, float(extended.mean()) + reach)
+
+
+def average_precision(scores: np.ndarray, truth: np.ndarray) -> float | None:
+    """The area under the steps of the precision-recall curve of one label.
+
+    Images of equal score enter the curve together, as in scikit-learn's function of that name.
+
+    Args:
+        scores: Probabilities, ``(images,)``.
+        truth: Whether the images have the label, ``(images,)``.
+
+    Returns:
+        0–1; ``None`` if no image has the label.
+    """
+    order = np.argsort(-scores, kind="stable")
+    scores, truth = scores[order], truth[order] > 0
+    if not truth.any():
+        return None
+    last_of_equals = np.append(np.diff(scores) != 0, True)
+    found = np.cumsum(truth)[last_of_equals]
+    precision = found / (np.flatnonzero(last_of_equals) + 1)
+    return float((np.diff(found, prepend=0) * precision).sum() / truth.sum())
+
+
 def images_to_resolve(gained: int, lost: int, n: int, difference: float) -> int | None:
     """How many images resolve a difference of that size.
 

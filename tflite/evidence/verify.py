@@ -16,19 +16,25 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet.classifier import ImageClassifier
+from keras_resnet.classifier import ImageClassifier, require_probabilities
+from keras_resnet.contract import Contract, Task
 from keras_resnet.deployment import deployable
+from keras_resnet.prediction import Predictor, in_top, predictor
+from keras_resnet.preprocessing import class_probabilities, decisions
 from keras_resnet.saving import load_model
 from tflite.classifier import Classifier
 from tflite.evidence.statistics import (
+    average_precision,
     calibration_error,
     images_to_resolve,
     mcnemar,
     paired_interval,
+    paired_interval_of_shares,
     wilson_interval,
 )
 
 BATCH = 32
+TOP = 5
 THREADS = 2
 CHANGED = 20
 WORST_CLASSES = 5
@@ -58,11 +64,14 @@ class ChangedImage:
 
     Attributes:
         index: Its position among the images.
-        label: Name of its true class.
-        keras: Name of the class that Keras predicts.
-        file: Name of the class that the file predicts.
-        keras_confidence: Probability of the class that Keras predicts, 0–1.
-        file_confidence: The same of the file; ``None`` where it is not finite.
+        label: Name of its true class; for the task ``multi`` the names of its labels, separated by
+            ``|``.
+        keras: Name of the class that Keras predicts; likewise.
+        file: Name of the class that the file predicts; likewise.
+        keras_confidence: Probability of the class that Keras predicts, 0–1; for ``multi`` that of
+            the label whose probability changed most.
+        file_confidence: The same of the file, and for ``multi`` of the same label; ``None`` where
+            it is not finite.
         difference: Largest absolute difference of a probability, 0–1; ``None`` likewise.
         picture: What the model sees, as the data URL of a PNG (``data:image/png;base64,…``)
             of at most 96 pixels a side; ``None`` if the image is neither RGB nor grayscale.
@@ -82,15 +91,21 @@ class ChangedImage:
 class Comparison:
     """One file against Keras.
 
+    For the task ``multi``, accuracy and agreement are shares of the decisions on every label of
+    every image, by the contract's thresholds; for ``binary`` they are shares of the images, whose
+    class is decided by the threshold.
+
     Attributes:
         kind: Which file.
         images: Number of images that both classified.
         keras_top1: Top-1 accuracy of Keras, in percent.
         file_top1: The same of the file.
         difference: ``file_top1 - keras_top1``, in points; below zero the file is worse.
-        interval: The 95 % interval of the difference, in points; see ``paired_interval``.
-        mcnemar: Probability of such a difference between equal models, 0–1; see ``mcnemar``.
-        keras_top5: Top-5 accuracy of Keras, in percent.
+        interval: The 95 % interval of the difference, in points; see ``paired_interval``, and for
+            ``multi`` ``paired_interval_of_shares``.
+        mcnemar: Probability of such a difference between equal models, 0–1; see ``mcnemar``. For
+            ``multi`` of images with more and with fewer right decisions.
+        keras_top5: Top-5 accuracy of Keras, in percent; ``None`` for fewer than six classes.
         file_top5: The same of the file.
         agreement: Share of images where both predict the same class, in percent.
         agreement_interval: The 95 % interval of that, in percent; see ``wilson_interval``.
@@ -108,6 +123,10 @@ class Comparison:
         images_to_resolve: How many images resolve a drop of ``max_drop``; ``None`` without
             ``max_drop``, or if no number does.
         broken: A sentence for each tolerance that is exceeded.
+        keras_mean_average_precision: Of Keras for the task ``multi``, 0–1: the mean over the labels
+            that an image has; see ``average_precision``. ``None`` for other tasks.
+        file_mean_average_precision: The same of the file; ``None`` also if a probability of the
+            file is not finite.
     """
 
     kind: str
@@ -117,8 +136,8 @@ class Comparison:
     difference: float
     interval: tuple[float, float]
     mcnemar: float
-    keras_top5: float
-    file_top5: float
+    keras_top5: float | None
+    file_top5: float | None
     agreement: float
     agreement_interval: tuple[float, float]
     keras_calibration_error: float
@@ -131,6 +150,8 @@ class Comparison:
     changed: tuple[ChangedImage, ...] = ()
     images_to_resolve: int | None = None
     broken: tuple[str, ...] = ()
+    keras_mean_average_precision: float | None = None
+    file_mean_average_precision: float | None = None
 
     @property
     def passed(self) -> bool:
@@ -145,10 +166,12 @@ class Report:
     Attributes:
         images: Number of images that each file classified.
         kinds: One comparison for each file, in the given order.
+        task: The contract's, which says what accuracy and agreement are shares of.
     """
 
     images: int
     kinds: tuple[Comparison, ...]
+    task: Task = "single"
 
     @property
     def passed(self) -> bool:
@@ -158,12 +181,15 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
         kinds = [dataclasses.asdict(kind) | {"passed": kind.passed} for kind in self.kinds]
-        return {"images": self.images, "passed": self.passed, "kinds": kinds}
+        return {"images": self.images, "passed": self.passed, "kinds": kinds, "task": self.task}
 
 
 @dataclass(frozen=True)
 class Predictions:
     """The predictions for each of ``n`` images; all arrays are ``(n,)``.
+
+    For the task ``multi``, label, predictions and confidences are decisions on each label, and
+    ``(n, classes)``.
 
     Attributes:
         label: The true class.
@@ -175,6 +201,8 @@ class Predictions:
         file_confidence: The same of the file.
         max_difference: Largest absolute difference among the image's probabilities.
         mean_difference: Average of the same.
+        keras_scores: For the task ``multi`` the probabilities of Keras, ``(n, classes)``.
+        file_scores: The same of the file.
     """
 
     label: np.ndarray
@@ -186,34 +214,59 @@ class Predictions:
     file_confidence: np.ndarray
     max_difference: np.ndarray
     mean_difference: np.ndarray
+    keras_scores: np.ndarray | None = None
+    file_scores: np.ndarray | None = None
 
     @classmethod
-    def of(cls, label: np.ndarray, keras: np.ndarray, file: np.ndarray) -> Predictions:
-        """From labels ``(n,)`` and two arrays of probabilities ``(n, classes)``."""
+    def of(
+        cls,
+        label: np.ndarray,
+        keras: np.ndarray,
+        file: np.ndarray,
+        contract: Contract = Contract(None, None),
+    ) -> Predictions:
+        """From labels and two arrays of probabilities ``(n, outputs)``.
+
+        Args:
+            label: True classes, integers ``(n,)``; for the task ``multi`` ``(n, classes)``, 1 for
+                each label that the image has.
+            keras: Probabilities of Keras.
+            file: The same of the file.
+            contract: Task and thresholds.
+        """
         difference = np.abs(keras - file)
+        keras_decided, file_decided = (decisions(outputs, contract) for outputs in (keras, file))
+        several = contract.task == "multi"
+        keras_top5, file_top5 = (
+            in_top(outputs, label, TOP) if contract.task == "single" else np.zeros(len(label), bool)
+            for outputs in (keras, file)
+        )
         return cls(
-            label,
-            keras.argmax(1),
-            file.argmax(1),
-            _in_top5(keras, label),
-            _in_top5(file, label),
-            keras.max(1),
-            file.max(1),
+            label > 0 if several else label,
+            keras_decided,
+            file_decided,
+            keras_top5,
+            file_top5,
+            _confidence(keras, keras_decided, contract),
+            _confidence(file, file_decided, contract),
             difference.max(1),
             difference.mean(1),
+            keras_scores=keras if several else None,
+            file_scores=file if several else None,
         )
 
     @classmethod
     def join(cls, parts: Iterable[Predictions]) -> Predictions:
         """Concatenates batches."""
         columns = zip(*([getattr(p, f.name) for f in dataclasses.fields(cls)] for p in parts))
-        return cls(*map(np.concatenate, columns))
+        joined: list[Any] = [None if c[0] is None else np.concatenate(c) for c in columns]
+        return cls(*joined)
 
 
 def verify(
     model: ImageClassifier | str | os.PathLike[str],
     files: Mapping[str, str | os.PathLike[str]],
-    images: Iterable[tuple[np.ndarray, int]],
+    images: Iterable[tuple[np.ndarray, Any]],
     *,
     max_drop: float | None = None,
     min_agreement: float | None = None,
@@ -228,27 +281,35 @@ def verify(
         model: The model that the files were made from, or its ``.keras`` file.
         files: Path of each kind, as ``convert`` returns them.
         images: Pairs of a uint8 image ``(height, width, channels)`` 0–255, fitted to the
-            model, and its class as a number.
-        max_drop: How many points of top-1 a file may lose, at most: the limit of the measured
+            model, and its class as a number; for the task ``multi`` uint8 ``(classes,)``, 1 for
+            each label that the image has.
+        max_drop: How many points of accuracy a file may lose, at most: the limit of the measured
             difference. The interval tells whether there were enough images.
-        min_agreement: Percent of the images on which the file and Keras must agree, at least.
+        min_agreement: Percent of the images, or for ``multi`` of the decisions on labels, on which
+            the file and Keras must agree, at least.
         progress: Called with ``(images done, images in all)`` after each batch; the latter
             is 0 if ``images`` has no length.
 
     Raises:
         ValueError: There are no files or no images, an image or a label does not fit the
-            model, a tolerance is out of range, or a file cannot be read.
+            model, the model does not output probabilities, a tolerance is out of range, or a file
+            cannot be read.
     """
     _check(files, max_drop, min_agreement)
-    model = deployable(model if isinstance(model, ImageClassifier) else load_model(model))
+    model = model if isinstance(model, ImageClassifier) else load_model(model)
+    require_probabilities(model)
+    model = deployable(model)
+    contract = model.contract
+    predict = predictor(model)
     classifiers = {kind: Classifier(path, THREADS) for kind, path in files.items()}
     parts: dict[str, list[Predictions]] = {kind: [] for kind in files}
     pictures: dict[str, list[Picture]] = {kind: [] for kind in files}
     done, total = 0, length_hint(images)
     for batch, labels in _batches(images):
-        expected = _keras_probabilities(model, batch, labels)
+        expected = _keras_probabilities(contract, predict, batch, labels)
         for kind, classifier in classifiers.items():
-            predictions = Predictions.of(labels, expected, classifier.probabilities(batch))
+            outputs = classifier.probabilities(batch)
+            predictions = Predictions.of(labels, expected, outputs, contract)
             parts[kind].append(predictions)
             pictures[kind] = _most_changed(pictures[kind], predictions, batch, done)
         done += len(batch)
@@ -257,15 +318,18 @@ def verify(
     if not done:
         raise ValueError("There are no images to verify on. Pass some that have labels.")
 
-    names = model.contract.labels
+    names = contract.labels
     comparisons = []
     for kind, path in files.items():
         predictions = Predictions.join(parts[kind])
         comparison = compare(kind, predictions, Path(path).stat().st_size, names, max_drop)
         changed = tuple(_changed_image(p, predictions, names) for p in pictures[kind])
         comparison = dataclasses.replace(comparison, changed=changed)
-        comparisons.append(_with_verdict(comparison, max_drop, min_agreement))
-    return Report(done, tuple(comparisons))
+        if expected.shape[1] <= TOP or contract.task != "single":
+            comparison = dataclasses.replace(comparison, keras_top5=None, file_top5=None)
+        verdict = _with_verdict(comparison, max_drop, min_agreement, contract.task)
+        comparisons.append(verdict)
+    return Report(done, tuple(comparisons), contract.task)
 
 
 def compare(
@@ -279,8 +343,10 @@ def compare(
     keras_right = predictions.keras == predictions.label
     file_right = predictions.file == predictions.label
     n = len(predictions.label)
-    gained = int(np.sum(file_right & ~keras_right))
-    lost = int(np.sum(keras_right & ~file_right))
+    several = predictions.label.ndim == 2
+    change = file_right.astype(int) - keras_right.astype(int)
+    of_images = change.mean(axis=1) if several else change
+    gained, lost = int(np.sum(of_images > 0)), int(np.sum(of_images < 0))
     agreed = int(np.sum(predictions.file == predictions.keras))
     finite = bool(np.isfinite(predictions.file_confidence).all())
     drift = predictions.file_confidence.mean(dtype="float64") - predictions.keras_confidence.mean(
@@ -291,15 +357,22 @@ def compare(
         images=n,
         keras_top1=100 * float(keras_right.mean()),
         file_top1=100 * float(file_right.mean()),
-        difference=100 * (int(file_right.sum()) - int(keras_right.sum())) / n,
-        interval=_percent(paired_interval(gained, lost, n)),
+        difference=100 * (int(file_right.sum()) - int(keras_right.sum())) / change.size,
+        interval=_percent(
+            paired_interval_of_shares(of_images, 1 / change.shape[1])
+            if several
+            else paired_interval(gained, lost, n)
+        ),
         mcnemar=mcnemar(gained, lost),
         keras_top5=100 * float(predictions.keras_top5.mean()),
         file_top5=100 * float(predictions.file_top5.mean()),
-        agreement=100 * agreed / n,
-        agreement_interval=_percent(wilson_interval(agreed, n)),
-        keras_calibration_error=100 * calibration_error(predictions.keras_confidence, keras_right),
-        file_calibration_error=100 * calibration_error(predictions.file_confidence, file_right)
+        agreement=100 * agreed / change.size,
+        # Of images, not of the decisions on their labels, which depend on each other.
+        agreement_interval=_percent(wilson_interval(round(n * agreed / change.size), n)),
+        keras_calibration_error=100
+        * calibration_error(predictions.keras_confidence.ravel(), keras_right.ravel()),
+        file_calibration_error=100
+        * calibration_error(predictions.file_confidence.ravel(), file_right.ravel())
         if finite
         else None,
         confidence_drift=100 * float(drift) if finite else None,
@@ -307,10 +380,29 @@ def compare(
         mean_difference=_finite(predictions.mean_difference.mean(dtype="float64")),
         bytes=size,
         worst_classes=_worst_classes(predictions.label, keras_right, file_right, labels),
+        # For labels, the formula would count each of an image's decisions as an image.
         images_to_resolve=None
-        if max_drop is None
+        if max_drop is None or several
         else images_to_resolve(gained, lost, n, max_drop / 100),
+        keras_mean_average_precision=_mean_precision(predictions.keras_scores, predictions.label),
+        file_mean_average_precision=_mean_precision(predictions.file_scores, predictions.label),
     )
+
+
+def _confidence(probabilities: np.ndarray, decided: np.ndarray, contract: Contract) -> np.ndarray:
+    """Probabilities of what was decided, in the shape of the decisions."""
+    if contract.task == "multi":
+        return np.where(decided, probabilities, 1 - probabilities)
+    of_classes = class_probabilities(probabilities, contract)
+    return of_classes[np.arange(len(decided)), decided]
+
+
+def _mean_precision(scores: np.ndarray | None, truth: np.ndarray) -> float | None:
+    if scores is None or not np.isfinite(scores).all():
+        return None
+    found = [average_precision(score, true) for score, true in zip(scores.T, truth.T)]
+    known = [precision for precision in found if precision is not None]
+    return float(np.mean(known)) if known else None
 
 
 @dataclass(frozen=True)
@@ -341,13 +433,18 @@ def _changed_image(
     picture: Picture, predictions: Predictions, labels: Sequence[str]
 ) -> ChangedImage:
     i = picture.index
+    confidences = predictions.keras_confidence[i], predictions.file_confidence[i]
+    if predictions.keras_scores is not None and predictions.file_scores is not None:
+        keras, file = predictions.keras_scores[i], predictions.file_scores[i]
+        most = np.abs(keras - file).argmax()
+        confidences = keras[most], file[most]
     return ChangedImage(
         index=i,
         label=_name(predictions.label[i], labels),
         keras=_name(predictions.keras[i], labels),
         file=_name(predictions.file[i], labels),
-        keras_confidence=float(predictions.keras_confidence[i]),
-        file_confidence=_finite(predictions.file_confidence[i]),
+        keras_confidence=float(confidences[0]),
+        file_confidence=_finite(confidences[1]),
         difference=_finite(picture.difference),
         picture=_png_data_url(picture.pixels),
     )
@@ -356,9 +453,13 @@ def _changed_image(
 def _worst_classes(
     label: np.ndarray, keras_right: np.ndarray, file_right: np.ndarray, labels: Sequence[str]
 ) -> tuple[ClassChange, ...]:
-    counts = np.bincount(label)
-    keras = np.bincount(label, weights=keras_right)
-    file = np.bincount(label, weights=file_right)
+    if label.ndim == 2:
+        counts = label.sum(axis=0)
+        keras, file = (label & keras_right).sum(axis=0), (label & file_right).sum(axis=0)
+    else:
+        counts = np.bincount(label)
+        keras = np.bincount(label, weights=keras_right)
+        file = np.bincount(label, weights=file_right)
     change = np.divide(file - keras, counts, out=np.zeros(len(counts)), where=counts > 0)
     worst = [c for c in np.argsort(change, kind="stable")[:WORST_CLASSES] if change[c] < 0]
     return tuple(
@@ -372,12 +473,10 @@ def _worst_classes(
     )
 
 
-def _in_top5(probabilities: np.ndarray, label: np.ndarray) -> np.ndarray:
-    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
-    return (best == label[:, np.newaxis]).any(1)
-
-
-def _name(number: int, labels: Sequence[str]) -> str:
+def _name(number: Any, labels: Sequence[str]) -> str:
+    """Of a class by its number, or of all labels that a row of decisions gives."""
+    if np.ndim(number):
+        return "|".join(_name(label, labels) for label in np.flatnonzero(number)) or "none"
     return labels[number] if labels else str(number)
 
 
@@ -399,20 +498,22 @@ def _percent(interval: tuple[float, float]) -> tuple[float, float]:
 
 
 def _with_verdict(
-    comparison: Comparison, max_drop: float | None, min_agreement: float | None
+    comparison: Comparison, max_drop: float | None, min_agreement: float | None, task: Task
 ) -> Comparison:
+    accuracy = {"single": "top-1", "binary": "accuracy", "multi": "the share of right labels"}[task]
     low, high = comparison.interval
     broken = []
     if comparison.max_difference is None:
         broken.append("some of its probabilities are not finite numbers")
     if max_drop is not None and -comparison.difference > max_drop:
         broken.append(
-            f"top-1 changed by {comparison.difference:+.2f} points "
+            f"{accuracy} changed by {comparison.difference:+.2f} points "
             f"(95 % interval {low:+.2f} to {high:+.2f}), and may drop by {max_drop:g}"
         )
     if min_agreement is not None and comparison.agreement < min_agreement:
         broken.append(
-            f"it agrees with Keras on {comparison.agreement:.2f} % of the images, "
+            f"it agrees with Keras on {comparison.agreement:.2f} % of the "
+            f"{'labels' if task == 'multi' else 'images'}, "
             f"and must on {min_agreement:g}"
         )
     return dataclasses.replace(comparison, broken=tuple(broken))
@@ -427,25 +528,35 @@ def _check(files: Mapping[str, Any], max_drop: float | None, min_agreement: floa
 
 
 def _batches(
-    images: Iterable[tuple[np.ndarray, int]],
+    images: Iterable[tuple[np.ndarray, Any]],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     pairs = iter(images)
     while batch := list(islice(pairs, BATCH)):
-        yield np.stack([image for image, _ in batch]), np.array([int(label) for _, label in batch])
+        yield np.stack([image for image, _ in batch]), np.array([label for _, label in batch])
 
 
 def _keras_probabilities(
-    model: ImageClassifier, batch: np.ndarray, labels: np.ndarray
+    contract: Contract, predict: Predictor, batch: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
-    contract = model.contract
     shape = (contract.height, contract.width, contract.channels)
     if batch.dtype != np.uint8 or batch.shape[1:] != shape:
         raise ValueError(
             f"Images must be uint8 {shape}, fitted to the model. "
             f"Received: {batch.dtype} {batch.shape[1:]}"
         )
-    probabilities = model.predict_on_batch(batch.astype("float32"))
-    classes = probabilities.shape[1]
+    probabilities = predict(batch)
+    if contract.task == "multi":
+        if labels.shape != probabilities.shape or not np.isin(labels, (0, 1)).all():
+            raise ValueError(
+                f"Labels must be a 0 or 1 for each of the model's {probabilities.shape[1]} labels. "
+                f"Received: {labels.dtype} {labels.shape[1:]}"
+            )
+        return probabilities
+    classes = 2 if contract.task == "binary" else probabilities.shape[1]
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"A label must be the number of a class. Received: {labels.dtype} {labels.shape[1:]}"
+        )
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(
             f"Labels must be numbers of the model's {classes} classes, 0–{classes - 1}. "

@@ -78,7 +78,7 @@ def array_split(images: np.ndarray, classes: np.ndarray) -> Split:
 
     Args:
         images: uint8 ``(count, height, width, channels)``.
-        classes: int64 ``(count,)``.
+        classes: int64 ``(count,)``, or uint8 ``(count, classes)`` for the task ``multi``.
     """
     table = tf.constant(images), tf.constant(classes)
     return Split(

@@ -32,6 +32,13 @@ from training.report.charts import (
 )
 from training.report.records import Records
 
+# By task: what verify's accuracy is called, and what it and agreement are shares of.
+ACCURACY = {
+    "single": ("top-1", "images"),
+    "binary": ("accuracy", "images"),
+    "multi": ("right labels", "labels"),
+}
+
 Rows = dict[str, dict[str, Any]]
 
 VISIBLE = 0.001  # of a probability: kinds that change less have no pictures
@@ -61,12 +68,15 @@ def tflite(records: Records) -> dict[str, Any] | None:
     if not rows:
         return None
     verified = {kind: row["verified"] for kind, row in rows.items() if row["verified"]}
+    task = str((verify or {}).get("task"))  # older records have none
+    accuracy, of = ACCURACY.get(task, ACCURACY["single"])
     return {
         "rows": rows,
+        "accuracy": accuracy,
         "images": verify and verify["images"],
         "threads": sorted({record["threads"] for record in here or ()}),
-        "charts": _charts(rows, verified),
-        "trade_off": _trade_off(rows),
+        "charts": _charts(rows, verified, accuracy, of),
+        "trade_off": _trade_off(rows, accuracy),
         "timings": _timings((here, *binary)),
         "worst": [(k, c) for k, v in verified.items() for c in v.get("worst_classes", ())],
         "changed": _changed(verified),
@@ -81,13 +91,14 @@ def tflite(records: Records) -> dict[str, Any] | None:
 # The files side by side
 
 
-def _charts(rows: Rows, verified: Rows) -> dict[str, Markup]:
+def _charts(rows: Rows, verified: Rows, accuracy: str, of: str) -> dict[str, Markup]:
     charts = {"Size": _sizes(rows)}
     if any(row["latencies"] for row in rows.values()):
         charts["Latency, ms an image: median, and a line to p90"] = _latencies(rows)
     if verified:
-        charts["Top-1 against Keras, points, with 95 % interval"] = _differences(verified)
-        charts["Same class as Keras, % of images"] = _agreements(verified)
+        name = accuracy[0].upper() + accuracy[1:]
+        charts[f"{name} against Keras, points, with 95 % interval"] = _differences(verified)
+        charts[f"Same prediction as Keras, % of {of}"] = _agreements(verified)
     return charts
 
 
@@ -147,7 +158,7 @@ def _differences(verified: Rows) -> Markup:
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.tick_params(axis="x", bottom=False)
     axes.grid(axis="x", color=LINE, linewidth=0.8)
-    return to_svg(figure, "Difference of top-1 accuracy between each TFLite file and Keras")
+    return to_svg(figure, "Difference of accuracy between each TFLite file and Keras")
 
 
 def _agreements(verified: Rows) -> Markup:
@@ -160,7 +171,7 @@ def _agreements(verified: Rows) -> Markup:
     return to_svg(figure, "Agreement of each TFLite file with Keras")
 
 
-def _trade_off(rows: Rows) -> Markup | None:
+def _trade_off(rows: Rows, accuracy: str) -> Markup | None:
     """Accuracy against latency; a bubble's area is the file's size."""
     count = min((count for row in rows.values() for count in row["latencies"]), default=0)
     shown = {
@@ -215,7 +226,7 @@ def _trade_off(rows: Rows) -> Markup | None:
     axes.set_yticks([tick for tick in axes.get_yticks() if low - margin <= tick < 100.001])
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=LINE, linewidth=0.8)
-    axes.set_ylabel("top-1, %", color=MUTED)
+    axes.set_ylabel(f"{accuracy}, %", color=MUTED)
     axes.set_xlabel(f"median ms an image, {count} {thread_word(count)}", color=MUTED)
     axes.ticklabel_format(axis="y", useOffset=False)
     return to_svg(figure, "Accuracy against latency and size of each TFLite file")
