@@ -54,7 +54,8 @@ def find_layout(root: Folder, say: Say) -> Layout:
         raise ValueError(
             f"In {root.path}, {_names(splits)} look like splits, but do not have a folder for each "
             "of at least two classes. Sort the pictures into class folders, or list them in a "
-            f"file: --data csv:FILE. If the folders are the classes themselves: {_train_option(root)}"
+            f"file: --data csv:FILE. If {_names(root.filled)} are the classes: "
+            f"{_train_option(root)}"
         )
     classes = _class_folders(root, say)
     _check_enough(root, classes)
