@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +22,13 @@ class LabelledFiles:
         classes: Label of each, as in ``Split``: int64 ``(count,)`` or uint8 ``(count, classes)``.
         is_test: bool ``(count,)``, whether a file belongs to the test split; ``None`` if a share of
             each class is to be held out.
+        hidden: Paths of hidden files beside them, which are only counted.
     """
 
     files: list[str]
     classes: np.ndarray
     is_test: np.ndarray | None
+    hidden: Sequence[str] = ()
 
 
 def open_files(
@@ -53,7 +56,7 @@ def open_files(
     is_readable = is_picture & _all_but(checked.problems, len(given.files))
     is_test = given.is_test
     if is_test is None:
-        is_test = _held_out(given.classes, is_picture, data.test_fraction, seed)
+        is_test = _held_out(given.classes, is_picture, labels, data.test_fraction, seed)
     notes = _notes(given, labels, checked, is_test)
     report(notes, int(is_picture.sum()), data, say)
     by_pillow = np.zeros(len(given.files), bool)
@@ -74,11 +77,11 @@ def _all_but(numbers: dict[int, str], count: int) -> np.ndarray:
 
 
 def _held_out(
-    classes: np.ndarray, is_picture: np.ndarray, fraction: float, seed: int
+    classes: np.ndarray, is_picture: np.ndarray, labels: tuple[str, ...], fraction: float, seed: int
 ) -> np.ndarray:
     """Whether each file is held out, bool ``(count,)``."""
     pictures = np.flatnonzero(is_picture)
-    _, test = stratified(classes[pictures], fraction, seed)
+    _, test = stratified(classes[pictures], fraction, seed, labels)
     held_out = np.zeros(len(classes), bool)
     held_out[pictures[test]] = True
     return held_out
@@ -101,7 +104,7 @@ def _notes(
             reason=reason,
         )
         for number, status, reason in sorted(found)
-    ]
+    ] + [FileNote(path, "", "", "hidden", "hidden file") for path in given.hidden]
 
 
 def _label(chosen: np.ndarray, labels: tuple[str, ...]) -> str:

@@ -11,7 +11,7 @@ from keras_resnet.text import printable
 from training.config import DataConfig
 from training.data.validate_images import Say
 
-Status = Literal["unreadable", "not a picture", "damaged"]
+Status = Literal["unreadable", "not a picture", "hidden", "damaged"]
 
 # Files that a message names for each reason.
 NAMED = 3
@@ -63,6 +63,9 @@ def report(notes: Sequence[FileNote], total: int, data: DataConfig, say: Say) ->
     if others := _of(notes, "not a picture"):
         count = _counted(len(others), "file")
         say(f"not read, as not a picture: {count}: {_by_reason(others)}")
+    if hidden := _of(notes, "hidden"):
+        count = _counted(len(hidden), "hidden file")
+        say(f"not read: {count}, such as {_paths(hidden[:1])[0]}")
     if damaged := _of(notes, "damaged"):
         names = [f"{path} ({note.reason})" for path, note in zip(_paths(damaged), damaged)]
         verb = "has" if len(damaged) == 1 else "have"

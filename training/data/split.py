@@ -138,16 +138,80 @@ def first_labelled(splits: Sequence[T], labels: Callable[[T], Iterable[int]], sa
     return None
 
 
-def stratified(classes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def stratified(
+    classes: np.ndarray, fraction: float, seed: int, labels: Sequence[str] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Holds out the same share of each class.
+
+    Args:
+        classes: Label of each image, as in ``Split``: int64 ``(count,)``, or of several labels an
+            image uint8 ``(count, classes)``.
+        fraction: Share of the images to hold out.
+        seed: Selects them.
+        labels: Names of the classes, for the message of an error.
+
+    Returns:
+        Indices of the images for training and of those held out, both sorted.
+
+    Raises:
+        ValueError: There are too few images of a class.
+    """
+    if classes.ndim > 1:
+        return _stratified_labels(classes, fraction, seed)
     from sklearn.model_selection import train_test_split
 
+    numbers, counts = np.unique(classes, return_counts=True)
+    if alone := [labels[n] if labels else str(n) for n in numbers[counts < 2]]:
+        raise ValueError(
+            f"A share of each class is held out for testing, and {len(alone):,} of "
+            f"{len(numbers):,} classes have one image only: {some(alone)}. Add images or give test "
+            "images of your own: --train DIR --test DIR, or a column split in a list"
+        )
     try:
         train, test = train_test_split(
             np.arange(len(classes)), test_size=fraction, stratify=classes, random_state=seed
         )
-    except ValueError as error:
-        raise ValueError(f"The images cannot be split by class: {error}") from None
+    except ValueError:
+        raise ValueError(
+            f"A share of {fraction:g} of {len(classes):,} images has no room for each of "
+            f"{len(numbers):,} classes, in training and in testing. Change data.test_fraction or "
+            "give test images of your own: --train DIR --test DIR, or a column split in a list"
+        ) from None
     return np.sort(train), np.sort(test)
+
+
+def _stratified_labels(
+    labels: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """``stratified`` for any number of labels an image, uint8 ``(count, classes)``.
+
+    From the rarest label to the most frequent one, as many of its images as are missing from its
+    share are held out, drawn among those that are still free; then of the images without labels.
+    At least one image of each label is left for training. This is the order of Sechidis et al.
+    2011, "On the stratification of multi-label data", section 3.
+    """
+    rng = np.random.default_rng(seed)
+    held_out = np.zeros(len(labels), bool)
+    free = np.ones(len(labels), bool)
+    totals = labels.sum(0, dtype="int64")
+    unlabelled = (labels.sum(1) == 0)[:, np.newaxis]
+    columns = [labels[:, number] for number in np.argsort(totals, kind="stable")]
+    for column in (*columns, unlabelled[:, 0]):
+        has = column > 0
+        share = min(round(fraction * has.sum()), max(has.sum() - 1, 0))
+        candidates = np.flatnonzero(has & free)
+        missing = max(share - int((has & held_out).sum()), 0)
+        held_out[rng.permutation(candidates)[:missing]] = True
+        free &= ~has
+    for column in columns:
+        if column.any() and not column[~held_out].any():
+            held_out[np.argmax(column)] = False
+    if not held_out.any() or held_out.all():
+        raise ValueError(
+            f"A share of {fraction:g} of {len(labels)} images leaves none for testing. Name the "
+            "test images in a column split"
+        )
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 def some(names: Sequence[str], most: int = 5) -> str:

@@ -96,7 +96,7 @@ def test_a_source_that_is_not_there_is_named(spec: str, says: str, tmp_path: Pat
 def test_a_folder_without_pictures_says_what_it_needs(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "notes.txt").write_text("no picture")
-    with pytest.raises(ValueError, match="a subfolder of pictures"):
+    with pytest.raises(ValueError, match="Found: no picture at all"):
         open_source(DataConfig(source=f"folder:{tmp_path}"), seed=0)
 
 
