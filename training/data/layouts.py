@@ -104,7 +104,7 @@ def _of_splits(root: Folder, words: dict[str, str], say: Say) -> Layout:
             f"{root.path} holds {train.name} and {_names(held_out) or 'no test split'}; what are "
             f"{_names(unclear)}? To leave them out: {_train_option(train, test)}"
         )
-    _tell_strays(root, say)
+    _report_strays(root, say)
     for folder in others:
         say(f"{folder.path} is no split and has no class folders, so it is not used")
     classes = _class_folders(train, say)
@@ -171,9 +171,9 @@ def _given_classes(folder: Folder, say: Say) -> Classes:
 
 def _classes(folder: Folder, say: Say) -> Classes:
     """The subfolders that hold pictures by their names, with lines on what is unusual."""
-    _tell_strays(folder, say)
+    _report_strays(folder, say)
     if folder.empty and folder.filled:
-        say(f"no class, for want of pictures: {_names(folder.empty)} in {folder.path}")
+        say(f"folders without pictures in {folder.path} are no classes: {_names(folder.empty)}")
     parts = [sub for sub in folder.filled if sub.below]
     if parts and not _same_inner_folder(folder.filled):
         first = parts[0]
@@ -186,7 +186,7 @@ def _classes(folder: Folder, say: Say) -> Classes:
     return {sub.name: sub for sub in folder.filled}
 
 
-def _tell_strays(folder: Folder, say: Say) -> None:
+def _report_strays(folder: Folder, say: Say) -> None:
     if folder.pictures and folder.filled:
         say(
             f"not read, as in none of the folders of {folder.path} but beside them: "

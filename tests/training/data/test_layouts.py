@@ -168,7 +168,7 @@ READ: dict[str, tuple[str, dict[str, int], dict[str, int], list[str]]] = {
         "a 10, b 5, c .keep",
         AB,
         HELD_OUT,
-        ["no class, for want of pictures: c"],
+        ["folders without pictures in {} are no classes: c"],
     ),
     "pictures beside the classes": (
         "a 10, b 5, ./ 2",
@@ -407,8 +407,9 @@ def test_files_that_are_no_pictures_are_left_out_and_counted(tmp_path: Path) -> 
     assert "not read: 1 hidden file, such as" in said[1]
 
 
-def test_a_broken_link_is_an_unreadable_picture(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["nowhere.png", "gone.png"], ids=["broken", "to itself"])
+def test_a_broken_link_is_an_unreadable_picture(target: str, tmp_path: Path) -> None:
     fill(tmp_path, "a 10, b 5")
-    (tmp_path / "a" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "a" / "gone.png").symlink_to(tmp_path / "a" / target)
     with pytest.raises(ValueError, match=r"1 of 16 images cannot be read: .*gone\.png"):
         open_folder(tmp_path)
