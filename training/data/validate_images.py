@@ -144,16 +144,29 @@ def in_threads(
         task: Title of the progress bar that appears after ``QUIET_SECONDS``.
     """
     results: list[Any] = []
-    began = time.monotonic()
-    with ThreadPoolExecutor(os.cpu_count()) as pool, contextlib.ExitStack() as stack:
-        bar: console.Progress | None = None
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress_after(task) as show:
         for result in _in_order(pool, function, items):
             results.append(result)
-            if bar is None and time.monotonic() - began > QUIET_SECONDS:
-                bar = stack.enter_context(console.progress(task))
-            if bar is not None and len(results) % 100 == 0:
-                bar(len(results), total or len(results))
+            if len(results) % 100 == 0:
+                show(len(results), total or len(results))
     return results
+
+
+@contextlib.contextmanager
+def progress_after(task: str) -> Iterator[console.Progress]:
+    """A progress bar that appears after ``QUIET_SECONDS``."""
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        bar: console.Progress | None = None
+
+        def show(done: int, total: int) -> None:
+            nonlocal bar
+            if bar is None and time.monotonic() - began > QUIET_SECONDS and done < total:
+                bar = stack.enter_context(console.progress(task))
+            if bar is not None:
+                bar(done, total)
+
+        yield show
 
 
 def _in_order(
@@ -169,15 +182,21 @@ def _in_order(
         yield future.result()
 
 
-def cached(find: Callable[[], Any], files: Sequence[str], is_valid: Callable[[Any], bool]) -> Any:
+def cached(
+    find: Callable[[], Any],
+    files: Sequence[str],
+    is_valid: Callable[[Any], bool],
+    purpose: str = "checked",
+) -> Any:
     """The JSON data that ``find`` returns, from the cache if the files are unchanged.
 
     Args:
         find: Reads the files.
         files: Their paths.
         is_valid: Whether data from the cache are of the form that ``find`` returns.
+        purpose: Folder of the cache: one for each thing that is found out about files.
     """
-    path = cache_folder() / "checked" / f"{_fingerprint(files)}.json"
+    path = cache_folder() / purpose / f"{_fingerprint(files)}.json"
     with contextlib.suppress(OSError, ValueError, RecursionError):
         known = json.loads(path.read_text("utf-8"))
         if is_valid(known):
