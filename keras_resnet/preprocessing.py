@@ -5,19 +5,14 @@ The model's contract alone defines the computation; see ``keras_resnet.contract`
 
 from __future__ import annotations
 
-import io
 import os
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_resnet import pictures
 from keras_resnet.contract import IMAGENET_MEAN, IMAGENET_STD, Contract, crop_box
-
-# Images with more pixels are refused: decoded, they would take gigabytes.
-MAX_PIXELS = 100_000_000
-# Pillow supports many more, some of them by running other programs.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 
 
 def preprocess_input(x: Any, contract: Contract | None = None) -> Any:
@@ -83,12 +78,10 @@ def decode_predictions(
 def load_image(source: str | os.PathLike[str] | bytes, contract: Contract) -> np.ndarray:
     """Reads an image and crops and resizes it for a model, as evaluation and SavedModel do.
 
-    As in TensorFlow's decoders, transparency and EXIF orientation are ignored, and the upper 8 of
-    16 bits are used.
-
     Args:
-        source: Path or content of a JPEG, PNG, BMP, GIF (first frame) or WebP file.
-        contract: The model's.
+        source: Path or content of a picture: JPEG, PNG, BMP, GIF, WebP, TIFF, AVIF or HEIC (with
+            the extra ``heif``); ``keras_resnet/pictures.py`` says what becomes of its pixels.
+        contract: The model's; ``orientation`` says whether the picture is turned upright.
 
     Returns:
         uint8 ``(height, width, channels)``, 0–255.
@@ -97,7 +90,12 @@ def load_image(source: str | os.PathLike[str] | bytes, contract: Contract) -> np
         ValueError: The file is missing, not an image or too large, or the model's input is
             neither RGB nor grayscale.
     """
-    return fit_image(_decode(source, contract), contract)
+    if contract.color == "raw":
+        raise ValueError(
+            f"The model takes {contract.channels} channels, which no picture file has. "
+            "Pass an array (height, width, channels)."
+        )
+    return fit_image(pictures.decode(source, contract.channels, contract.orientation), contract)
 
 
 def fit_image(image: np.ndarray, contract: Contract) -> np.ndarray:
@@ -117,40 +115,3 @@ def fit_image(image: np.ndarray, contract: Contract) -> np.ndarray:
             data_format="channels_last",
         )
     return np.clip(np.rint(keras.ops.convert_to_numpy(box)), 0, 255).astype("uint8")
-
-
-def _decode(source: str | os.PathLike[str] | bytes, contract: Contract) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
-    modes = {"rgb": "RGB", "grayscale": "L"}
-    if contract.color not in modes:
-        raise ValueError(
-            f"The model takes {contract.channels} channels, which no picture file has. "
-            "Pass an array (height, width, channels)."
-        )
-    name = "the given bytes" if isinstance(source, bytes) else os.fspath(source)
-    try:
-        file = io.BytesIO(source) if isinstance(source, bytes) else source
-        with Image.open(file, formats=FORMATS) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise ValueError(
-                    f"{name} has {picture.width} × {picture.height} pixels; "
-                    f"at most {MAX_PIXELS:,} are read. Scale it down first."
-                )
-            pixels = np.asarray(_in_8_bits(picture).convert(modes[contract.color]))
-    except FileNotFoundError:
-        raise ValueError(f"There is no file {name}") from None
-    except IsADirectoryError:
-        raise ValueError(f"{name} is a folder, not a picture") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{name} is not a readable picture: {error}") from None
-    return pixels.reshape(*pixels.shape[:2], -1)
-
-
-def _in_8_bits(picture: Any) -> Any:
-    """Scales 16-bit grayscale to 0–255, which Pillow would clip; others are unchanged."""
-    from PIL import Image
-
-    if not picture.mode.startswith("I"):
-        return picture
-    return Image.fromarray((np.asarray(picture) >> 8).astype("uint8"))

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+Task = Literal["single", "binary", "multi"]
 Part = Literal["stem", "stage1", "stage2", "stage3", "stage4"]
 PARTS: tuple[Part, ...] = typing.get_args(Part)
 
@@ -88,7 +89,8 @@ class DataConfig:
 
     Attributes:
         source: ``digits``, ``tfds:<name>``, ``folder:<path>``, ``csv:<file>`` or
-            ``tfrecord:<pattern>``.
+            ``tfrecord:<pattern>``; see ``docs/data.md``. ``folder:<path>/*`` takes each subfolder
+            as a class, whatever its name.
         test: Folder of the test images, with a subfolder for each class, where it is not beside
             the training images; ``data.source=folder:<path>`` then holds training images only.
         color: Read image files as ``rgb`` or ``grayscale``.
@@ -297,7 +299,7 @@ class Experiment:
             output; ``multi``, any number of labels an image, by a sigmoid for each.
     """
 
-    task: Literal["single", "binary", "multi"] = "single"
+    task: Task = "single"
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

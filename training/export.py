@@ -12,10 +12,12 @@ from keras_resnet.classifier import ImageClassifier
 from keras_resnet.contract import Contract
 from keras_resnet.deployment import deployable
 from keras_resnet.files import atomic_write_folder, check_replaceable
-from training.data.decode import fit_image
+from training.data.decode import count_pixels, fit_image
 from training.report.tensorboard import first_line
 from training.runtime import require_backend
 
+# Of a batch of files, so many are decoded at once; only one if any has more pixels than this.
+AT_ONCE, LARGE = 10, 2**24
 # TensorFlow's folder for additional files of a SavedModel, which it does not read.
 MODEL_FILE = "saved_model.pb"
 CONTRACT_FILE = Path("assets.extra") / "contract.json"
@@ -26,7 +28,9 @@ class Serving(tf.Module):
     """The functions of the SavedModel.
 
     ``serve`` takes ``(batch, height, width, channels)`` raw pixels 0–255, float32 or uint8;
-    ``serve_bytes`` takes ``(batch,)`` JPEG or PNG files as strings. Both return
+    ``serve_bytes`` takes ``(batch,)`` JPEG or PNG files as strings, turns them upright by the
+    contract's orientation and refuses other formats and pictures above the limits of
+    ``keras_resnet.pictures``, which hold before a pixel is allocated. Both return
     ``probabilities`` ``(batch, classes)``, ``top_labels`` and ``top_probabilities``
     ``(batch, 5)`` in order of probability, or all classes if there are fewer than five.
     """
@@ -50,9 +54,18 @@ class Serving(tf.Module):
         def decode_and_predict(files: tf.Tensor) -> dict[str, tf.Tensor]:
             shape = (contract.height, contract.width, contract.channels)
             spec = tf.TensorSpec(shape, "uint8")
-            return predict(
-                tf.map_fn(lambda file: fit_image(file, contract), files, fn_output_signature=spec)
-            )
+
+            def decode(at_once: int) -> tf.Tensor:
+                return tf.map_fn(
+                    lambda file: fit_image(file, contract, by_pillow=False),
+                    files,
+                    parallel_iterations=at_once,
+                    fn_output_signature=spec,
+                )
+
+            pixels = tf.map_fn(count_pixels, files, fn_output_signature="int64")
+            large = tf.reduce_any(pixels > LARGE)
+            return predict(tf.cond(large, lambda: decode(1), lambda: decode(AT_ONCE)))
 
         self.serve = tf.function(predict)
         self.serve_bytes = tf.function(decode_and_predict)

@@ -129,7 +129,7 @@ def make_task(run: Run, experiment: Experiment, runtime: Runtime, say: Say) -> T
     """
     for note in (*runtime.reasons, learning_rate_note(experiment)):
         say(note)
-    source = open_source(experiment.data, experiment.runtime.seed, say)
+    source = open_source(experiment.data, experiment.runtime.seed, say, experiment.task)
     say_copies(source, experiment.data.source, say)
     # A resumed run takes its weights from the checkpoint and needs no weights file.
     weights = None if run.has_checkpoints else find_weights(experiment)

@@ -41,6 +41,7 @@ from training.data.pipeline import training_batches, validation_batches
 from training.data.sources import first_unreadable
 from training.data.validate_images import Say
 from training.display import Clock, Display, display
+from training.file_list import listed_in_folder, write_file_list
 from training.multihost import Host, StopVote, broadcast_from_first, current_host, detect_lost_hosts
 from training.phases import Phase, phase_at, set_trainable
 from training.report.tensorboard import Profile, first_line
@@ -142,7 +143,9 @@ def train(
         runtime = prepare(experiment.runtime)
         profiler = Profile(run.folder / "tensorboard" / "train", profile if host.is_first else None)
         with runtime.placed():
-            task = make_task(run, experiment, runtime, say)
+            with listed_in_folder(run):
+                task = make_task(run, experiment, runtime, say)
+            write_file_list(run, task.source.notes, say)
             with _explained_errors(task):
                 _run(task, say, verbose, until, profiler)
     return Run(Path(out))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -21,6 +21,7 @@ def audit(
     /,
     model: Annotated[Path | None, arg(metavar="RUN|FILE")] = None,
     data_dir: DataFolderOption = None,
+    task: Literal["single", "binary", "multi"] = "single",
     out: Annotated[Path, arg(metavar="FILE")] = Path("audit.html"),
     fail_on: Annotated[tuple[str, ...], arg(metavar="KIND ...")] = (),
     json: JsonOption = False,
@@ -35,13 +36,14 @@ def audit(
         data: A folder of images, or as --data of train: SOURCES.
         model: A run folder, a .keras file or a file of weights, such as ImageNet's, by whose
             features labels are judged; without it, they are not.
+        task: What a label is: multi for several a picture, of csv:FILE.
         out: The page.
         fail_on: Kinds; exits with 1 if any of them is found.
     """
     check_output("--out", out, (".html",))
     spec = spec_of(data)
     kinds = _checked_kinds(fail_on)
-    result = _run(spec, data_dir, model, out)
+    result = _run(spec, data_dir, task, model, out)
     if json:
         show_json(result.to_dict())
     else:
@@ -89,7 +91,13 @@ def _checked_kinds(kinds: tuple[str, ...]) -> tuple[str, ...]:
     return kinds
 
 
-def _run(spec: str, data_dir: Path | None, model: Path | None, out: Path) -> Audit:
+def _run(
+    spec: str,
+    data_dir: Path | None,
+    task: Literal["single", "binary", "multi"],
+    model: Path | None,
+    out: Path,
+) -> Audit:
     from keras_resnet.cli.backend import start_keras
 
     start_keras()
@@ -104,7 +112,7 @@ def _run(spec: str, data_dir: Path | None, model: Path | None, out: Path) -> Aud
         bad_images="skip",
         max_bad_images=10**9,
     )
-    source = open_source(config, seed=0)
+    source = open_source(config, seed=0, task=task)
     result = audit(source, spec, model)
     write_page(result, source, out)
     return result

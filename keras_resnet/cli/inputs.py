@@ -54,11 +54,12 @@ def open_images(
     experiment = run.experiment
     config = experiment.data if experiment else DataConfig()
     if data is not None:
-        config = dataclasses.replace(config, source=data)
+        config = dataclasses.replace(config, source=data, test="")
     if data_dir is not None:
         config = dataclasses.replace(config, data_dir=str(data_dir))
-    source = open_source(config, experiment.runtime.seed if experiment else 0)
     contract = model.contract
+    seed = experiment.runtime.seed if experiment else 0
+    source = open_source(config, seed, task=contract.task)
     if source.channels != contract.channels:
         raise ValueError(
             f"{config.source} has {source.channels} channels, the model takes {contract.channels}"

@@ -22,7 +22,6 @@ from training.audit.labels import (
 from training.audit.quality import poor_pictures
 from training.audit.scan import Scan, scan
 from training.data.sources import Source
-from training.data.validate_images import find_problem
 
 NEEDS_MODEL = (
     "not looked for: give a model whose features tell the classes apart, such as a file of "
@@ -169,6 +168,7 @@ def audit(source: Source, spec: str, model: Path | None = None) -> Audit:
     not_done: dict[str, str] = {}
     if len(seen.names) > MOST_COMPARED:
         not_done["near-duplicates"] = f"not looked for among more than {MOST_COMPARED:,} pictures"
+    unreadable = {x.path: x.reason for x in source.notes if x.status == "unreadable"}
     doubts: tuple[Doubt, ...] = ()
     if reason := why_not(seen.labels) or (NEEDS_MODEL if features is None else None):
         not_done["labels"] = reason
@@ -184,30 +184,6 @@ def audit(source: Source, spec: str, model: Path | None = None) -> Audit:
         groups,
         doubts,
         poor_pictures(seen),
-        {**unread_files(spec, source), **seen.problems},
+        unreadable | seen.problems,
         not_done,
     )
-
-
-def unread_files(spec: str, source: Source) -> dict[str, str]:
-    """Why files in the class folders of a folder source are not among its images, by path."""
-    kind, _, path = spec.partition(":")
-    if kind != "folder":
-        return {}
-    root = Path(path).expanduser()
-    known = {*source.train.files, *source.test.files}
-    return {
-        str(file): _why(file)
-        for file in sorted(root.rglob("*"))
-        if str(file) not in known
-        and file.parent != root
-        and not any(part.startswith(".") for part in file.relative_to(root).parts)
-        and file.is_file()
-    }
-
-
-def _why(file: Path) -> str:
-    try:
-        return find_problem(file.read_bytes()) or "is not an image of this source"
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet.contract import Contract
-from keras_resnet.preprocessing import _decode
+from keras_resnet.pictures import decode
 from training.data.sources import Source, Split, labels_of
 from training.data.validate_images import in_threads
 
@@ -23,8 +22,6 @@ SIDE = 32
 # Measurements are made on a copy whose shorter side is at most this, so that they do not depend
 # on the resolution of the camera.
 MEASURED_SIDE = 256
-RGB = Contract(None, None, channels=3)
-GRAYSCALE = Contract(None, None, channels=1)
 
 
 @dataclass(frozen=True)
@@ -147,7 +144,7 @@ def look_at(picture: str | bytes | np.ndarray, channels: int = 3) -> Look:
 def read_pixels(picture: str | bytes | np.ndarray, channels: int) -> np.ndarray:
     """uint8 ``(height, width, channels)`` of what ``look_at`` takes, upright and not resized."""
     if isinstance(picture, (str, bytes)):
-        picture = _decode(picture, GRAYSCALE if channels == 1 else RGB)
+        picture = decode(picture, channels)
     return np.ascontiguousarray(picture)
 
 
@@ -198,7 +195,7 @@ def _look_or_problem(picture: Any, channels: int) -> Look | str:
     try:
         return look_at(picture, channels)
     except ValueError as error:
-        return str(error)
+        return str(error).removeprefix(f"{picture} ")
 
 
 def _names(split: Split, name: str) -> list[str]:

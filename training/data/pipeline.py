@@ -160,7 +160,9 @@ def _augmented(
     size = contract.height or 0
     seeds = tf.random.split(seed, 2)
     if config.crop == "resized":
-        image = random_resized_crop(image, contract.channels, size, config, seeds[0])
+        image = random_resized_crop(
+            image, contract.channels, size, config, seeds[0], contract.orientation
+        )
     elif image.dtype == tf.string or image.shape[:2] != (size, size):
         image = fit_image(image, contract)
     return augment(image, size, config, seeds[1])

@@ -84,4 +84,5 @@ class ResNetHyperModel(kt.HyperModel):
 
     @functools.cached_property
     def _source(self) -> Source:
-        return open_source(self.experiment.data, self.experiment.runtime.seed)
+        experiment = self.experiment
+        return open_source(experiment.data, experiment.runtime.seed, task=experiment.task)

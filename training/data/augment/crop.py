@@ -5,7 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from training.config import AugmentConfig
-from training.data.decode import decode, to_channels
+from training.data.decode import decode, readable_jpeg, to_channels
+from training.data.orientation import jpeg_orientation, stored_box, turn, upright_shape
 
 # Aspect ratios of Szegedy et al. 2014, arXiv:1409.4842, section 6.
 ASPECT_RATIOS = (3 / 4, 4 / 3)
@@ -17,7 +18,12 @@ SCALE_FROM = 0.8
 
 
 def random_resized_crop(
-    image: tf.Tensor, channels: int, size: int, config: AugmentConfig, seed: tf.Tensor
+    image: tf.Tensor,
+    channels: int,
+    size: int,
+    config: AugmentConfig,
+    seed: tf.Tensor,
+    orientation: str = "apply",
 ) -> tf.Tensor:
     """A box of random area and aspect ratio, resized.
 
@@ -32,12 +38,16 @@ def random_resized_crop(
     differs from the antialiased one by 2 to 5 grey levels (root mean square). Other formats, and
     JPEGs that are enlarged, have no such error.
 
+    The box is drawn on the upright picture. Of a JPEG that is stored turned, the place of the box
+    is computed, and only the small result is turned.
+
     Args:
-        image: The bytes of a JPEG, PNG, BMP or GIF, or uint8 ``(height, width, channels)``.
+        image: The bytes of an image file, or uint8 ``(height, width, channels)``.
         channels: 3 for RGB or 1 for grayscale.
         size: Height and width of the result in pixels.
         config: ``min_area``.
         seed: int64 ``(2,)``.
+        orientation: ``"apply"`` or ``"ignore"``, as in the contract.
 
     Returns:
         uint8 ``(size, size, channels)``.
@@ -50,11 +60,25 @@ def random_resized_crop(
         return crop_pixels(pixels, random_box(tf.shape(pixels)), size)
 
     def from_jpeg() -> tf.Tensor:
-        return crop_jpeg(image, random_box(tf.io.extract_jpeg_shape(image)), size)
+        file, shape = readable_jpeg(image)
+        if orientation == "ignore":
+            return crop_jpeg(file, random_box(shape), size)
+        stored = jpeg_orientation(image)
+
+        def turned() -> tf.Tensor:
+            upright = tf.concat([upright_shape(shape, stored), shape[2:]], 0)
+            box = stored_box(random_box(upright), shape[:2], stored)
+            return turn(crop_jpeg(file, box, size), stored)
+
+        return tf.cond(
+            tf.equal(stored, 1), lambda: crop_jpeg(file, random_box(shape), size), turned
+        )
 
     if image.dtype != tf.string:
         return from_pixels(image)
-    cropped = tf.cond(tf.io.is_jpeg(image), from_jpeg, lambda: from_pixels(decode(image, 3)))
+    cropped = tf.cond(
+        tf.io.is_jpeg(image), from_jpeg, lambda: from_pixels(decode(image, 3, orientation))
+    )
     return to_channels(tf.ensure_shape(cropped, (size, size, 3)), channels)
 
 
