@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.complexity import multiply_adds
+from keras_resnet.complexity import activation_bytes, multiply_adds
 from training.config import Experiment
 from training.data.validate_images import Say
 from training.file_list import listed_on_screen, say_file_list
@@ -109,15 +108,10 @@ def _estimate(task: Task, step_seconds: float) -> RunEstimate:
         steps_per_epoch=task.steps,
         steps=steps,
         state_bytes=FLOAT * (held + trainable),
-        activation_bytes=batch * sum(_activation_bytes(layer) for layer in model.layers),
+        activation_bytes=int(batch * sum(map(activation_bytes, model.layers))),
         step_seconds=step_seconds,
         hours=steps * step_seconds / 3600,
     )
-
-
-def _activation_bytes(layer: keras.Layer) -> int:
-    width = 2 if layer.compute_dtype in ("float16", "bfloat16") else FLOAT
-    return width * _size(layer.output.shape[1:])
 
 
 def _size(shape: Any) -> int:

@@ -26,6 +26,7 @@ from training.phases import first_trained_epochs, largest_size, phase_at, set_tr
 from training.report.tensorboard import TensorBoardWriter
 from training.run import Run
 from training.runtime import Runtime, threads, versions
+from training.validation import MOST_CLASSES
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Task:
         class_weights: Loss weight of each class; all are 1 if empty.
         metrics: Running training metrics of the current epoch, by name.
         confusion: Confusion matrix of the last validation, int32: test images by true class (row)
-            and predicted class (column).
+            and predicted class (column). ``None`` above 1,000 classes, because it grows with their
+            square and is in every checkpoint; and for the task ``multi``.
         steps: Steps per epoch.
     """
 
@@ -58,7 +60,7 @@ class Task:
     export_model: ImageClassifier | None
     class_weights: tuple[float, ...]
     metrics: dict[str, keras.Metric]
-    confusion: keras.Variable
+    confusion: keras.Variable | None
     steps: int
 
     @property
@@ -83,7 +85,7 @@ class Task:
             "average": self.ema_model.variables if self.ema_model else [],
             "optimizer": self.model.optimizer.variables,
             "figures": [v for metric in self.metrics.values() for v in metric.variables],
-            "confusion": [self.confusion],
+            "confusion": [self.confusion] if self.confusion is not None else [],
         }
 
     @property
@@ -162,7 +164,7 @@ def make_task(run: Run, experiment: Experiment, runtime: Runtime, say: Say) -> T
             "loss": keras.metrics.Mean(name="loss"),
         },
         class_weights=_class_weights(source) if balanced else (),
-        confusion=_confusion_variable(len(source.labels)),
+        confusion=_confusion_variable(contract),
         steps=steps,
     )
 
@@ -272,6 +274,9 @@ def _class_weights(source: Source) -> tuple[float, ...]:
     return tuple(float(w) for w in counts.sum() / np.maximum(counts, 1) / np.count_nonzero(counts))
 
 
-def _confusion_variable(classes: int) -> keras.Variable:
+def _confusion_variable(contract: Contract) -> keras.Variable | None:
+    classes = len(contract.labels)
+    if contract.task == "multi" or classes > MOST_CLASSES:
+        return None
     zeros = np.zeros((classes, classes), "int32")
     return keras.Variable(zeros, dtype="int32", trainable=False, name="confusion")
