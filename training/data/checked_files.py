@@ -56,7 +56,7 @@ def open_files(
     is_readable = is_picture & _all_but(checked.problems, len(given.files))
     is_test = given.is_test
     if is_test is None:
-        is_test = _held_out(given.classes, is_picture, data.test_fraction, seed)
+        is_test = _held_out(given.classes, is_picture, labels, data.test_fraction, seed)
     notes = _notes(given, labels, checked, is_test)
     report(notes, int(is_picture.sum()), data, say)
     by_pillow = np.zeros(len(given.files), bool)
@@ -77,11 +77,11 @@ def _all_but(numbers: dict[int, str], count: int) -> np.ndarray:
 
 
 def _held_out(
-    classes: np.ndarray, is_picture: np.ndarray, fraction: float, seed: int
+    classes: np.ndarray, is_picture: np.ndarray, labels: tuple[str, ...], fraction: float, seed: int
 ) -> np.ndarray:
     """Whether each file is held out, bool ``(count,)``."""
     pictures = np.flatnonzero(is_picture)
-    _, test = stratified(classes[pictures], fraction, seed)
+    _, test = stratified(classes[pictures], fraction, seed, labels)
     held_out = np.zeros(len(classes), bool)
     held_out[pictures[test]] = True
     return held_out

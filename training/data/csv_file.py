@@ -195,7 +195,7 @@ def _merged(file: Path, rows: list[Row], task: Task, say: Say) -> list[Row]:
         labels = tuple(sorted({*first.labels, *row.labels}))
         merged[row.path] = Row(first.line, first.path, labels, first.split)
     if len(merged) < len(rows):
-        say(f"{len(rows) - len(merged):,} rows of {file} repeat an image; each is read once")
+        say(f"rows of {file} that repeat an image, which is read once: {len(rows) - len(merged):,}")
     if not merged:
         raise ValueError(f"{file} has a header and no rows")
     return list(merged.values())

@@ -52,9 +52,10 @@ def find_layout(root: Folder, say: Say) -> Layout:
         return _of_splits(root, words, say)
     if len(splits) > 1:
         raise ValueError(
-            f"In {root.path}, {_names(splits)} look like splits, but have no folder for each "
-            "class. Sort the pictures into one, or list them in a file: --data csv:FILE. If the "
-            f"folders are the classes themselves: {_train_option(root)}"
+            f"In {root.path}, {_names(splits)} look like splits, but do not have a folder for each "
+            "of at least two classes. Sort the pictures into class folders, or list them in a "
+            f"file: --data csv:FILE. If {_names(root.filled)} are the classes: "
+            f"{_train_option(root)}"
         )
     classes = _class_folders(root, say)
     _check_enough(root, classes)
@@ -103,6 +104,7 @@ def _of_splits(root: Folder, words: dict[str, str], say: Say) -> Layout:
             f"{root.path} holds {train.name} and {_names(held_out) or 'no test split'}; what are "
             f"{_names(unclear)}? To leave them out: {_train_option(train, test)}"
         )
+    _report_strays(root, say)
     for folder in others:
         say(f"{folder.path} is no split and has no class folders, so it is not used")
     classes = _class_folders(train, say)
@@ -169,13 +171,9 @@ def _given_classes(folder: Folder, say: Say) -> Classes:
 
 def _classes(folder: Folder, say: Say) -> Classes:
     """The subfolders that hold pictures by their names, with lines on what is unusual."""
-    if folder.pictures and folder.filled:
-        say(
-            f"{folder.pictures:,} pictures directly in {folder.path}, in none of its class "
-            "folders, are left out"
-        )
+    _report_strays(folder, say)
     if folder.empty and folder.filled:
-        say(f"no class, for want of pictures: {_names(folder.empty)} in {folder.path}")
+        say(f"folders without pictures in {folder.path} are no classes: {_names(folder.empty)}")
     parts = [sub for sub in folder.filled if sub.below]
     if parts and not _same_inner_folder(folder.filled):
         first = parts[0]
@@ -186,6 +184,14 @@ def _classes(folder: Folder, say: Say) -> Classes:
     for sub in folder.filled:
         _check_name(sub)
     return {sub.name: sub for sub in folder.filled}
+
+
+def _report_strays(folder: Folder, say: Say) -> None:
+    if folder.pictures and folder.filled:
+        say(
+            f"not read, as in none of the folders of {folder.path} but beside them: "
+            f"{folder.pictures:,} {'picture' if folder.pictures == 1 else 'pictures'}"
+        )
 
 
 def _without_wrappers(folder: Folder, say: Say) -> Folder:

@@ -139,14 +139,24 @@ def _sorted_out(entries: Iterator[os.DirEntry[str]]) -> tuple[list[tuple[str, bo
     visible: list[tuple[str, bool]] = []
     hidden: list[str] = []
     for entry in entries:
-        is_folder = entry.is_dir()
-        if _is_hidden(entry.name):
-            hidden += _files_below(entry.path) if is_folder else [entry.path]
-        elif is_folder or entry.is_file() or entry.is_symlink():
-            visible.append((entry.name, is_folder))
-        else:
+        kind = _kind(entry)
+        if _is_hidden(entry.name) and kind == "folder":
+            hidden += _files_below(entry.path)
+        elif _is_hidden(entry.name) or kind == "device":
             hidden.append(entry.path)
+        else:
+            visible.append((entry.name, kind == "folder"))
     return sorted(visible), hidden
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """``folder``, ``file`` or ``device``; a link has the kind of its target, if it has one."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        return "file" if entry.is_file() or entry.is_symlink() else "device"
+    except OSError:  # a link to itself, for one
+        return "file"
 
 
 def _files_below(path: str) -> list[str]:

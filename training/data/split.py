@@ -138,7 +138,9 @@ def first_labelled(splits: Sequence[T], labels: Callable[[T], Iterable[int]], sa
     return None
 
 
-def stratified(classes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def stratified(
+    classes: np.ndarray, fraction: float, seed: int, labels: Sequence[str] = ()
+) -> tuple[np.ndarray, np.ndarray]:
     """Holds out the same share of each class.
 
     Args:
@@ -146,6 +148,7 @@ def stratified(classes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndar
             image uint8 ``(count, classes)``.
         fraction: Share of the images to hold out.
         seed: Selects them.
+        labels: Names of the classes, for the message of an error.
 
     Returns:
         Indices of the images for training and of those held out, both sorted.
@@ -157,12 +160,23 @@ def stratified(classes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndar
         return _stratified_labels(classes, fraction, seed)
     from sklearn.model_selection import train_test_split
 
+    numbers, counts = np.unique(classes, return_counts=True)
+    if alone := [labels[n] if labels else str(n) for n in numbers[counts < 2]]:
+        raise ValueError(
+            f"A share of each class is held out for testing, and {len(alone):,} of "
+            f"{len(numbers):,} classes have one image only: {some(alone)}. Add images or give test "
+            "images of your own: --train DIR --test DIR, or a column split in a list"
+        )
     try:
         train, test = train_test_split(
             np.arange(len(classes)), test_size=fraction, stratify=classes, random_state=seed
         )
-    except ValueError as error:
-        raise ValueError(f"The images cannot be split by class: {error}") from None
+    except ValueError:
+        raise ValueError(
+            f"A share of {fraction:g} of {len(classes):,} images has no room for each of "
+            f"{len(numbers):,} classes, in training and in testing. Change data.test_fraction or "
+            "give test images of your own: --train DIR --test DIR, or a column split in a list"
+        ) from None
     return np.sort(train), np.sort(test)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 
@@ -23,6 +24,7 @@ FILLERS = frozenset(
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
 
 
+@functools.cache
 def split_word(name: str) -> str | None:
     """The word of ``TRAIN`` or ``HELD_OUT`` that a name stands for; ``None`` for other names."""
     word, rest = _parse(name)

@@ -104,7 +104,7 @@ def test_other_columns_repeated_rows_and_unused_splits_are_said(tmp_path: Path) 
     file = tmp_path / "list.csv"
     assert said == [
         f"columns of {file} that are not used: width",
-        f"1 rows of {file} repeat an image; each is read once",
+        f"rows of {file} that repeat an image, which is read once: 1",
         f"val is the test split of {file}, so the rows of test are not used",
     ]
 

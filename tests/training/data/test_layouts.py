@@ -168,13 +168,19 @@ READ: dict[str, tuple[str, dict[str, int], dict[str, int], list[str]]] = {
         "a 10, b 5, c .keep",
         AB,
         HELD_OUT,
-        ["no class, for want of pictures: c"],
+        ["folders without pictures in {} are no classes: c"],
     ),
     "pictures beside the classes": (
         "a 10, b 5, ./ 2",
         AB,
         HELD_OUT,
-        ["2 pictures directly in {}, in none of its class folders, are left out"],
+        ["not read, as in none of the folders of {} but beside them: 2 pictures"],
+    ),
+    "pictures beside the splits": (
+        "train/a 3, train/b 2, val/a 1, val/b 2, ./ 1",
+        TRAIN,
+        TEST,
+        ["not read, as in none of the folders of {} but beside them: 1 picture"],
     ),
     "a class that test lacks": ("train/a 3, train/b 2, val/b 2", TRAIN, {"a": 0, "b": 2}, []),
 }
@@ -216,15 +222,15 @@ REFUSED: dict[str, tuple[str, str]] = {
     ),
     "splits without classes": (
         "train 3, test 2",
-        "test, train look like splits, but have no folder for each class",
+        "test, train look like splits, but do not have a folder for each",
     ),
     "YOLO": (
         "train/images 3, valid/images 2, train/labels 0.txt, valid/labels 0.txt",
-        "train, valid look like splits, but have no folder for each class",
+        "train, valid look like splits, but do not have a folder for each",
     ),
     "splits beside a folder without classes": (
         "train 3, test 2, other 4",
-        "look like splits, but have no folder for each class",
+        "look like splits, but do not have a folder for each",
     ),
     "no training split": (
         "test/a 3, test/b 2, valid/a 1, valid/b 2",
@@ -246,7 +252,7 @@ REFUSED: dict[str, tuple[str, str]] = {
         "train/a 3, train/b 2, val/a 1, val/c 1",
         "{}/val has classes that {}/train lacks: c. It has: a, b",
     ),
-    "one class in train": ("train/a 3, val/a 2", "look like splits, but have no folder"),
+    "one class in train": ("train/a 3, val/a 2", "look like splits, but do not have a folder"),
     "one class in training": ("train/a 3, val/a 2, val/b 2", "{}/train needs a folder of pictures"),
     "a copy of the whole": (
         "x/train/a 3, x/train/b 2, train/a 3, train/b 2, test/a 2",
@@ -375,3 +381,35 @@ def test_another_word_in_both_names_makes_splits() -> None:
         "seg_test": "test",
     }
     assert split_words(["steam train", "car", "drug test", "bullet train"]) == {}
+
+
+def test_files_that_are_no_pictures_are_left_out_and_counted(tmp_path: Path) -> None:
+    fill(tmp_path, "a 10, b 5")
+    others = {
+        "1.xml": b'<?xml version="1.0"?><annotation/>',
+        "1.json": b"{}",
+        "page.html": b"<html></html>",
+        "notes.pdf": b"%PDF-1.4",
+        "features.npy": b"\x93NUMPY\x01\x00",
+        "more.zip": b"PK\x03\x04",
+        "empty": b"",
+    }
+    for name, content in others.items():
+        (tmp_path / "a" / name).write_bytes(content)
+    (tmp_path / "b" / ".DS_Store").write_bytes(b"\0\0\0\1")
+    source, said = open_folder(tmp_path)
+    assert counts(source) == (AB, HELD_OUT)
+    found = {os.path.relpath(note.path, tmp_path): note.status for note in source.notes}
+    expected = dict.fromkeys((f"a/{name}" for name in others), "not a picture")
+    assert found == {**expected, "b/.DS_Store": "hidden"}
+    assert len(said) == 2
+    assert "not read, as not a picture: 7 files" in said[0]
+    assert "not read: 1 hidden file, such as" in said[1]
+
+
+@pytest.mark.parametrize("target", ["nowhere.png", "gone.png"], ids=["broken", "to itself"])
+def test_a_broken_link_is_an_unreadable_picture(target: str, tmp_path: Path) -> None:
+    fill(tmp_path, "a 10, b 5")
+    (tmp_path / "a" / "gone.png").symlink_to(tmp_path / "a" / target)
+    with pytest.raises(ValueError, match=r"1 of 16 images cannot be read: .*gone\.png"):
+        open_folder(tmp_path)
