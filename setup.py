@@ -76,8 +76,19 @@ setup(
         "heif": ["pillow-heif"],  # reads HEIC, the format of iPhones; imported as pillow_heif
         "mediapipe": ["mediapipe"],  # a client of TFLite files that `inspect` tries
         "micro": ["tflite-micro"],  # the runtime of microcontrollers, which `inspect` tries
+        "audit": ["cleanlab>=2.9"],  # doubtful labels; brings pandas
         "test": TEST,
-        # keras-hub: the peer of detectors built on the feature pyramid.
-        "dev": [*TEST, "ruff", "mypy", "types-PyYAML", "keras-hub"],
+        # keras-hub: the peer of detectors built on the feature pyramid. imagehash and cleanvision:
+        # the peers of `audit`.
+        "dev": [
+            *TEST,
+            "ruff",
+            "mypy",
+            "types-PyYAML",
+            "keras-hub",
+            "cleanlab>=2.9",
+            "imagehash>=4.3.2",
+            "cleanvision>=0.3.7",
+        ],
     },
 )

@@ -15,6 +15,7 @@ from keras_resnet.contract import Contract
 from keras_resnet.models import create_model
 from keras_resnet.weights.load import Source as Weights
 from keras_resnet.weights.load import load, locate
+from training.audit.duplicates import say_copies
 from training.checkpoint import Progress
 from training.config import Experiment
 from training.data.pipeline import memory_note, steps_per_epoch
@@ -131,6 +132,7 @@ def make_task(run: Run, experiment: Experiment, runtime: Runtime, say: Say) -> T
     for note in (*runtime.reasons, learning_rate_note(experiment)):
         say(note)
     source = open_source(experiment.data, experiment.runtime.seed, say, experiment.task)
+    say_copies(source, experiment.data.source, say)
     # A resumed run takes its weights from the checkpoint and needs no weights file.
     weights = None if run.has_checkpoints else find_weights(experiment)
     contract = run.contract if run.has_checkpoints else None

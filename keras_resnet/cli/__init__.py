@@ -10,7 +10,7 @@ import importlib
 import sys
 
 # Each adds its subcommands, in the order that --help lists them.
-MODULES = ("models", "training", "tflite", "run")
+MODULES = ("models", "audit", "training", "tflite", "run")
 
 
 def main() -> None:

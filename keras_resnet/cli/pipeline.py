@@ -261,6 +261,7 @@ def run_evaluation(
     run, source, opened = open_model(path, data, data_dir)
     from keras_resnet.deployment import deployable
     from keras_resnet.prediction import batch_size
+    from training.audit.duplicates import seen_in_training
     from training.data.pipeline import evaluation_batches
     from training.evaluate import ImageFacts, class_counts, evaluate
 
@@ -268,7 +269,7 @@ def run_evaluation(
     batches = evaluation_batches(split, model.contract, batch_size(model))
     own = data is None
     counts = class_counts(source.train.labels, len(source.labels)) if own else None
-    facts = ImageFacts(split.files, counts)
+    facts = ImageFacts(split.files, counts, seen_in_training(source) if own else None)
     with progress("evaluating") as bar:
         evaluation = evaluate(
             model,

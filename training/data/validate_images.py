@@ -38,7 +38,7 @@ import tensorflow as tf
 from keras_resnet import console
 from keras_resnet.files import atomic_write
 from keras_resnet.native_stderr import captured_native_stderr
-from keras_resnet.preprocessing import MAX_PIXELS
+from keras_resnet.pictures import MAX_PIXELS
 from keras_resnet.subprocess_call import is_of_machine
 from keras_resnet.text import shorten
 from keras_resnet.weights.download import cache_folder
@@ -154,7 +154,7 @@ def find_problem(image: bytes) -> str | None:
 def _check(files: Sequence[str]) -> dict[int, Verdict]:
     """Verdicts on the files that are not plainly pictures for TensorFlow, by index, ascending."""
     verdicts: dict[int, Verdict] = {}
-    with _progress("checking images") as show:
+    with progress_after("checking images") as show:
         for start in range(0, len(files), BLOCK):
             numbers = range(start, min(start + BLOCK, len(files)))
             verdicts |= _check_block(files, numbers)
@@ -323,7 +323,7 @@ def in_threads(
         task: Title of the progress bar that appears after ``QUIET_SECONDS``.
     """
     results: list[Any] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool, _progress(task) as show:
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress_after(task) as show:
         for result in _in_order(pool, function, items):
             results.append(result)
             if len(results) % 100 == 0:
@@ -332,7 +332,7 @@ def in_threads(
 
 
 @contextlib.contextmanager
-def _progress(task: str) -> Iterator[console.Progress]:
+def progress_after(task: str) -> Iterator[console.Progress]:
     """A progress bar that appears after ``QUIET_SECONDS``."""
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -361,15 +361,21 @@ def _in_order(
         yield future.result()
 
 
-def cached(find: Callable[[], Any], files: Sequence[str], is_valid: Callable[[Any], bool]) -> Any:
+def cached(
+    find: Callable[[], Any],
+    files: Sequence[str],
+    is_valid: Callable[[Any], bool],
+    purpose: str = "checked",
+) -> Any:
     """The JSON data that ``find`` returns, from the cache if the files are unchanged.
 
     Args:
         find: Reads the files.
         files: Their paths.
         is_valid: Whether data from the cache are of the form that ``find`` returns.
+        purpose: Folder of the cache: one for each thing that is found out about files.
     """
-    path = cache_folder() / "checked" / f"{_fingerprint(files)}.json"
+    path = cache_folder() / purpose / f"{_fingerprint(files)}.json"
     with contextlib.suppress(OSError, ValueError, RecursionError):
         known = json.loads(path.read_text("utf-8"))
         if is_valid(known):

@@ -1,0 +1,1 @@
+"""Audit of a source of images: duplicates, doubtful labels, and pictures of poor quality."""
