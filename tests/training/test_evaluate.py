@@ -247,7 +247,9 @@ def test_an_evaluation_of_several_labels_agrees_with_scikit_learn() -> None:
     assert [c.threshold for c in found.classes] == list(levels)
     worst = np.abs(truth - scores).max(1).argmax()
     names = [label for label, present in zip(labels, truth[worst]) if present]
-    assert found.hardest[0].index == worst and found.hardest[0].label == " | ".join(names or ["none"])
+    assert found.hardest[0].index == worst and found.hardest[0].label == " | ".join(
+        names or ["none"]
+    )
     json.dumps(found.to_dict(), allow_nan=False)
 
 
