@@ -19,13 +19,13 @@ MULTI = Contract(32, 32, 3, labels=("a", "b", "c"), task="multi", thresholds=(0.
 
 @pytest.mark.parametrize("name", list_models())
 def test_one_class_with_softmax_is_refused_by_every_constructor(name: str) -> None:
-    with pytest.raises(ValueError, match="1.0 for every image.*classes=1.*'sigmoid'") as caught:
+    with pytest.raises(ValueError, match=r"1\.0 for every image.*classes=1.*'sigmoid'") as caught:
         create_model(name, classes=1)
     assert "\n" not in str(caught.value)
 
 
 def test_it_is_refused_before_weights_are_read(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="1.0 for every image"):
+    with pytest.raises(ValueError, match=r"1\.0 for every image"):
         ResNet8(classes=1, weights=tmp_path / "missing.keras")
 
 
@@ -131,5 +131,5 @@ def test_logits_are_not_read_as_probabilities(read, value: float) -> None:
 
 def test_other_numbers_of_outputs_are_refused() -> None:
     for contract, outputs in ((BINARY, 2), (MULTI, 2)):
-        with pytest.raises(ValueError, match="labels for . outputs"):
+        with pytest.raises(ValueError, match=r"labels for . outputs"):
             decode_predictions(np.full((1, outputs), 0.5), contract)
