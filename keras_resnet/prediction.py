@@ -10,9 +10,7 @@ import numpy as np
 from keras_resnet.complexity import activation_bytes
 
 MOST_IMAGES = 128
-# Of the largest activation of a batch. A compiled function frees an activation after its last use,
-# so that about four of this size exist at once.
-LARGEST_ACTIVATION = 128 * 2**20
+ACTIVATION_BYTES = 512 * 2**20  # of a batch, at once
 
 Predictor = Callable[[np.ndarray], np.ndarray]
 
@@ -27,8 +25,11 @@ def batch_size(model: keras.Model, most: int = MOST_IMAGES) -> int:
     Returns:
         At least 1; 1 too for a model without a fixed input size.
     """
-    largest = max(activation_bytes(layer) for layer in model.layers)
-    return int(max(1, min(most, LARGEST_ACTIVATION // largest)))
+    sizes = [activation_bytes(layer) for layer in model.layers]
+    # A compiled function frees an activation after its last use, so that about four of the largest
+    # exist at once. PyTorch compiles nothing, and Keras then keeps all of them.
+    held = sum(sizes) if keras.backend.backend() == "torch" else 4 * max(sizes)
+    return int(max(1, min(most, ACTIVATION_BYTES // held)))
 
 
 def predictor(model: keras.Model, size: int | None = None) -> Predictor:

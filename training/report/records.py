@@ -267,6 +267,8 @@ def _evaluation(value: Any, where: str) -> None:
     for number_, (true, predicted, _) in enumerate(value.get("mistakes", ())):
         for class_ in (true, predicted):
             count(0, size - 1)(class_, f"mistakes[{number_}]")
+    if value["confusion"] is None and "mistakes" not in value:
+        raise ValueError("it has neither a confusion matrix nor mistakes")
     task = value.get("task", "single")
     if task != "single" and not value.get(task):
         raise ValueError(f"its task is {task!r}, and it has no {task!r}")

@@ -186,6 +186,8 @@ def _curves(
 # Evaluation
 
 
+# Of a class: not in the files of earlier versions.
+OPTIONAL = dict.fromkeys(("training_images", "f1", "average_precision", "threshold"))
 HEADLINES = {"single": "Top-1 accuracy", "binary": "Accuracy", "multi": "All labels right"}
 
 
@@ -193,7 +195,7 @@ def _evaluation(records: Records, experiment: Experiment | None) -> dict[str, An
     evaluation, contract = records.read("evaluation.json"), records.read("contract.json")
     if not evaluation:
         return None
-    classes = evaluation["classes"]
+    classes = [OPTIONAL | row for row in evaluation["classes"]]
     labels = [c["label"] for c in classes]
     ranked = sorted(classes, key=_recall_then_images)
     others = ranked[MOST_LISTED:]
@@ -212,7 +214,7 @@ def _evaluation(records: Records, experiment: Experiment | None) -> dict[str, An
         "curves": _threshold_curves(evaluation),
         "matrix": _confusion_chart(np.array(confusion), labels) if confusion else None,
         "class_count": len(labels),
-        "training_count": _total([c.get("training_images") for c in classes]),
+        "training_count": _total([c["training_images"] for c in classes]),
         "named": len(labels) <= MOST_NAMED,
         "broad": BESIDE < len(labels) <= MOST_NAMED,
         "confused": _most_confused(evaluation, labels),
@@ -265,24 +267,28 @@ def _mistakes(confusion: np.ndarray) -> list[tuple[int, int, int]]:
 def _threshold_curves(evaluation: dict[str, Any]) -> dict[str, Markup]:
     """ROC and precision-recall curve of a binary task, with the model's threshold."""
     binary = evaluation.get("binary")
-    if not binary or not binary["roc"]:
+    if not binary or not binary["roc"] or not binary["precision_recall"]:
         return {}
     negative, positive = evaluation["classes"]
-    found, precise = positive["recall"]["value"], positive["precision"]["value"]
-    false = 1 - negative["recall"]["value"]
+    found, precise = _value(positive["recall"]), _value(positive["precision"])
     axes = ("share of false positives", "share of true positives")
-    charts = {"ROC curve": _square_chart("ROC curve", axes, binary["roc"], (false, found), True)}
-    axes = ("recall", "precision")
-    at = (found, precise)
+    at = (1 - _value(negative["recall"]), found)
+    charts = {"ROC curve": _square_chart("ROC curve", axes, binary["roc"], at, True)}
+    axes, at = ("recall", "precision"), (found, precise)
     name = "Precision-recall curve"
     return charts | {name: _square_chart(name, axes, binary["precision_recall"], at, False)}
+
+
+def _value(estimate: dict[str, Any]) -> float:
+    """NaN, which is not drawn, without images."""
+    return estimate["value"] if estimate["images"] else np.nan
 
 
 def _square_chart(
     title: str,
     names: tuple[str, str],
     curve: list[tuple[float, float]],
-    at: tuple[float, float | None],
+    at: tuple[float, float],
     diagonal: bool,
 ) -> Markup:
     """A curve between shares, in percent, with the point ``at`` of the threshold."""
@@ -291,8 +297,7 @@ def _square_chart(
         axes.plot((0, 100), (0, 100), color=LINE, linewidth=1, linestyle="--")
     x, y = 100 * np.array(curve).T
     axes.plot(x, y, color=BLUE)
-    if at[1] is not None:
-        axes.plot(100 * at[0], 100 * at[1], "o", color=ORANGE, markersize=6, clip_on=False)
+    axes.plot(100 * at[0], 100 * at[1], "o", color=ORANGE, markersize=6, clip_on=False)
     axes.set(xlim=(0, 100), ylim=(0, 101))
     axes.set_xlabel(f"{names[0]}, %", color=MUTED)
     axes.set_ylabel(f"{names[1]}, %", color=MUTED)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from training.evaluate import summarize
+from training.evaluate import Evaluation, ImageFacts, summarize
 from training.experiment_file import load_experiment, save_experiment
 from training.run import Run
 
@@ -121,3 +121,35 @@ def write_evidence(run: Run) -> None:
     point = {"blocks": ["a"], "shift": 0.1, "drop": 0.25, "bytes": 9, "latency": 1.0}
     mixed = {"chosen": 1, "points": [point | {"blocks": []}, point, point]}
     run.write("tflite/model_mixed.json", mixed)
+
+
+def binary_evaluation(images: int = 300) -> Evaluation:
+    """Of classes ``cat`` and ``dog``; the thresholds were chosen on the same images."""
+    rng = np.random.default_rng(0)
+    truth = np.sort(rng.random(images) < 0.3).astype("int64")
+    scores = np.clip(rng.normal(0.35 + 0.25 * truth, 0.15), 0, 1)[:, np.newaxis]
+    facts = ImageFacts(
+        files=[f"/photos/of/{i}.png" for i in range(images)],
+        training_counts=np.array([1400, 600]),
+        duplicates=np.arange(images) % 10 == 0,
+    )
+    return summarize(
+        scores,
+        truth,
+        ("cat", "dog"),
+        task="binary",
+        thresholds=(0.47,),
+        facts=facts,
+        cross_fit=True,
+    )
+
+
+def multi_evaluation(images: int = 200) -> Evaluation:
+    """Of three labels, of which an image has any number; the last one is never there."""
+    rng = np.random.default_rng(0)
+    truth = (rng.random((images, 3)) < (0.5, 0.2, 0)).astype("uint8")
+    scores = np.clip(rng.normal(0.35 + 0.25 * truth, 0.15), 0, 1)
+    facts = ImageFacts(training_counts=np.array([700, 300, 2]))
+    levels = (0.45, 0.52, 0.5)
+    labels = ("sand", "water", "snow")
+    return summarize(scores, truth, labels, task="multi", thresholds=levels, facts=facts)

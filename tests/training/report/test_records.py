@@ -16,7 +16,12 @@ import pytest
 
 from keras_resnet.contract import Contract
 from tests.command_line import run as run_command
-from tests.training.report.run_folder import write_evidence
+from tests.training.report.run_folder import (
+    binary_evaluation,
+    multi_evaluation,
+    write_evidence,
+)
+from training.evaluate import Evaluation
 from training.report.compare import compare
 from training.report.records import FILES, read_log, read_record
 from training.report.run_page import write_report
@@ -171,6 +176,35 @@ def test_every_value_is_refused_or_shown(whole: Run, kind: str) -> None:
     page = write_report(whole, lines.append).read_text("utf-8")
     assert lines == []
     assert not re.search(r"\b(nan|inf|None)\b", re.sub(r"<style>.*?</style>", "", page, flags=re.S))
+
+
+@pytest.mark.parametrize("evaluation", [binary_evaluation(20), multi_evaluation(20)])
+def test_every_value_of_an_evaluation_is_refused_or_shown(run: Run, evaluation: Evaluation) -> None:
+    path = run.folder / "evaluation.json"
+    content = json.loads(json.dumps(evaluation.to_dict()))
+    refused = 0
+    for kind in ("null", "zero", "fraction", "empty list", "missing"):
+        new, accepted = REPLACEMENTS[kind], content
+        for at in list(places(content))[(kind == "missing") :]:
+            path.write_text(json.dumps(replaced(content, at, new)))
+            if line := refusal(run, path.name):
+                assert_names_file_and_remedy(line, path.name)
+                refused += 1
+                continue
+            try:
+                together = replaced(accepted, at, new)
+            except (KeyError, IndexError, TypeError):
+                continue  # inside of what was replaced already
+            path.write_text(json.dumps(together))
+            accepted = accepted if refusal(run, path.name) else together
+        path.write_text(json.dumps(accepted))
+        lines: list[str] = []
+        page = write_report(run, lines.append).read_text("utf-8")
+        assert lines == []
+        assert not re.search(
+            r"\b(nan|inf|None)\b", re.sub("<style>.*?</style>", "", page, flags=re.S)
+        )
+    assert refused > 100
 
 
 @pytest.mark.parametrize("name", NAMES)

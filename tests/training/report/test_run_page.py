@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.training.report.run_folder import HOSTILE, PROBABILITIES, TRUTH, epoch, write_evidence
-from training.evaluate import summarize
+from tests.training.report.run_folder import (
+    HOSTILE,
+    PROBABILITIES,
+    TRUTH,
+    binary_evaluation,
+    epoch,
+    multi_evaluation,
+    write_evidence,
+)
+from training.evaluate import ImageFacts, summarize
 from training.report.run_page import write_report
 from training.run import Run
 
@@ -164,7 +172,72 @@ def test_any_number_of_classes(run: Run, count: int) -> None:
     text = page_of(run).text
     assert ("predicted" in text) and all(f"class {i} 1 0.0 %" in text for i in range(count))
     assert ("The other 80 classes" in text) == (count == 100)
-    assert ("Top-5 accuracy" in text) == (count > 10)
+    assert ("Top-5 accuracy" in text) == (count > 5)
+
+
+def test_of_many_classes_the_worst_twenty_and_the_totals_are_shown(run: Run) -> None:
+    count = 3000
+    labels = tuple(f"class {i}" for i in range(count))
+    rng = np.random.default_rng(0)
+    truth = np.arange(count).repeat(2)
+    predicted = np.where(np.arange(2 * count) % 7, truth, (truth + 1) % count)
+    probabilities = np.eye(count, dtype="float32")[predicted]
+    counts = rng.integers(1, 5, count)
+    facts = ImageFacts(training_counts=counts)
+    evaluation = summarize(probabilities, truth, labels, facts=facts)
+    run.write("evaluation.json", evaluation.to_dict())
+    page = page_of(run)
+    assert "The other 2,980 classes are in evaluation.json." in page.text
+    assert f"All 3,000 classes {counts.sum():,} 6,000 85.7 %" in page.text
+    assert (
+        "Confusion matrix" not in page.text and "All mistakes are in evaluation.json" in page.text
+    )
+    assert page.tags.count("tr") < 60
+    assert run.report_file.stat().st_size < 300_000
+    recalls = sorted(c.recall.value or 0 for c in evaluation.classes)[:20]
+    (table,) = re.findall("Class Training Test Recall Precision (.*) All 3,000", page.text)
+    assert table.count(f" {100 * recalls[0]:.1f} %") >= 20
+
+
+def test_a_binary_task_is_shown_with_its_curves_and_threshold(run: Run) -> None:
+    evaluation = binary_evaluation()
+    run.write("evaluation.json", evaluation.to_dict())
+    page = page_of(run)
+    assert evaluation.binary is not None and evaluation.without_duplicates is not None
+    assert f"Accuracy, test images {100 * evaluation.top1.value:.2f} %" in page.text
+    assert f"ROC AUC {evaluation.binary.roc_auc:.3f}" in page.text
+    assert "Threshold 0.470 F1 of dog" in page.text
+    assert f"duplicates of training images {100 * evaluation.without_duplicates.value:.2f} %" in (
+        page.text
+    )
+    assert "ROC curve" in page.text and "Precision-recall curve" in page.text
+    assert "cross-fitted" in page.text and "Top-5" not in page.text
+    assert f"of/{evaluation.hardest[0].index}.png" in page.text
+    assert "cat 1,400" in page.text and "dog 600" in page.text
+
+
+def test_several_labels_are_shown_with_their_thresholds(run: Run) -> None:
+    evaluation = multi_evaluation()
+    run.write("evaluation.json", evaluation.to_dict())
+    text = page_of(run).text
+    assert evaluation.multi is not None
+    assert f"All labels right, test images {100 * evaluation.top1.value:.2f} %" in text
+    assert f"Mean average precision {evaluation.multi.mean_average_precision:.3f}" in text
+    assert "F1 Average precision Threshold" in text
+    water = evaluation.classes[1]
+    assert re.search(f"water 300 {water.test_images} .* {water.f1:.3f} 0.... 0.520", text)
+    assert "snow 2 0 – no images" in text
+    assert "Confusion matrix" not in text and "cross-fitted" not in text
+
+
+def test_an_evaluation_of_an_earlier_version_is_still_shown(run: Run) -> None:
+    old = summarize(PROBABILITIES, TRUTH, ("cat", "dog")).to_dict()
+    known = ("top1", "top5", "confusion", "hardest", "classes")
+    old = {key: old[key] for key in known} | {"top5": old["top1"]}
+    old["classes"] = [{k: c[k] for k in ("label", "precision", "recall")} for c in old["classes"]]
+    run.write("evaluation.json", old)
+    text = page_of(run).text
+    assert "cat dog 1 of 4" in text and "Damaged" not in text and "Top-5" not in text
 
 
 def test_a_class_without_images_and_figures_that_are_not_finite(run: Run) -> None:
