@@ -8,7 +8,7 @@ import io
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any, TextIO
 
 
@@ -30,6 +30,31 @@ def suppressed_native_stderr() -> Iterator[None]:
         except Exception:
             held.seek(0)
             _write_all(original, held.read())
+            raise
+
+
+@contextlib.contextmanager
+def captured_native_stderr() -> Iterator[Callable[[], bytes]]:
+    """Keeps native stderr off the screen; yields a function that returns what was written so far.
+
+    It is replayed on failure. ``sys.stderr`` is captured too, a progress bar on
+    ``terminal_stderr`` is not. Not thread-safe: descriptor 2 belongs to the process.
+    """
+    if sys.stderr is None:
+        yield lambda: b""
+        return
+    sys.stderr.flush()
+    with _buffer() as held, _redirected_descriptor(held.fileno()) as original:
+
+        def written() -> bytes:
+            sys.stderr.flush()
+            held.seek(0)
+            return held.read()
+
+        try:
+            yield written
+        except Exception:
+            _write_all(original, written())
             raise
 
 

@@ -90,7 +90,8 @@ class DataConfig:
 
     Attributes:
         source: ``digits``, ``tfds:<name>``, ``folder:<path>``, ``csv:<file>`` or
-            ``tfrecord:<pattern>``.
+            ``tfrecord:<pattern>``; see ``docs/data.md``. ``folder:<path>/*`` takes each subfolder
+            as a class, whatever its name.
         test: Folder of the test images, with a subfolder for each class, where it is not beside
             the training images; ``data.source=folder:<path>`` then holds training images only.
         color: Read image files as ``rgb`` or ``grayscale``.

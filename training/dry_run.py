@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras_resnet.complexity import activation_bytes, multiply_adds
 from training.config import Experiment
 from training.data.validate_images import Say
+from training.file_list import listed_on_screen, say_file_list
 from training.phases import most_expensive, phase_at
 from training.results import finished_epochs
 from training.run import Run
@@ -72,7 +73,9 @@ def dry_run(experiment: Experiment, out: str | Path, say: Say = print) -> RunEst
     model = dataclasses.replace(costliest.model, weights="")
     runtime = prepare(experiment.runtime)
     with runtime.placed():
-        task = make_task(run, dataclasses.replace(costliest, model=model), runtime, say)
+        with listed_on_screen(say):
+            task = make_task(run, dataclasses.replace(costliest, model=model), runtime, say)
+        say_file_list(task.source.notes, say)
         say("timing steps on noise …")
         return _estimate(task, _fastest_step(task))
 

@@ -93,11 +93,15 @@ class Run:
         return self.write_text(name, text + "\n")
 
     def write_text(self, name: str, text: str) -> Path:
-        """Writes text atomically; returns the path."""
+        """Writes text atomically; returns the path.
+
+        A character that UTF-8 cannot encode, a byte of a file name that is not UTF-8, is escaped
+        as in JSON.
+        """
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary:
-            temporary.write_text(text, "utf-8")
+            temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
         return path
 
     def write_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> Path:

@@ -42,6 +42,7 @@ from training.data.sources import first_unreadable
 from training.data.validate_images import Say
 from training.display import Clock, Display, display
 from training.evaluate import confusion_matrix
+from training.file_list import listed_in_folder, write_file_list
 from training.multihost import Host, StopVote, broadcast_from_first, current_host, detect_lost_hosts
 from training.phases import Phase, phase_at, set_trainable
 from training.report.tensorboard import Profile, first_line
@@ -145,7 +146,9 @@ def train(
         runtime = prepare(experiment.runtime)
         profiler = Profile(run.folder / "tensorboard" / "train", profile if host.is_first else None)
         with runtime.placed():
-            task = make_task(run, experiment, runtime, say)
+            with listed_in_folder(run):
+                task = make_task(run, experiment, runtime, say)
+            write_file_list(run, task.source.notes, say)
             with _explained_errors(task):
                 _run(task, say, verbose, until, profiler)
     return Run(Path(out))

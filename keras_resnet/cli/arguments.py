@@ -12,7 +12,7 @@ CALIBRATION = 100  # images
 LAYER_IMAGES = 20
 STARTS = 3  # of each file, for its loading time, first inference and memory
 
-SOURCES = "digits, tfds:NAME, folder:PATH or tfrecord:PATTERN"
+SOURCES = "digits, tfds:NAME, folder:PATH, csv:FILE or tfrecord:PATTERN"
 
 RunArgument = Annotated[
     Path | None,
@@ -20,6 +20,20 @@ RunArgument = Annotated[
 ]
 DataOption = Annotated[
     str | None, arg(metavar="SPEC", help=f"Images: {SOURCES}; those of the recipe by default.")
+]
+TrainOption = Annotated[
+    Path | None,
+    arg(
+        metavar="DIR",
+        help="Training images instead of --data: a folder whose subfolders are the classes.",
+    ),
+]
+TestOption = Annotated[
+    Path | None,
+    arg(
+        metavar="DIR",
+        help="Test images likewise; without it a share of those of --train is held out.",
+    ),
 ]
 OtherDataOption = Annotated[
     str | None, arg(metavar="SPEC", help=f"Images other than the run's: {SOURCES}.")

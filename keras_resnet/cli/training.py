@@ -18,6 +18,8 @@ from keras_resnet.cli.arguments import (
     OtherDataOption,
     RunArgument,
     SetOption,
+    TestOption,
+    TrainOption,
     above_zero,
     at_least,
     check_output,
@@ -32,6 +34,8 @@ def train(
     *,
     recipe: Annotated[str, arg(metavar="NAME|FILE")] = "digits-resnet8",
     data: DataOption = None,
+    train: TrainOption = None,
+    test: TestOption = None,
     data_dir: DataFolderOption = None,
     epochs: NumberOption = None,
     batch_size: NumberOption = None,
@@ -72,7 +76,7 @@ def train(
     cluster.check(backend, out)
     own = {"runtime.batch_size": batch_size, "runtime.deterministic": deterministic or None}
     experiment = pipeline.load_experiment(
-        recipe, _present(own) | _changes(data, data_dir, epochs, set)
+        recipe, _present(own) | _images(data, train, test) | _changes(data_dir, epochs, set)
     )
     start_keras(backend)
     pipeline.join_cluster(cluster)
@@ -108,6 +112,8 @@ def tune(
     tuner: Literal["random", "grid", "bayesian", "hyperband"] = "hyperband",
     trials: Annotated[int, arg(metavar="N")] = 20,
     data: DataOption = None,
+    train: TrainOption = None,
+    test: TestOption = None,
     data_dir: DataFolderOption = None,
     epochs: NumberOption = None,
     max_latency_ms: Annotated[float | None, arg(metavar="MS")] = None,
@@ -160,7 +166,9 @@ def tune(
     if worker and out:
         pipeline.run_worker(out, oracle)
         return
-    experiment = pipeline.load_experiment(recipe, _changes(data, data_dir, epochs, set))
+    experiment = pipeline.load_experiment(
+        recipe, _images(data, train, test) | _changes(data_dir, epochs, set)
+    )
     request = pipeline.SearchOptions(
         tuner, trials, max_size_mb, max_latency_ms, timeout, failures, seed
     )
@@ -234,12 +242,26 @@ def compare(
         show.show_comparison(compared)
 
 
-def _changes(
-    data: str | None, data_dir: Path | None, epochs: int | None, pairs: tuple[str, ...]
-) -> dict[str, Any]:
-    """The keys of the experiment that the command line sets."""
+def _images(data: str | None, train: Path | None, test: Path | None) -> dict[str, Any]:
+    """The keys of the experiment that --data, or --train and --test, set.
+
+    Raises:
+        ValueError: They cannot be combined.
+    """
+    if train is None and test is not None:
+        raise ValueError(
+            f"--test names the test images beside those of --train. Give both: --train DIR "
+            f"--test {test}"
+        )
+    if train is not None and data is not None:
+        raise ValueError("--data and --train both name the training images. Give one of them")
+    source = data if train is None else f"folder:{train}/*"
+    return {} if source is None else {"data.source": source, "data.test": str(test or "")}
+
+
+def _changes(data_dir: Path | None, epochs: int | None, pairs: tuple[str, ...]) -> dict[str, Any]:
+    """Other keys of the experiment that the command line sets."""
     named = {
-        "data.source": data,
         "data.data_dir": None if data_dir is None else str(data_dir),
         "schedule.epochs": epochs,
     }

@@ -2,12 +2,12 @@
 
 ``digits``         the 1,797 handwritten digits of scikit-learn (8×8, grayscale)
 ``tfds:<name>``    a dataset of tensorflow-datasets
-``folder:<path>``  a folder of image files, with subfolders ``train`` and ``val``, ``test`` or
-                   ``validation``, or with one subfolder per class, which is split by the seed
+``folder:<path>``  a folder of image files; see ``training/data/folders.py``
+``csv:<file>``     a list of image files with labels; see ``training/data/csv_file.py``
 ``tfrecord:<pattern>``  TFRecord files; see ``training/data/tfrecord.py``
 
 A split without labels is never the test split: the next one that has labels is, otherwise a share
-of the training images.
+of the training images. ``docs/data.md`` shows layouts and formats.
 
 Unreadable images are found before training starts; see ``training/data/validate_images.py``. Those
 of tensorflow-datasets are trusted: it has decoded and checked them when it prepared the dataset.
@@ -24,6 +24,7 @@ from keras_resnet import console
 from keras_resnet.contract import Contract
 from keras_resnet.preprocessing import load_image
 from training.config import DataConfig, Task
+from training.data.csv_file import open_csv
 from training.data.folders import open_folder
 from training.data.split import CHANNELS, Source, Split, array_split, labels_of, some, stratified
 from training.data.tfds import open_tfds
@@ -49,17 +50,25 @@ def open_source(
             images cannot be read and ``bad_images`` is ``"error"``.
     """
     kind, _, rest = data.source.partition(":")
-    if kind not in SOURCES or (kind != "digits" and not rest):
+    if kind not in (*SOURCES, "csv") or (kind != "digits" and not rest):
         raise ValueError(
-            "A source is 'digits', 'tfds:<name>', 'folder:<path>' or 'tfrecord:<pattern>'. "
-            f"Received: {data.source!r}"
+            "A source is 'digits', 'tfds:<name>', 'folder:<path>', 'csv:<file>' or "
+            f"'tfrecord:<pattern>'. Received: {data.source!r}"
         )
-    if task == "multi":
+    if data.test and kind != "folder":
+        raise ValueError(
+            f"data.test names the test images of a folder. Received: data.test={data.test} with "
+            f"data.source={data.source}"
+        )
+    if task == "multi" and kind != "csv":
         raise ValueError(
             f"{data.source} gives each image one label. For task=multi give csv:FILE, with lines "
             "of path,label[,split] and labels separated by |"
         )
-    source = SOURCES[kind](rest, data, seed, say)
+    if kind == "csv":
+        source = open_csv(rest, data, seed, say, task)
+    else:
+        source = SOURCES[kind](rest, data, seed, say)
     if task == "binary" and len(source.labels) != 2:
         raise ValueError(
             f"task=binary is for two classes. {data.source} has {len(source.labels)}: "

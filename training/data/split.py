@@ -9,6 +9,9 @@ from typing import TypeVar
 import numpy as np
 import tensorflow as tf
 
+from training.data.by_pillow import read_by_pillow
+from training.data.file_notes import FileNote
+from training.data.screening import as_tensor
 from training.data.validate_images import Say
 
 CHANNELS = {"rgb": 3, "grayscale": 1}
@@ -51,12 +54,14 @@ class Source:
         channels: 1 for grayscale, 3 for RGB.
         train: For training and for the calibration of quantization.
         test: For validation and evaluation.
+        notes: On the files that are not plainly read, if the images are files.
     """
 
     labels: tuple[str, ...]
     channels: int
     train: Split
     test: Split
+    notes: tuple[FileNote, ...] = ()
 
 
 def labels_of(split: Split) -> np.ndarray:
@@ -84,11 +89,33 @@ def array_split(images: np.ndarray, classes: np.ndarray) -> Split:
     )
 
 
-def file_split(files: list[str], classes: np.ndarray) -> Split:
-    paths, labels = tf.constant(files), tf.constant(classes.astype("int64"))
+def file_split(files: list[str], classes: np.ndarray, by_pillow: np.ndarray | None = None) -> Split:
+    """A split of image files.
 
-    def at(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.io.read_file(tf.gather(paths, index)), tf.gather(labels, index)
+    Args:
+        files: Their paths.
+        classes: Label of each, as in ``Split``.
+        by_pillow: bool ``(count,)``, whether Pillow decodes a file instead of TensorFlow; none by
+            default.
+    """
+    paths, labels = as_tensor(files), tf.constant(classes)
+    if by_pillow is None or not by_pillow.any():
+
+        def at(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return tf.io.read_file(tf.gather(paths, index)), tf.gather(labels, index)
+
+    else:
+        others = tf.constant(by_pillow)
+
+        @tf.autograph.experimental.do_not_convert
+        def at(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            path = tf.gather(paths, index)
+            image = tf.cond(
+                tf.gather(others, index),
+                lambda: read_by_pillow(path),
+                lambda: tf.io.read_file(path),
+            )
+            return image, tf.gather(labels, index)
 
     examples = tf.data.Dataset.range(len(files)).map(at, num_parallel_calls=tf.data.AUTOTUNE)
     return Split(len(files), examples, at, tuple(files), classes)
@@ -111,16 +138,80 @@ def first_labelled(splits: Sequence[T], labels: Callable[[T], Iterable[int]], sa
     return None
 
 
-def stratified(classes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def stratified(
+    classes: np.ndarray, fraction: float, seed: int, labels: Sequence[str] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Holds out the same share of each class.
+
+    Args:
+        classes: Label of each image, as in ``Split``: int64 ``(count,)``, or of several labels an
+            image uint8 ``(count, classes)``.
+        fraction: Share of the images to hold out.
+        seed: Selects them.
+        labels: Names of the classes, for the message of an error.
+
+    Returns:
+        Indices of the images for training and of those held out, both sorted.
+
+    Raises:
+        ValueError: There are too few images of a class.
+    """
+    if classes.ndim > 1:
+        return _stratified_labels(classes, fraction, seed)
     from sklearn.model_selection import train_test_split
 
+    numbers, counts = np.unique(classes, return_counts=True)
+    if alone := [labels[n] if labels else str(n) for n in numbers[counts < 2]]:
+        raise ValueError(
+            f"A share of each class is held out for testing, and {len(alone):,} of "
+            f"{len(numbers):,} classes have one image only: {some(alone)}. Add images or give test "
+            "images of your own: --train DIR --test DIR, or a column split in a list"
+        )
     try:
         train, test = train_test_split(
             np.arange(len(classes)), test_size=fraction, stratify=classes, random_state=seed
         )
-    except ValueError as error:
-        raise ValueError(f"The images cannot be split by class: {error}") from None
+    except ValueError:
+        raise ValueError(
+            f"A share of {fraction:g} of {len(classes):,} images has no room for each of "
+            f"{len(numbers):,} classes, in training and in testing. Change data.test_fraction or "
+            "give test images of your own: --train DIR --test DIR, or a column split in a list"
+        ) from None
     return np.sort(train), np.sort(test)
+
+
+def _stratified_labels(
+    labels: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """``stratified`` for any number of labels an image, uint8 ``(count, classes)``.
+
+    From the rarest label to the most frequent one, as many of its images as are missing from its
+    share are held out, drawn among those that are still free; then of the images without labels.
+    At least one image of each label is left for training. This is the order of Sechidis et al.
+    2011, "On the stratification of multi-label data", section 3.
+    """
+    rng = np.random.default_rng(seed)
+    held_out = np.zeros(len(labels), bool)
+    free = np.ones(len(labels), bool)
+    totals = labels.sum(0, dtype="int64")
+    unlabelled = (labels.sum(1) == 0)[:, np.newaxis]
+    columns = [labels[:, number] for number in np.argsort(totals, kind="stable")]
+    for column in (*columns, unlabelled[:, 0]):
+        has = column > 0
+        share = min(round(fraction * has.sum()), max(has.sum() - 1, 0))
+        candidates = np.flatnonzero(has & free)
+        missing = max(share - int((has & held_out).sum()), 0)
+        held_out[rng.permutation(candidates)[:missing]] = True
+        free &= ~has
+    for column in columns:
+        if column.any() and not column[~held_out].any():
+            held_out[np.argmax(column)] = False
+    if not held_out.any() or held_out.all():
+        raise ValueError(
+            f"A share of {fraction:g} of {len(labels)} images leaves none for testing. Name the "
+            "test images in a column split"
+        )
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 def some(names: Sequence[str], most: int = 5) -> str:

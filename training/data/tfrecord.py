@@ -25,8 +25,9 @@ import numpy as np
 import tensorflow as tf
 
 from training.config import DataConfig
+from training.data.file_notes import FileNote, report
 from training.data.records import Part, record_reader
-from training.data.validate_images import Say, cached, find_problem, in_threads, report
+from training.data.validate_images import Say, cached, find_problem, in_threads
 
 IMAGE, LABEL, TEXT = "image/encoded", "image/class/label", "image/class/text"
 HELD_OUT = ("validation", "val", "test")
@@ -101,10 +102,12 @@ def read_records(pattern: str, data: DataConfig, say: Say) -> tuple[Records, Rec
     records = _scan(files)
     test = _labelled_test(files, say)
     both = (records, test) if test else (records,)
-    problems = {
-        each.describe(number): problem for each in both for number, problem in each.bad.items()
-    }
-    report(problems, sum(len(each.labels) for each in both), data, say)
+    notes = [
+        FileNote(each.describe(number), split, "", "unreadable", problem)
+        for each, split in zip(both, ("train", "test"))
+        for number, problem in each.bad.items()
+    ]
+    report(notes, sum(len(each.labels) for each in both), data, say)
     return records, test
 
 

@@ -2,8 +2,12 @@
 
 A TensorFlow graph that fails on an image does not name it, and ``Dataset.ignore_errors`` drops
 images silently, which makes the number of steps per epoch unknown. So every image is decoded once,
-with the decoder of training, before anything depends on their number: order, steps and evaluation
-are then those of the readable images, on every host.
+before anything depends on their number: order, steps and evaluation are then those of the readable
+images, on every host.
+
+Files are screened in blocks (``screening.py``): most are pictures that TensorFlow decodes. Each of
+the others is examined by itself, which gives the reason. What decoders print on stderr is
+captured, and the file that made them print it is found by checking parts of its block again.
 
 It takes about half a millisecond of processor time per photograph. Results that took longer than a
 few seconds are cached; they are valid while paths, sizes and modification times are unchanged.
@@ -17,34 +21,103 @@ import hashlib
 import io
 import json
 import os
+import re
+import sys
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_resnet import console
 from keras_resnet.files import atomic_write
+from keras_resnet.native_stderr import captured_native_stderr
 from keras_resnet.preprocessing import MAX_PIXELS
 from keras_resnet.subprocess_call import is_of_machine
+from keras_resnet.text import shorten
 from keras_resnet.weights.download import cache_folder
-from training.config import DataConfig
+from training.data.screening import FILE_BYTES, screen
 
 Say = Callable[[str], None]
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF")
+# Names that say that a file is a picture. What it is, its content tells.
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif",
+    ".tiff", ".avif", ".heic", ".heif",
+)  # fmt: skip
 TOO_LARGE = f"has more than {MAX_PIXELS:,} pixels"
+# Larger files are not read: no picture of at most MAX_PIXELS is as large.
+MAX_BYTES = 2**31
 # A progress bar appears after this time.
 QUIET_SECONDS = 2.0
 # Results are cached if they took at least this time.
 CACHE_FROM_SECONDS = 5.0
-# Unreadable images that a message names.
-NAMED = 3
 # Images that are read ahead of the one that is awaited.
 AHEAD = 256
+# Files that are screened at once, and parts in which a block is checked again.
+BLOCK, PARTS = 4096, 16
+# Characters of what a decoder prints that a message repeats.
+REMARK = 160
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is to be known about files before they are used; each by its index.
+
+    Attributes:
+        problems: Why a picture cannot be read, such as ``"is empty"``.
+        others: What a file is that is no picture, neither by content nor by name, such as
+            ``"text file"``.
+        remarks: What a decoder says of a picture that it reads all the same.
+        by_pillow: Readable pictures that TensorFlow does not decode, or not without printing; int64
+            ``(count,)``, ascending.
+    """
+
+    problems: dict[int, str]
+    others: dict[int, str]
+    remarks: dict[int, str]
+    by_pillow: np.ndarray
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """On one file that is not plainly a picture for TensorFlow; see ``Checked``."""
+
+    problem: str = ""
+    other: str = ""
+    remark: str = ""
+    by_pillow: bool = False
+
+
+def check_files(files: Sequence[str]) -> Checked:
+    """Finds out which files are pictures that can be read, and how.
+
+    Raises:
+        OSError: The machine failed (a bad disk, too many open files, too little memory), which
+            says nothing about the image. Nothing is cached then.
+    """
+
+    def find() -> dict[str, Any]:
+        verdicts = _check(files)
+        kinds = ("problem", "other", "remark")
+        texts = {
+            kind: {str(i): text for i, v in verdicts.items() if (text := getattr(v, kind))}
+            for kind in kinds
+        }
+        return {**texts, "by_pillow": [i for i, v in verdicts.items() if v.by_pillow]}
+
+    found = cached(find, files, lambda known: _is_checked(known, len(files)))
+    problems, others, remarks = (
+        {int(i): text for i, text in found[kind].items()} for kind in ("problem", "other", "remark")
+    )
+    return Checked(problems, others, remarks, np.array(sorted(found["by_pillow"]), "int64"))
 
 
 def find_problem(image: bytes) -> str | None:
@@ -75,61 +148,167 @@ def find_problem(image: bytes) -> str | None:
     return None if _decodes(image) else f"is cut off or broken inside ({kind})"
 
 
-def find_problems(files: Sequence[str]) -> dict[int, str]:
-    """Why files cannot be read, by the index of each unreadable one.
+# --- Blocks of files --------------------------------------------------------------------------
+
+
+def _check(files: Sequence[str]) -> dict[int, Verdict]:
+    """Verdicts on the files that are not plainly pictures for TensorFlow, by index, ascending."""
+    verdicts: dict[int, Verdict] = {}
+    with _progress("checking images") as show:
+        for start in range(0, len(files), BLOCK):
+            numbers = range(start, min(start + BLOCK, len(files)))
+            verdicts |= _check_block(files, numbers)
+            show(numbers.stop, len(files))
+    return dict(sorted(verdicts.items()))
+
+
+def _check_block(files: Sequence[str], numbers: range) -> dict[int, Verdict]:
+    """Checks files; what decoders print becomes the remark on the file that made them print it."""
+    verdicts, printed = _check_quietly(files, numbers)
+    if not printed:
+        return verdicts
+    if len(numbers) == 1:
+        verdict = _examine_quietly(files[numbers[0]])
+        remark = "" if verdict.problem or verdict.other else printed
+        return {numbers[0]: Verdict(verdict.problem, verdict.other, remark, not verdict.problem)}
+    step = -(-len(numbers) // PARTS)
+    for start in range(0, len(numbers), step):
+        verdicts |= _check_block(files, numbers[start : start + step])
+    return verdicts
+
+
+def _check_quietly(files: Sequence[str], numbers: range) -> tuple[dict[int, Verdict], str]:
+    """Verdicts, and what decoders printed meanwhile."""
+    with _captured() as printed:
+        paths = [files[number] for number in numbers]
+        small = [i for i, path in enumerate(paths) if _size(path) <= FILE_BYTES]
+        decoded = np.zeros(len(paths), bool)
+        decoded[small] = screen([paths[i] for i in small])
+        suspects = np.flatnonzero(~decoded).tolist()
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            verdicts = list(_in_order(pool, examine, (paths[i] for i in suspects)))
+        found = {numbers[i]: verdict for i, verdict in zip(suspects, verdicts)}
+        return {number: v for number, v in found.items() if v != Verdict()}, printed()
+
+
+def _examine_quietly(path: str) -> Verdict:
+    with _captured():
+        return examine(path)
+
+
+@contextlib.contextmanager
+def _captured() -> Iterator[Callable[[], str]]:
+    """Keeps what decoders print off the screen; yields a function that returns it.
+
+    Printed on descriptor 2 by libjpeg and others, logged by TensorFlow, or warned of by Pillow.
+    What is not about pictures is printed afterwards.
+    """
+    with warnings.catch_warnings(record=True) as caught, captured_native_stderr() as written:
+        warnings.simplefilter("always")
+        others: list[str] = []
+
+        def printed() -> str:
+            lines = written().decode("utf-8", "replace").splitlines()
+            lines += [str(w.message) for w in caught if "PIL" in Path(w.filename).parts]
+            of_pictures = [text for line in lines if (text := _of_picture(line))]
+            others[:] = [line for line in lines if line and not _of_picture(line)]
+            return shorten("; ".join(dict.fromkeys(of_pictures)), REMARK)
+
+        yield printed
+        printed()
+    if others and sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print("\n".join(others), file=sys.stderr, flush=True)
+
+
+# "2026-11-25 21:00:00.123456: W tensorflow/core/lib/png/png_io.cc:88] PNG warning: …", or with
+# absl's prefix "W0000 00:00:1795642576.424269    1433 png_io.cc:88] PNG warning: …".
+_LOGGED = re.compile(r"^(?:\d{4}-\d\d-\d\d \S+: )?[IWEF]\S* .*?(\w+)\.(?:cc|h):\d+\] (.*)$")
+
+
+def _of_picture(line: str) -> str:
+    """What a line says of a picture, without the prefix of a log; empty if it is about others."""
+    logged = _LOGGED.match(line)
+    if not logged:
+        return line.strip()
+    module, text = logged.groups()
+    return text.strip() if re.search("jpeg|png|gif|bmp|webp|image", module) else ""
+
+
+# --- One file ---------------------------------------------------------------------------------
+
+
+def examine(path: str) -> Verdict:
+    """Finds out what one file is.
 
     Raises:
-        OSError: The machine failed (a bad disk, too many open files, too little memory), which
-            says nothing about the image. Nothing is cached then.
+        OSError: The machine failed.
     """
-
-    def check(path: str) -> str | None:
-        try:
-            return find_problem(Path(path).read_bytes())
-        except (OSError, MemoryError) as error:
-            if is_of_machine(error) and not isinstance(error, PermissionError):
-                raise OSError(f"{path} could not be checked: {_why(error)}") from error
-            return f"cannot be read ({_why(error)})"
-
-    def find() -> dict[str, str]:
-        found = in_threads(check, files, len(files), "checking images")
-        return {str(i): problem for i, problem in enumerate(found) if problem}
-
-    def is_valid(found: Any) -> bool:
-        return isinstance(found, dict) and all(
-            i.isdigit() and int(i) < len(files) and isinstance(problem, str)
-            for i, problem in found.items()
-        )
-
-    return {int(i): problem for i, problem in cached(find, files, is_valid).items()}
+    try:
+        if _size(path) > MAX_BYTES:
+            return _named_as_picture(path, f"is larger than {MAX_BYTES / 2**30:.0f} GiB", b"")
+        image = Path(path).read_bytes()
+        problem = find_problem(image)
+    except (OSError, MemoryError) as error:
+        if is_of_machine(error) and not isinstance(error, PermissionError):
+            raise OSError(f"{path} could not be checked: {_why(error)}") from error
+        return Verdict(problem=f"cannot be read ({_why(error)})")
+    if problem in ("is empty", "is not a readable picture"):
+        return _named_as_picture(path, problem, image)
+    return Verdict(problem=problem) if problem else Verdict()
 
 
-def report(names: dict[str, str], total: int, data: DataConfig, say: Say) -> None:
-    """Applies ``data.bad_images`` to images that cannot be read.
+def _named_as_picture(path: str, problem: str, content: bytes) -> Verdict:
+    """The problem if the name says that the file is a picture; otherwise what else it may be."""
+    suffix = Path(path).suffix.lower()
+    if suffix in SUFFIXES:
+        return Verdict(problem=problem)
+    if problem == "is empty":
+        return Verdict(other="empty file")
+    if content and _is_text(content[:1024]):
+        return Verdict(other="text file")
+    return Verdict(other=f"{suffix} file" if suffix else "file of an unknown format")
 
-    Args:
-        names: What is wrong with each of them, by name.
-        total: Number of images, these included.
-        data: ``bad_images`` and ``max_bad_images``.
-        say: Called with a line on the images that are skipped.
 
-    Raises:
-        ValueError: ``bad_images`` is ``"error"``, or there are more than ``max_bad_images``.
-    """
-    if not names:
-        return
-    first = "; ".join(f"{name} {problem}" for name, problem in list(names.items())[:NAMED])
-    more = f"; and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    counted = f"{len(names):,} of {total:,} images cannot be read: {first}{more}"
-    if data.bad_images == "error":
-        raise ValueError(f"{counted}. Repair or remove them, or skip them: data.bad_images=skip")
-    if len(names) > data.max_bad_images:
-        raise ValueError(
-            f"{counted}. At most {data.max_bad_images:,} may be skipped (data.max_bad_images)"
-        )
-    if len(names) == total:
-        raise ValueError(f"{counted}. There are no others")
-    say(f"skipping {counted}")
+def _is_text(head: bytes) -> bool:
+    if b"\0" in head:
+        return False
+    try:
+        head.decode()
+    except UnicodeDecodeError as error:
+        return error.start > len(head) - 4  # a character is cut off at the end
+    return True
+
+
+def _size(path: str) -> int:
+    """Bytes; 0 if the file is not there any more."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "there is not enough memory"
+    return getattr(error, "strerror", None) or " ".join(str(error).split())
+
+
+def _decodes(image: bytes) -> bool:
+    try:
+        if image.startswith(b"\xff\xd8\xff"):
+            # Reads all of the file, but computes only an eighth of each dimension.
+            tf.io.decode_jpeg(image, 3, ratio=8)
+        else:
+            tf.io.decode_image(image, 3, expand_animations=False)
+    except tf.errors.ResourceExhaustedError as error:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
+    except tf.errors.OpError:
+        return False
+    return True
+
+
+# --- Threads, progress, cache -----------------------------------------------------------------
 
 
 def in_threads(
@@ -144,16 +323,29 @@ def in_threads(
         task: Title of the progress bar that appears after ``QUIET_SECONDS``.
     """
     results: list[Any] = []
-    began = time.monotonic()
-    with ThreadPoolExecutor(os.cpu_count()) as pool, contextlib.ExitStack() as stack:
-        bar: console.Progress | None = None
+    with ThreadPoolExecutor(os.cpu_count()) as pool, _progress(task) as show:
         for result in _in_order(pool, function, items):
             results.append(result)
-            if bar is None and time.monotonic() - began > QUIET_SECONDS:
-                bar = stack.enter_context(console.progress(task))
-            if bar is not None and len(results) % 100 == 0:
-                bar(len(results), total or len(results))
+            if len(results) % 100 == 0:
+                show(len(results), total or len(results))
     return results
+
+
+@contextlib.contextmanager
+def _progress(task: str) -> Iterator[console.Progress]:
+    """A progress bar that appears after ``QUIET_SECONDS``."""
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        bar: console.Progress | None = None
+
+        def show(done: int, total: int) -> None:
+            nonlocal bar
+            if bar is None and time.monotonic() - began > QUIET_SECONDS and done < total:
+                bar = stack.enter_context(console.progress(task))
+            if bar is not None:
+                bar(done, total)
+
+        yield show
 
 
 def _in_order(
@@ -188,36 +380,29 @@ def cached(find: Callable[[], Any], files: Sequence[str], is_valid: Callable[[An
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as temporary:
-                temporary.write_text(json.dumps(found, ensure_ascii=False), "utf-8")
+                temporary.write_text(json.dumps(found), "utf-8")
     return found
 
 
-def _why(error: Exception) -> str:
-    if isinstance(error, MemoryError):
-        return "there is not enough memory"
-    return getattr(error, "strerror", None) or " ".join(str(error).split())
-
-
-def _decodes(image: bytes) -> bool:
+def _is_checked(known: Any, count: int) -> bool:
+    """Whether data from the cache are of the form that ``check_files`` caches."""
     try:
-        if image.startswith(b"\xff\xd8\xff"):
-            # Reads all of the file, but computes only an eighth of each dimension.
-            tf.io.decode_jpeg(image, 3, ratio=8)
-        else:
-            tf.io.decode_image(image, 3, expand_animations=False)
-    except tf.errors.ResourceExhaustedError as error:
-        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
-    except tf.errors.OpError:
+        texts = [item for kind in ("problem", "other", "remark") for item in known[kind].items()]
+        return all(
+            i.isdigit() and int(i) < count and isinstance(text, str) for i, text in texts
+        ) and all(type(i) is int and 0 <= i < count for i in known["by_pillow"])
+    except (AttributeError, KeyError, TypeError, ValueError):
         return False
-    return True
 
 
 def _fingerprint(files: Sequence[str]) -> str:
-    digest = hashlib.sha256(tf.__version__.encode())  # the result depends on its decoders
+    # The result depends on the decoders.
+    digest = hashlib.sha256(f"{tf.__version__} {FORMATS}".encode())
+    here = os.getcwd()
     for file in files:
         with contextlib.suppress(OSError):
             status = os.stat(file)
             times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}"  # also of permissions
-            line = f"{os.path.abspath(file)}\0{status.st_size}\0{times}\n"
-            digest.update(line.encode("utf-8", "surrogateescape"))
+            line = f"{os.path.join(here, file)}\0{status.st_size}\0{times}\n"
+            digest.update(os.fsencode(line))
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import os
 import struct
 import zlib
@@ -15,10 +16,10 @@ import tensorflow as tf
 from PIL import Image
 
 from training.config import DataConfig
-from training.data import validate_images
+from training.data import screening, validate_images
 from training.data.decode import decode
 from training.data.sources import Source, Split, open_source
-from training.data.validate_images import find_problem
+from training.data.validate_images import check_files, find_problem
 
 
 def labels_of(split: Split) -> np.ndarray:
@@ -95,7 +96,7 @@ def test_a_source_that_is_not_there_is_named(spec: str, says: str, tmp_path: Pat
 def test_a_folder_without_pictures_says_what_it_needs(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "notes.txt").write_text("no picture")
-    with pytest.raises(ValueError, match="a subfolder of pictures"):
+    with pytest.raises(ValueError, match="Found: no picture at all"):
         open_source(DataConfig(source=f"folder:{tmp_path}"), seed=0)
 
 
@@ -255,16 +256,42 @@ def test_a_failure_of_the_machine_is_raised_and_not_kept(
     def fails(*_: object, **__: object) -> None:
         raise FAILURES[kind]
 
+    def fails_in_the_graph(*_: object) -> None:
+        raise tf.errors.UnknownError(None, None, "the machine failed")
+
     with monkeypatch.context() as patch:
+        patch.setattr(screening, "_graph", screening._graph.__wrapped__)  # traced with the patch
         if kind == "decoder":
             patch.setattr(tf.io, "decode_jpeg", fails)
         else:
+            patch.setattr(tf.io, "read_file", fails_in_the_graph)
             patch.setattr(Path, "read_bytes", fails)
         with pytest.raises(OSError, match=r"a\.jpg could not be checked: ") as error:
-            validate_images.find_problems([str(file)])
+            check_files([str(file)])
     assert len(str(error.value).splitlines()) == 1
     assert not (tmp_path / "cache" / "checked").exists()
-    assert validate_images.find_problems([str(file)]) == {}
+    checked = check_files([str(file)])
+    assert not checked.problems and not checked.others
+
+
+def _verdict(**changes: Any) -> str:
+    return json.dumps({"problem": {}, "other": {}, "remark": {}, "by_pillow": [], **changes})
+
+
+DAMAGED_VERDICTS = (
+    "[]",
+    "{",
+    "[" * 100_000,
+    '{"1": "is empty"}',
+    _verdict(problem={"7": "is empty"}),
+    _verdict(problem={"1": 2}),
+    _verdict(other={"x": "text file"}),
+    _verdict(remark=["damaged"]),
+    _verdict(by_pillow=[2]),
+    _verdict(by_pillow=[True]),
+    _verdict(by_pillow=["1"]),
+    _verdict(by_pillow=None),
+)
 
 
 def test_verdicts_are_kept_until_a_file_changes(
@@ -277,18 +304,23 @@ def test_verdicts_are_kept_until_a_file_changes(
         file.write_bytes(picture_bytes())
     files[1].write_bytes(b"")
     names = [str(file) for file in files]
-    assert validate_images.find_problems(names) == {1: "is empty"}
-    decoded: list[bytes] = []
-    monkeypatch.setattr(validate_images, "find_problem", lambda image: decoded.append(image))
-    assert validate_images.find_problems(names) == {1: "is empty"} and not decoded
+    assert check_files(names).problems == {1: "is empty"}
+    screened: list[str] = []
+
+    def counting(paths: list[str]) -> np.ndarray:
+        screened.extend(paths)
+        return np.ones(len(paths), bool)
+
+    monkeypatch.setattr(validate_images, "screen", counting)
+    assert check_files(names).problems == {1: "is empty"} and not screened
     (verdict,) = (tmp_path / "cache" / "checked").iterdir()
-    for damaged in ("[]", '{"7": "is empty"}', '{"1": 2}', "{", "[" * 100_000, '{"x": "is empty"}'):
+    for damaged in DAMAGED_VERDICTS:
         verdict.write_text(damaged)
-        assert validate_images.find_problems(names) == {}, damaged  # by the patched function
-        assert len(decoded) == 2
-        decoded.clear()
+        assert check_files(names).problems == {}, damaged  # by the patched function
+        assert len(screened) == 2
+        screened.clear()
     files[1].write_bytes(picture_bytes())
-    assert validate_images.find_problems(names) == {} and len(decoded) == 2
+    assert check_files(names).problems == {} and len(screened) == 2
     assert not list((tmp_path / "cache" / "checked").glob(".*"))  # nothing half-written
 
 
