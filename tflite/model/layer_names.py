@@ -12,7 +12,6 @@ ENDINGS = {
     "ADD": ("Add", "add"),
     "MEAN": ("Mean",),
     "SOFTMAX": ("Softmax",),
-    "LOGISTIC": ("Sigmoid",),
     "MUL": ("mul", "Mul"),
 }
 
