@@ -362,7 +362,7 @@ def run_conversion(run: Run, request: Conversion = Conversion()) -> dict[str, Pa
     pictures = None
     model = load_model(run.model_file)
     if calibrated:
-        _, source, _ = open_images(run, model, request.data, request.data_dir)
+        _, source, _ = open_images(run, model, request.data, request.data_dir, labelled=False)
         pictures = (i for i, _ in images(source.train, model.contract, request.calibration))
     with progress("converting") as bar:
 
@@ -548,7 +548,7 @@ def _golden(run: Run, data: str | None, data_dir: Path | None, count: int | None
     count = COUNT if count is None else count
     contract = read_contract(next(iter(files.values())))
     try:
-        source = open_model(run.model_file, data, data_dir)[1]
+        source = open_model(run.model_file, data, data_dir, labelled=False)[1]
         pictures = [image for image, _ in images(source.test, contract, count)]
         of = "test images"
     except (ValueError, OSError) as error:

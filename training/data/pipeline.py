@@ -149,7 +149,8 @@ def images(split: Split, contract: Contract, count: int | None = None) -> Iterat
     examples = split.examples
     if count is not None and count < split.count:
         examples = tf.data.Dataset.from_tensor_slices(sample(split, count))
-        examples = examples.map(split.at, num_parallel_calls=2)
+        at = tf.autograph.experimental.do_not_convert(split.at)
+        examples = examples.map(at, num_parallel_calls=2)
     fitted = examples.map(_fitted(contract), num_parallel_calls=2).prefetch(8)
     for image, label in fitted.as_numpy_iterator():
         yield np.asarray(image), int(label) if np.ndim(label) == 0 else np.asarray(label)

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from training.data.shuffle import epoch_order
-from training.data.sources import Split, labels_of
+from training.data.sources import Split
 
 # Labels that are read of a split whose labels have to be read with its images: for each image to
 # draw, and at least.
@@ -24,11 +24,13 @@ def sample(split: Split, count: int) -> np.ndarray:
     if count >= split.count:
         return np.arange(split.count)
     read = max(READ_AT_LEAST, READ_FOR_EACH * count)
-    if split.labels is not None or split.count <= read:
-        return _evenly(labels_of(split), count)
+    if split.labels is not None:
+        return _evenly(split.labels, count)
+    if split.count <= read:
+        return _evenly(read_labels(split, np.arange(split.count)), count)
     # Not at even distances, which would see one class only where the classes alternate.
     some = np.sort(epoch_order(split.count, seed=0, epoch=0)[:read])
-    return some[_evenly(_labels_at(split, some), count)]
+    return some[_evenly(read_labels(split, some), count)]
 
 
 def evenly_over_classes(classes: np.ndarray, count: int) -> np.ndarray:
@@ -60,6 +62,15 @@ def evenly_over_labels(labels: np.ndarray, count: int) -> np.ndarray:
     rest = np.setdiff1d(np.arange(len(labels)), chosen)
     more = rest[even_positions(len(rest), count - len(chosen))]
     return np.sort(np.concatenate([chosen, more]))
+
+
+def read_labels(split: Split, numbers: np.ndarray) -> np.ndarray:
+    """Labels of some images of a split, read with the images, which are not decoded."""
+    # AutoGraph would spend seconds on converting tensorflow-datasets.
+    label = tf.autograph.experimental.do_not_convert(lambda index: split.at(index)[1])
+    examples = tf.data.Dataset.from_tensor_slices(numbers)
+    labels = examples.map(label, num_parallel_calls=tf.data.AUTOTUNE)
+    return np.concatenate(list(labels.batch(1024).as_numpy_iterator()))
 
 
 def even_positions(length: int, count: int) -> np.ndarray:
@@ -97,10 +108,3 @@ def _one_of_each_label(labels: np.ndarray, count: int) -> np.ndarray:
         chosen.append(int(own[len(own) // 2]))
         covered |= labels[chosen[-1]] > 0
     return np.array(chosen, "int64")
-
-
-def _labels_at(split: Split, numbers: np.ndarray) -> np.ndarray:
-    labels = tf.data.Dataset.from_tensor_slices(numbers).map(
-        lambda index: split.at(index)[1], num_parallel_calls=tf.data.AUTOTUNE
-    )
-    return np.concatenate(list(labels.batch(1024).as_numpy_iterator()))
