@@ -20,6 +20,7 @@ _MODULES = {
     "FeaturePyramid": "pyramid",
     "ImageClassifier": "classifier",
     "LoadReport": "weights.report",
+    "decide": "preprocessing",
     "decode_predictions": "preprocessing",
     "deployable": "deployment",
     "features": "pyramid",
@@ -39,7 +40,12 @@ if TYPE_CHECKING:  # for editors and type checkers
     from keras_resnet.deployment import deployable
     from keras_resnet.fine_tuning import freeze
     from keras_resnet.models import *  # noqa: F403
-    from keras_resnet.preprocessing import decode_predictions, load_image, preprocess_input
+    from keras_resnet.preprocessing import (
+        decide,
+        decode_predictions,
+        load_image,
+        preprocess_input,
+    )
     from keras_resnet.pyramid import FeaturePyramid, features
     from keras_resnet.saving import load_model
     from keras_resnet.weights.load import load_weights

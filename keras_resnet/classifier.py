@@ -15,6 +15,7 @@ from keras_resnet.layers import PACKAGE
 from keras_resnet.weights.report import LoadReport
 
 HEAD = "predictions"  # the name of the classifier in our networks
+PROBABILITIES = ("softmax", "sigmoid")  # activations whose outputs are probabilities
 
 # Keras traverses a graph recursively, with a few calls per layer: ResNet1202 needs about 5,000,
 # and Python's default limit is 1,000. Frames of Python functions use no C stack.
@@ -83,6 +84,63 @@ class ImageClassifier(ImageModel):
         headless = self.block_config and all(layer.name != HEAD for layer in self.layers)
         if labels and len(self.output_shape) == 2 and labels != outputs and not headless:
             raise ValueError(f"the contract names {labels} labels for {outputs} outputs")
+
+
+def head_activation(model: keras.Model) -> str:
+    """What a graph ends in: ``"softmax"``, ``"sigmoid"``, ``"linear"`` (logits) or another name.
+
+    The name of an activation of ``keras.activations``, or else of the last layer or operation, in
+    lower case; ``"features"`` for a network of this package without its classifier.
+    """
+    own = getattr(model, "block_config", None)
+    if own and all(layer.name != HEAD for layer in model.layers):
+        return "features"
+    history = model.outputs[0]._keras_history
+    operation = history.operation
+    if isinstance(operation, keras.Model):  # a whole network as a layer, as deployable builds it
+        return head_activation(operation)
+    activation = getattr(operation, "activation", None)
+    return (getattr(activation, "__name__", "") or type(operation).__name__).lower()
+
+
+def require_probabilities(model: ImageClassifier) -> None:
+    """Raises ValueError if the outputs of a model cannot be read as probabilities by its contract.
+
+    Softmax and sigmoid are. Any other activation of Keras is refused, above all none at all
+    (logits), and so is a network without a classifier. A last layer that Keras does not know as an
+    activation (an average of two softmaxes, a layer of the user's own) is trusted.
+    """
+    activation, task = head_activation(model), model.contract.task
+    if activation == "features" or len(model.output_shape) != 2:
+        raise ValueError(
+            f"{model.name} has no classifier: its output {model.output_shape} is features, not "
+            "probabilities. Build it with include_top=True"
+        )
+    known = hasattr(keras.activations, activation)
+    if known and activation not in PROBABILITIES:
+        logits = "logits (activation None)" if activation == "linear" else activation
+        needed = "softmax" if task == "single" else "sigmoid"
+        raise ValueError(
+            f"{model.name} outputs {logits}, which are not probabilities. Build it with "
+            f"classifier_activation={needed!r}; weights= takes its .keras file"
+        )
+    check_head(model.output_shape[-1], activation, task)
+
+
+def check_head(outputs: int, activation: Any, task: str) -> None:
+    """Raises ValueError if a number of outputs and an activation cannot mean what a task says."""
+    if task != "single" and activation == "softmax":
+        raise ValueError(
+            f"task={task!r} needs a sigmoid for each output. Received: activation 'softmax'. "
+            "Build the network with classifier_activation='sigmoid'"
+        )
+    if outputs == 1 and task == "single":
+        raise ValueError(
+            "One output chooses among no classes (softmax makes it 1.0 for every image). "
+            f"Received: classes=1, activation {activation!r}, task='single'. For two classes build "
+            "the network with classes=1, classifier_activation='sigmoid' and a contract with "
+            "task='binary', or with classes=2"
+        )
 
 
 @contextmanager

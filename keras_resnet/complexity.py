@@ -23,6 +23,17 @@ def multiply_adds(model: keras.Model) -> int:
     return sum(_of_layer(layer) for layer in model.layers)
 
 
+def activation_bytes(layer: keras.Layer) -> float:
+    """Bytes of a layer's output for one image; infinite if its size is not fixed."""
+    if isinstance(layer, keras.Model):
+        return max(activation_bytes(inner) for inner in layer.layers)
+    shape = layer.output.shape[1:]
+    if None in shape:
+        return math.inf
+    width = 2 if layer.compute_dtype in ("float16", "bfloat16") else 4
+    return width * math.prod(shape)
+
+
 def _of_layer(layer: keras.Layer) -> int:
     if isinstance(layer, keras.Model):
         return multiply_adds(layer)

@@ -157,8 +157,13 @@ class Contract:
             inside: Whether the graph normalizes.
 
         Raises:
-            ValueError: The contract has another number of labels.
+            ValueError: The contract has another number of outputs.
         """
+        if classes is not None and self.task == "binary" and classes != 1:
+            raise ValueError(
+                f"task='binary' has one output. Received: classes={classes}. Build the network "
+                "with classes=1 and classifier_activation='sigmoid'"
+            )
         if classes is not None and self.labels and self.outputs != classes:
             raise ValueError(
                 f"The contract names {len(self.labels)} labels for {classes} classes. "

@@ -11,7 +11,7 @@ import keras
 from keras_resnet.architectures import ARCHITECTURES, Architecture, VariantName, find
 from keras_resnet.block_config import BATCH_NORM_MOMENTUM, BlockConfig, share
 from keras_resnet.build import build
-from keras_resnet.classifier import ImageClassifier
+from keras_resnet.classifier import PROBABILITIES, ImageClassifier, check_head
 from keras_resnet.contract import Contract, default_contract, one_of
 from keras_resnet.inputs import checked_data_format, input_size, make_input
 from keras_resnet.weights.load import load, locate
@@ -76,6 +76,9 @@ class Constructor:
         size = input_size(inputs, layout)
 
         outputs = classes if include_top else None
+        activation = _activation_name(classifier_activation)
+        if outputs == 1 and activation == "softmax":  # before a download
+            check_head(1, activation, "single")
         if contract is not None:
             contract = contract.of_network(size, outputs, include_preprocessing)
         # After all arguments have been checked: this may download a file.
@@ -83,7 +86,11 @@ class Constructor:
         if contract is None:
             found = source and source.contract(architecture, size, classes)
             found = found or default_contract(architecture)
+            if outputs == 1 and activation == "sigmoid" and not found.labels:
+                found = found.replace(task="binary")
             contract = found.of_network(size, outputs, include_preprocessing)
+        if include_top and activation in PROBABILITIES:
+            check_head(classes, activation, contract.task)
         model = build(
             config,
             inputs,
@@ -98,6 +105,12 @@ class Constructor:
         if source is not None:
             model.load_report = load(model, source, contract)
         return model
+
+
+def _activation_name(activation: Any) -> str | None:
+    """``"softmax"``, ``"sigmoid"``, …; ``None`` for logits."""
+    name = getattr(keras.activations.get(activation), "__name__", None)
+    return None if name == "linear" else name
 
 
 def _check(
@@ -128,8 +141,11 @@ Args:
         width)`` with ``data_format="channels_first"``.
     pooling: Output without the top: ``None`` for ``(batch, h, w, channels)``; ``"avg"`` and
         ``"max"`` for ``(batch, channels)``.
-    classes: Number of classes. The architecture's own by default.
-    classifier_activation: ``"softmax"``, or ``None`` for logits.
+    classes: Number of outputs: of classes, or 1 for two classes told apart by one sigmoid (the
+        task ``binary``). The architecture's own by default.
+    classifier_activation: ``"softmax"`` for one class an image, ``"sigmoid"`` for the tasks
+        ``binary`` and ``multi`` of the contract, or ``None`` for logits, which nothing here reads
+        as probabilities.
     name: Name of the model.
     variant: ``None`` for the architecture's own (see docs/models.md), ``"v1.5"`` for most.
         ``"v1.5"`` has the stride on the 3×3 convolution of a bottleneck block, ``"v1"`` on the

@@ -19,6 +19,9 @@ MAX_PIXELS = 100_000_000
 # Pillow supports many more, some of them by running other programs.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 
+# A probability may leave 0–1 by so much: half precision, or an average of rounded numbers.
+ROUNDING = 1e-2
+
 
 def preprocess_input(x: Any, contract: Contract | None = None) -> Any:
     """Normalizes raw pixels 0–255 for a model with ``normalization="outside"``.
@@ -54,8 +57,11 @@ def decode_predictions(
 ) -> list[list[tuple[str, float]]]:
     """Labels and probabilities of the most probable classes, in descending order.
 
+    Whether a label is given to an image, by the contract's thresholds, is what ``decide`` tells.
+
     Args:
-        predictions: ``(images, classes)`` probabilities.
+        predictions: Probabilities ``(images, contract.outputs)``. For the task ``binary``, the one
+            of the second label; both labels are returned, the first one with 1 − p.
         contract: The model's; without labels, classes are named by their index.
         top: Number of classes per image; all if there are fewer.
 
@@ -63,21 +69,86 @@ def decode_predictions(
         For each image a list of ``(label, probability)``.
 
     Raises:
-        ValueError: The shape does not match the contract's labels, or ``top`` is below 1.
+        ValueError: The shape does not match the contract's labels, the values are no probabilities
+            (logits, for example), or ``top`` is below 1.
     """
+    if top < 1:
+        raise ValueError(f"top must be at least 1. Received: top={top!r}")
+    probabilities = class_probabilities(_checked(predictions, contract), contract)
+    labels = _names(probabilities, contract)
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    return [[(labels[i], float(row[i])) for i in order] for row, order in zip(probabilities, best)]
+
+
+def decide(predictions: Any, contract: Contract) -> list[list[str]]:
+    """The labels that a model gives to each image, by the contract's task and thresholds.
+
+    Args:
+        predictions: Probabilities ``(images, contract.outputs)``.
+        contract: The model's; without labels, classes are named by their index.
+
+    Returns:
+        For each image its labels, the most probable one first. One label for the tasks ``single``
+        (the most probable class) and ``binary`` (the second label from its threshold on); any
+        number, or none, for ``multi``.
+
+    Raises:
+        ValueError: The shape does not match the contract's labels, or the values are no
+            probabilities (logits, for example).
+    """
+    predictions = _checked(predictions, contract)
+    labels, decided = _names(class_probabilities(predictions, contract), contract), []
+    for row, given in zip(predictions, decisions(predictions, contract)):
+        several = contract.task == "multi"
+        numbers = [i for i in np.argsort(-row, kind="stable") if given[i]] if several else [given]
+        decided.append([labels[i] for i in numbers])
+    return decided
+
+
+def decisions(predictions: np.ndarray, contract: Contract) -> np.ndarray:
+    """What a model decides by the contract's task and thresholds, as numbers.
+
+    Args:
+        predictions: Probabilities ``(images, contract.outputs)``.
+        contract: Task and thresholds; a threshold is 0.5 where the contract has none.
+
+    Returns:
+        The class of each image, int64 ``(images,)``; for the task ``multi`` whether it has each
+        label, bool ``(images, classes)``.
+    """
+    if contract.task == "single":
+        return predictions.argmax(axis=1)
+    given = predictions >= np.array(contract.thresholds or 0.5, predictions.dtype)
+    return given if contract.task == "multi" else given[:, 0].astype("int64")
+
+
+def class_probabilities(predictions: np.ndarray, contract: Contract) -> np.ndarray:
+    """A probability for each label, ``(images, classes)``: for the task ``binary`` 1 − p and p."""
+    if contract.task != "binary":
+        return predictions
+    return np.concatenate([1 - predictions, predictions], axis=1)
+
+
+def _checked(predictions: Any, contract: Contract) -> np.ndarray:
     predictions = keras.ops.convert_to_numpy(predictions)
     if predictions.ndim != 2:
         raise ValueError(f"predictions must be (images, classes). Received: {predictions.shape}")
-    if top < 1:
-        raise ValueError(f"top must be at least 1. Received: top={top!r}")
-    if contract.labels and len(contract.labels) != predictions.shape[1]:
+    if contract.outputs and contract.outputs != predictions.shape[1]:
         raise ValueError(
-            f"The contract names {len(contract.labels)} labels. "
+            f"The contract names {len(contract.labels)} labels for {contract.outputs} outputs. "
             f"Received: predictions of shape {predictions.shape}"
         )
-    labels = contract.labels or [str(i) for i in range(predictions.shape[1])]
-    best = np.argsort(-predictions, axis=1, kind="stable")[:, :top]
-    return [[(labels[i], float(row[i])) for i in order] for row, order in zip(predictions, best)]
+    if predictions.size and not np.all(np.abs(predictions - 0.5) <= 0.5 + ROUNDING):
+        raise ValueError(
+            "predictions must be probabilities, from 0 to 1. Received: "
+            f"{predictions.min():g} to {predictions.max():g}. Of logits take keras.ops.softmax or "
+            "keras.ops.sigmoid first"
+        )
+    return predictions
+
+
+def _names(probabilities: np.ndarray, contract: Contract) -> tuple[str, ...]:
+    return contract.labels or tuple(map(str, range(probabilities.shape[1])))
 
 
 def load_image(source: str | os.PathLike[str] | bytes, contract: Contract) -> np.ndarray:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+Task = Literal["single", "binary", "multi"]
 Part = Literal["stem", "stage1", "stage2", "stage3", "stage4"]
 PARTS: tuple[Part, ...] = typing.get_args(Part)
 
@@ -184,11 +185,14 @@ class OptimizerConfig:
             Ruder 2018, arXiv:1801.06146, section 3.2); 1 for one rate.
         clip_norm: Maximum global norm of the gradient; 0 for no clipping.
         gradient_accumulation_steps: Batches whose mean gradient makes one update.
-        loss: ``cross_entropy`` of a softmax, or ``binary`` cross-entropy of each class, by a
-            sigmoid, with every class of a mixed image present (Wightman et al. 2021,
-            arXiv:2110.00476, section 4.2).
-        label_smoothing: Share of the target that is spread over all classes.
-        class_weights: ``balanced`` weights the loss by inverse class frequency.
+        loss: ``cross_entropy`` of a softmax, or for the tasks ``binary`` and ``multi`` the mean of
+            each sigmoid's; or ``binary`` cross-entropy of each class, by a sigmoid, with every
+            class of a mixed image present (Wightman et al. 2021, arXiv:2110.00476, section 4.2),
+            for the tasks ``single`` and ``multi``.
+        label_smoothing: Share of the target that is spread over all classes, or for a sigmoid over
+            its two outcomes.
+        class_weights: ``balanced`` weights the loss by inverse class frequency, for the tasks
+            ``single`` and ``binary``.
         ema_momentum: Momentum of an exponential moving average of all weights, batch-norm
             statistics included, such as 0.999 (arXiv:1512.00567, section 7); 0 for none. The
             average is evaluated beside the raw weights, and deployed instead of them.
@@ -297,7 +301,7 @@ class Experiment:
             output; ``multi``, any number of labels an image, by a sigmoid for each.
     """
 
-    task: Literal["single", "binary", "multi"] = "single"
+    task: Task = "single"
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -481,6 +485,7 @@ def _is_number(text: str) -> bool:
 
 def _check_combinations(experiment: Experiment) -> None:
     optimizer, steps = experiment.optimizer, experiment.schedule.step_epochs
+    _check_task(experiment)
     if optimizer.loss == "binary" and optimizer.label_smoothing:
         raise ValueError(
             "optimizer.label_smoothing is for optimizer.loss=cross_entropy. Received: "
@@ -493,6 +498,24 @@ def _check_combinations(experiment: Experiment) -> None:
         )
     if not all(one < other for one, other in zip((0.0, *steps), steps)):
         raise ValueError(f"schedule.step_epochs must rise from above 0. Received: {list(steps)}")
+
+
+def _check_task(experiment: Experiment) -> None:
+    if experiment.task == "binary" and experiment.optimizer.loss == "binary":
+        raise ValueError(
+            "optimizer.loss=binary has an output for each class, and task=binary has one. Leave "
+            "out optimizer.loss: that of task=binary is the cross-entropy of its sigmoid"
+        )
+    balanced = {
+        "optimizer.class_weights": experiment.optimizer.class_weights,
+        "data.sampling": experiment.data.sampling,
+    }
+    for key, value in balanced.items():
+        if experiment.task == "multi" and value == "balanced":
+            raise ValueError(
+                f"{key}=balanced needs one class an image, and with task=multi an image has "
+                "several labels. Leave it out"
+            )
 
 
 def _check_phases(experiment: Experiment) -> None:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.complexity import multiply_adds
+from keras_resnet.complexity import activation_bytes, multiply_adds
 from training.config import Experiment
 from training.data.validate_images import Say
 from training.phases import most_expensive, phase_at
@@ -80,7 +79,7 @@ def dry_run(experiment: Experiment, out: str | Path, say: Say = print) -> RunEst
 
 def _fastest_step(task: Task) -> float:
     """Seconds."""
-    batch, classes = task.experiment.runtime.batch_size, len(task.source.labels)
+    batch, classes = task.experiment.runtime.batch_size, task.contract.outputs
     images = tf.random.stateless_uniform((batch, *task.model.input_shape[1:]), (0, 0), 0, 255)
     labels = tf.one_hot(tf.range(batch) % classes, classes)
     spec = (tf.TensorSpec(images.shape), tf.TensorSpec(labels.shape))
@@ -106,15 +105,10 @@ def _estimate(task: Task, step_seconds: float) -> RunEstimate:
         steps_per_epoch=task.steps,
         steps=steps,
         state_bytes=FLOAT * (held + trainable),
-        activation_bytes=batch * sum(_activation_bytes(layer) for layer in model.layers),
+        activation_bytes=int(batch * sum(map(activation_bytes, model.layers))),
         step_seconds=step_seconds,
         hours=steps * step_seconds / 3600,
     )
-
-
-def _activation_bytes(layer: keras.Layer) -> int:
-    width = 2 if layer.compute_dtype in ("float16", "bfloat16") else FLOAT
-    return width * _size(layer.output.shape[1:])
 
 
 def _size(shape: Any) -> int:

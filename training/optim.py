@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from keras_resnet.fine_tuning import part
-from training.config import Experiment, OptimizerConfig
+from training.config import Experiment, OptimizerConfig, Task
 
 # The only variables with weight decay: decaying norm scales or biases costs accuracy and gains
 # nothing (He et al. 2018, arXiv:1812.01187, section 3.1).
@@ -229,11 +229,32 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         return ops.where(step < self.steps, rising, after)
 
 
-def make_loss(config: OptimizerConfig) -> keras.losses.Loss:
-    """Mean loss of a batch from one-hot or mixed labels and probabilities."""
+def make_loss(config: OptimizerConfig, task: Task = "single") -> keras.losses.Loss:
+    """Mean loss of a batch from labels (see ``training.data.pipeline.target``) and probabilities.
+
+    That of sigmoids is averaged over the outputs of an image.
+    """
     if config.loss == "binary":
         return PresentClasses()
-    return keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
+    if task == "single":
+        return keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
+    return keras.losses.BinaryCrossentropy(label_smoothing=config.label_smoothing)
+
+
+def make_accuracy(task: Task = "single") -> keras.Metric:
+    """The training metric ``accuracy``: for a mixed image, of the larger share.
+
+    For the task ``binary`` the share of images on the right side of 0.5, for ``multi`` the share
+    of label decisions that are.
+    """
+    if task == "single":
+        return keras.metrics.CategoricalAccuracy(name="accuracy")
+    return keras.metrics.MeanMetricWrapper(_right_decisions, name="accuracy")
+
+
+def _right_decisions(labels: Any, outputs: Any) -> Any:
+    right = ops.equal(ops.cast(labels, outputs.dtype) >= 0.5, outputs >= 0.5)
+    return ops.mean(ops.cast(right, "float32"), axis=-1)
 
 
 def batch_loss(
@@ -243,13 +264,17 @@ def batch_loss(
 
     Args:
         model: A compiled model.
-        labels: One-hot or mixed, ``(batch, classes)``.
-        outputs: Probabilities, ``(batch, classes)``.
+        labels: ``(batch, outputs)``: see ``training.data.pipeline.target``.
+        outputs: Probabilities, ``(batch, outputs)``.
         class_weights: One weight per class; all are 1 if empty.
     """
     if not class_weights:
         return model.loss(labels, outputs)
-    return model.loss(labels, outputs, ops.matmul(labels, ops.convert_to_tensor(class_weights)))
+    # For the task binary a label is the share of the second class.
+    binary = labels.shape[-1] == 1
+    shares = ops.concatenate([1 - labels, labels], axis=-1) if binary else labels
+    weights = ops.matmul(shares, ops.convert_to_tensor(class_weights))
+    return model.loss(labels, outputs, weights)
 
 
 class PresentClasses(keras.losses.BinaryCrossentropy):

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from keras_resnet.contract import Contract
 from keras_resnet.deployment import deployable
+from keras_resnet.prediction import Predictor, predictor
 from keras_resnet.saving import load_model
 from keras_resnet.subprocess_call import is_of_machine
-
-Predictor = Callable[[np.ndarray], np.ndarray]
 
 
 def keras_predictor(path: Path) -> tuple[Contract, Predictor]:
@@ -24,11 +21,7 @@ def keras_predictor(path: Path) -> tuple[Contract, Predictor]:
         probabilities ``(images, classes)``.
     """
     model = deployable(load_model(path))
-
-    def predict(pixels: np.ndarray) -> np.ndarray:
-        return keras.ops.convert_to_numpy(model(pixels.astype("float32"), training=False))
-
-    return model.contract, predict
+    return model.contract, predictor(model)
 
 
 def saved_model_predictor(folder: Path) -> tuple[Contract, Predictor]:

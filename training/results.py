@@ -74,12 +74,23 @@ def write_epochs(task: Task, progress: Progress) -> None:
 
 def _write_tensorboard(task: Task, row: Figures) -> None:
     """Writes the figures of an epoch and its confusion matrix."""
-    task.tensorboard.epoch(row, keras.ops.convert_to_numpy(task.confusion))
+    confusion = task.confusion
+    task.tensorboard.epoch(
+        row, None if confusion is None else keras.ops.convert_to_numpy(confusion)
+    )
+
+
+def write_model(task: Task, thresholds: tuple[float, ...] = ()) -> None:
+    """Writes ``model.keras``, and the thresholds to its contract if there are any."""
+    model = task.deployed()
+    if thresholds:
+        model.contract = model.contract.replace(thresholds=thresholds)
+        task.run.write("contract.json", model.contract.to_dict())
+    save_model(model, task.run.model_file)
 
 
 def write_results(task: Task, progress: Progress, finished: bool) -> None:
-    """Writes ``model.keras`` and ``metrics.json``."""
-    save_model(task.deployed(), task.run.model_file)
+    """Writes ``metrics.json``, which says whether the run is finished; ``model.keras`` is there."""
     seconds = [timing["seconds"] for timing in progress.timings]
     history = [_finite(row) | {"seconds": s} for row, s in zip(progress.rows, seconds)]
     task.run.write(

@@ -21,11 +21,12 @@ from training.data.balance import describe_classes
 from training.data.pipeline import memory_note, steps_per_epoch
 from training.data.sources import Source, open_source
 from training.data.validate_images import Say
-from training.optim import learning_rate_note, make_loss, make_optimizer
+from training.optim import learning_rate_note, make_accuracy, make_loss, make_optimizer
 from training.phases import first_trained_epochs, largest_size, phase_at, set_trainable
 from training.report.tensorboard import TensorBoardWriter
 from training.run import Run
 from training.runtime import Runtime, threads, versions
+from training.validation import MOST_CLASSES
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Task:
         class_weights: Loss weight of each class; all are 1 if empty.
         metrics: Running training metrics of the current epoch, by name.
         confusion: Confusion matrix of the last validation, int32: test images by true class (row)
-            and predicted class (column).
+            and predicted class (column). ``None`` above 1,000 classes, because it grows with their
+            square and is in every checkpoint; and for the task ``multi``.
         steps: Steps per epoch.
     """
 
@@ -58,7 +60,7 @@ class Task:
     export_model: ImageClassifier | None
     class_weights: tuple[float, ...]
     metrics: dict[str, keras.Metric]
-    confusion: keras.Variable
+    confusion: keras.Variable | None
     steps: int
 
     @property
@@ -83,7 +85,7 @@ class Task:
             "average": self.ema_model.variables if self.ema_model else [],
             "optimizer": self.model.optimizer.variables,
             "figures": [v for metric in self.metrics.values() for v in metric.variables],
-            "confusion": [self.confusion],
+            "confusion": [self.confusion] if self.confusion is not None else [],
         }
 
     @property
@@ -129,7 +131,7 @@ def make_task(run: Run, experiment: Experiment, runtime: Runtime, say: Say) -> T
     """
     for note in (*runtime.reasons, learning_rate_note(experiment)):
         say(note)
-    source = open_source(experiment.data, experiment.runtime.seed, say)
+    source = open_source(experiment.data, experiment.runtime.seed, say, experiment.task)
     # A resumed run takes its weights from the checkpoint and needs no weights file.
     weights = None if run.has_checkpoints else find_weights(experiment)
     contract = run.contract if run.has_checkpoints else None
@@ -157,11 +159,11 @@ def make_task(run: Run, experiment: Experiment, runtime: Runtime, say: Say) -> T
         ema_model=ema_model,
         export_model=None if has_one_size or ema_model else make_model(experiment, contract),
         metrics={
-            "accuracy": keras.metrics.CategoricalAccuracy(name="accuracy"),
+            "accuracy": make_accuracy(experiment.task),
             "loss": keras.metrics.Mean(name="loss"),
         },
         class_weights=_class_weights(source) if balanced else (),
-        confusion=_confusion_variable(len(source.labels)),
+        confusion=_confusion_variable(contract),
         steps=steps,
     )
 
@@ -197,6 +199,9 @@ def make_contract(experiment: Experiment, source: Source, weights: Weights | Non
         normalization="inside",
         order="rgb",
         labels=source.labels,
+        task=experiment.task,
+        thresholds=(),
+        orientation=data.orientation,
         resize=known.resize if data.resize == "auto" else data.resize,
         crop_fraction=data.crop_fraction or known.crop_fraction,
         interpolation=known.interpolation if data.interpolation == "auto" else data.interpolation,
@@ -207,14 +212,15 @@ def make_model(experiment: Experiment, contract: Contract) -> ImageClassifier:
     """A randomly initialized network that takes raw pixels.
 
     Args:
-        experiment: ``model`` and ``optimizer.loss``.
-        contract: Input size (any if ``None``), channels and classes.
+        experiment: ``task``, ``model`` and ``optimizer.loss``.
+        contract: Input size (any if ``None``), channels, task and labels.
     """
     config = experiment.model
+    sigmoid = experiment.task != "single" or experiment.optimizer.loss == "binary"
     return create_model(
         config.architecture,
         input_shape=(contract.height, contract.width, contract.channels),
-        classes=len(contract.labels),
+        classes=contract.outputs,
         variant=None if config.variant == "auto" else config.variant,
         width=config.width,
         shortcut=config.shortcut,
@@ -223,7 +229,7 @@ def make_model(experiment: Experiment, contract: Contract) -> ImageClassifier:
         dropout_rate=config.dropout_rate,
         zero_init_residual=config.zero_init_residual,
         norm=backend_norm(config.norm),
-        classifier_activation="sigmoid" if experiment.optimizer.loss == "binary" else "softmax",
+        classifier_activation="sigmoid" if sigmoid else "softmax",
         include_preprocessing=True,
         contract=contract,
     )
@@ -259,7 +265,7 @@ def _weights_classes(experiment: Experiment) -> bool:
 def _compile(model: ImageClassifier, experiment: Experiment, steps: int, jit_compile: bool) -> None:
     model.compile(
         optimizer=make_optimizer(experiment, steps, first_trained_epochs(model, experiment)),
-        loss=make_loss(experiment.optimizer),
+        loss=make_loss(experiment.optimizer, experiment.task),
         jit_compile=jit_compile,
     )
     # The optimizer slots are part of the state and must exist before a checkpoint is read. Slots
@@ -277,6 +283,9 @@ def _class_weights(source: Source) -> tuple[float, ...]:
     return tuple(float(w) for w in counts.sum() / np.maximum(counts, 1) / np.count_nonzero(counts))
 
 
-def _confusion_variable(classes: int) -> keras.Variable:
+def _confusion_variable(contract: Contract) -> keras.Variable | None:
+    classes = len(contract.labels)
+    if contract.task == "multi" or classes > MOST_CLASSES:
+        return None
     zeros = np.zeros((classes, classes), "int32")
     return keras.Variable(zeros, dtype="int32", trainable=False, name="confusion")

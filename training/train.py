@@ -1,7 +1,7 @@
 """``train(experiment, out)``: from images to a trained model in a run folder.
 
 The story of a run: set up (``task.py``), restore the newest checkpoint, then epoch after epoch
-train, validate, save and publish; at the end write the results (``results.py``).
+train, validate, save and publish; at the end write the results (``results.py``), the model first.
 
 The state of a run is its variables and a ``Progress``, both in every checkpoint. All files of the
 run folder follow from them: a killed run resumes to the same bits (conditions: docs/recipes.md).
@@ -41,6 +41,7 @@ from training.data.pipeline import training_batches, validation_batches
 from training.data.sources import first_unreadable
 from training.data.validate_images import Say
 from training.display import Clock, Display, display
+from training.evaluate import confusion_matrix
 from training.multihost import Host, StopVote, broadcast_from_first, current_host, detect_lost_hosts
 from training.paths import with_absolute_paths
 from training.phases import Phase, phase_at, set_trainable
@@ -51,12 +52,14 @@ from training.results import (
     finished_epochs,
     write_description,
     write_epochs,
+    write_model,
     write_results,
 )
 from training.run import Run, lock_folder
 from training.runtime import prepare, stop_requests
 from training.steps import backend_steps
 from training.task import Task, make_task
+from training.validation import Validation, validate
 
 
 class Interrupted(KeyboardInterrupt):
@@ -188,7 +191,10 @@ def _run(task: Task, say: Say, verbose: int, until: int | None, profile: Profile
         ):
             session = Session(task, StopVote(task.runtime.host, stop_requested), screen, profile)
             progress = _run_epochs(session, progress, min(until or epochs, epochs))
-        finished = progress.epoch == epochs or _out_of_patience(task, progress)
+            finished = progress.epoch == epochs or _out_of_patience(task, progress)
+            write_model(task)
+            if finished and task.contract.task != "single":
+                write_model(task, _thresholds(session, progress))
         write_results(task, progress, finished)
     finally:
         profile.end()
@@ -263,12 +269,17 @@ def _run_epochs(session: Session, progress: Progress, epochs: int) -> Progress:
         clock = Clock(progress.seconds, progress.waited)
         progress = _train_epoch(session, progress, batches, train_step, clock)
         train_seconds = clock.seconds
+        if progress.epoch + 1 == task.experiment.schedule.epochs:
+            _finite_values(task, progress)
+            write_model(task)  # before anything else that could fail, validation included
         figures = {name: float(metric.result()) for name, metric in task.metrics.items()}
         session.screen.validating(progress.epoch)
         for name, test_step in test_steps.items():
-            scores, confusion = _validate(session, progress, test_batches, test_step)
-            figures |= {f"{name}_{key}": value for key, value in scores.items()}
-        task.confusion.assign(confusion)  # the last one is that of the deployed weights
+            found = _validate(session, progress, test_batches, test_step)
+            figures |= {f"{name}_accuracy": found.accuracy, f"{name}_loss": found.loss}
+        if task.confusion is not None:  # the last one is that of the deployed weights
+            classes = len(task.source.labels)
+            task.confusion.assign(confusion_matrix(found.truth, found.predicted, classes))
         progress = _close_epoch(task, progress, figures, train_seconds, clock)
         _save(task, progress)
         write_epochs(task, progress)
@@ -284,6 +295,13 @@ def _validation(task: Task) -> tuple[tf.data.Dataset, dict[str, Callable]]:
     if task.ema_model:
         test_steps["val_ema"] = steps.test_step(task, task.ema_model, spec)
     return batches, test_steps
+
+
+def _thresholds(session: Session, progress: Progress) -> tuple[float, ...]:
+    """The thresholds of the deployed weights, chosen on the test images."""
+    batches, test_steps = _validation(session.task)
+    *_, deployed = test_steps.values()
+    return _validate(session, progress, batches, deployed).thresholds()
 
 
 def _enter_phase(
@@ -367,20 +385,17 @@ def _validate(
     progress: Progress,
     batches: tf.data.Dataset,
     test_step: Callable[..., tuple[Any, Any]],
-) -> tuple[Figures, np.ndarray]:
-    """Accuracy and loss on the test images, and the confusion matrix."""
+) -> Validation:
     task = session.task
-    loss, count = 0.0, task.source.test.count
-    confusion = np.zeros(task.confusion.shape, "int64")
     iterator = iter(batches)
-    while batch := _next(iterator, task, progress):
-        batch_loss, batch_confusion = test_step(*batch)
-        loss += float(batch_loss)
-        confusion += keras.ops.convert_to_numpy(batch_confusion).astype("int64")
+
+    def after_batch() -> None:
         if session.stop():
             _save(task, progress)
         _stop_if_asked(session, progress)
-    return {"accuracy": int(np.trace(confusion)) / count, "loss": loss / count}, confusion
+
+    remaining = iter(lambda: _next(iterator, task, progress), None)
+    return validate(task.contract.task, remaining, test_step, after_batch)
 
 
 def _close_epoch(
@@ -406,11 +421,16 @@ def _close_epoch(
 
 
 def _save(task: Task, progress: Progress) -> None:
+    checkpoint = Checkpoint(progress, task.facts, _finite_values(task, progress))
+    write_checkpoint(task.run.checkpoints, task.steps_done(progress), checkpoint)
+
+
+def _finite_values(task: Task, progress: Progress) -> dict[str, np.ndarray]:
+    """A copy of all variables; raises ``Diverged`` if one is no longer finite."""
     arrays = values_of(task.variables)
     if name := not_finite(arrays):
         raise _diverged(task, progress, f"{name} is no longer finite after")
-    checkpoint = Checkpoint(progress, task.facts, arrays)
-    write_checkpoint(task.run.checkpoints, task.steps_done(progress), checkpoint)
+    return arrays
 
 
 def _stop_if_asked(session: Session, progress: Progress) -> None:
@@ -419,6 +439,7 @@ def _stop_if_asked(session: Session, progress: Progress) -> None:
     if by is None:
         return
     if by == signal.SIGINT:  # a person wants to see a model; a preempted process has no time
+        write_model(task)
         write_results(task, progress, finished=False)
     task.run.log_event("stopped", by=by.name, epoch=progress.epoch, step=progress.step)
     raise Interrupted(task.run, progress, by)

@@ -67,11 +67,13 @@ def open_images(
     experiment = run.experiment
     config = experiment.data if experiment else DataConfig()
     if data is not None:
-        config = dataclasses.replace(config, source=data)
+        config = dataclasses.replace(config, source=data, test="")
     if data_dir is not None:
         config = dataclasses.replace(config, data_dir=str(data_dir))
+    contract = model.contract
+    seed = experiment.runtime.seed if experiment else 0
     try:
-        source = open_source(config, experiment.runtime.seed if experiment else 0)
+        source = open_source(config, seed, task=contract.task)
     except ValueError as error:
         path = relative_path(config) if data is None else None
         if path is None:
@@ -80,7 +82,6 @@ def open_images(
             f"{error}. {run.experiment_file} names {path} relative to the folder in which the "
             "training was started: run the command there, or name the images: --data folder:PATH"
         ) from None
-    contract = model.contract
     if source.channels != contract.channels:
         raise ValueError(
             f"{config.source} has {source.channels} channels, the model takes {contract.channels}"
@@ -96,7 +97,8 @@ def open_images(
 
 def _with_model_labels(source: Source, model: ImageClassifier, spec: str) -> Source:
     """The images with the model's class numbers, matched by name, or else by number."""
-    from training.data.labels import some, with_labels_of
+    from training.data.labels import with_labels_of
+    from training.data.split import some
 
     if labels := model.contract.labels:
         try:

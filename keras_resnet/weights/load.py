@@ -38,7 +38,9 @@ from keras_resnet.weights.report import LoadReport
 
 STEMS = ("stem_conv", "stem_conv1")
 # Fields of preprocessing that a file can state.
-PREPROCESSING = ("mean", "std", "order", "labels", "resize", "crop_fraction", "interpolation")
+PREPROCESSING = ("mean", "std", "order", "resize", "crop_fraction", "interpolation", "orientation")
+# Those of the outputs, which a network with another number of outputs does not take over.
+OUTPUTS = ("labels", "task", "thresholds")
 SUFFIXES = (".keras", ".h5", ".safetensors", ".pth", ".pt", ".th")
 
 
@@ -112,15 +114,17 @@ class Source:
             known = {**known, "order": "rgb"}
         if len(known.get("mean", ())) not in (1, 3, contract.channels):
             known = {k: v for k, v in known.items() if k not in ("mean", "std")}
-        if len(known.get("labels", ())) != classes:
-            known = {**known, "labels": contract.labels}
+        outputs = 1 if known.get("task") == "binary" else len(known.get("labels", ()))
+        if outputs != classes:
+            known = {key: value for key, value in known.items() if key not in OUTPUTS}
         return contract.replace(**known)
 
     def _preprocessing(self, size: int | None) -> dict[str, Any]:
         if self.published:
             return self.published.contract_fields(size)
         if self.tensors.contract is not None:
-            return {key: getattr(self.tensors.contract, key) for key in PREPROCESSING}
+            fields = (*PREPROCESSING, *OUTPUTS)
+            return {key: getattr(self.tensors.contract, key) for key in fields}
         if self.convention == "keras.applications":
             return catalog.APPLICATIONS_PREPROCESSING[self.network["variant"]]
         return {}

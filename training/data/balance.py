@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from training.data.labels import some
 from training.data.sample import read_labels
-from training.data.sources import Source, Split
+from training.data.split import Source, Split, some
 
 SHOWN = 20  # classes in the table
 COUNTED = 10_000  # images at most, if their labels have to be read with them

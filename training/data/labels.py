@@ -10,9 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from training.data.sources import Source, Split
-
-SHOWN = 5  # names in a message
+from training.data.split import Source, Split, some
 
 
 def with_labels_of(source: Source, labels: Sequence[str]) -> tuple[Source, str]:
@@ -73,12 +71,6 @@ def match_labels(own: Sequence[str], labels: Sequence[str]) -> tuple[list[int], 
     if twice := [name for name in own if counts[name] > 1]:
         raise ValueError(f"the model has several classes called {some(twice)}")
     return numbers, inexact
-
-
-def some(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _plain(name: str) -> str:

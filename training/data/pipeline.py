@@ -44,7 +44,7 @@ def training_batches(
     step: int = 0,
     share: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
-    """Infinite batches of augmented images and one-hot labels, the same from any step on.
+    """Infinite batches of augmented images and labels, the same from any step on.
 
     The order is a pure function of seed, epoch and position. Augmentation is one of seed, epoch and
     the image's number (with balanced classes, its position, since an image can recur). There is no
@@ -61,13 +61,12 @@ def training_batches(
 
     Returns:
         Batches of images ``(batch, size, size, channels)`` 0–255 and float32 labels
-        ``(batch, classes)``. The images are uint8, which are a quarter of the bytes to copy to a
-        device; float32 if they are mixed.
+        ``(batch, contract.outputs)``: see ``target``. The images are uint8, which are a quarter of
+        the bytes to copy to a device; float32 if they are mixed.
     """
     runtime = experiment.runtime
     batch, seed = runtime.batch_size, runtime.seed
     config = experiment.augment
-    classes = len(contract.labels)
     if _keeps_fitted(split, contract, experiment):
         split = _in_memory(split, contract)
     drawn = labels_of(split) if experiment.data.sampling == "balanced" else None
@@ -76,7 +75,7 @@ def training_batches(
     def example(epoch: tf.Tensor, index: tf.Tensor, draw: tf.Tensor) -> tuple[tf.Tensor, ...]:
         image, label = split.at(index)
         own = example_seed(seed, epoch, draw)
-        return _augmented(image, contract, config, own), tf.one_hot(label, classes), own
+        return _augmented(image, contract, config, own), target(label, contract), own
 
     @tf.autograph.experimental.do_not_convert
     def mixed(images: tf.Tensor, labels: tf.Tensor, seeds: tf.Tensor) -> tuple:
@@ -110,7 +109,7 @@ def memory_note(split: Split, contract: Contract, experiment: Experiment) -> str
 def evaluation_batches(
     split: Split, contract: Contract, batch_size: int, cache_gb: float = 0.0
 ) -> tf.data.Dataset:
-    """Every image once, in order: uint8 ``(batch, height, width, channels)`` and int64 labels.
+    """Every image once, in order: uint8 ``(batch, height, width, channels)`` and their labels.
 
     Args:
         split: The images.
@@ -126,12 +125,28 @@ def evaluation_batches(
 
 
 def validation_batches(split: Split, contract: Contract, experiment: Experiment) -> tf.data.Dataset:
-    """``evaluation_batches`` for training: float32 pixels 0–255 and one-hot labels."""
-    classes = len(contract.labels)
+    """``evaluation_batches`` for training: float32 pixels 0–255 and labels as in ``target``."""
     batches = evaluation_batches(
         split, contract, experiment.runtime.batch_size, experiment.data.cache_gb
     )
-    return batches.map(lambda x, y: (tf.cast(x, "float32"), tf.one_hot(y, classes)))
+    return batches.map(lambda x, y: (tf.cast(x, "float32"), target(y, contract)))
+
+
+def target(label: tf.Tensor, contract: Contract) -> tf.Tensor:
+    """What the outputs of the network are trained to be: float32 ``(…, contract.outputs)``.
+
+    Args:
+        label: Of a ``Split``: int64 ``(…)``, or uint8 ``(…, classes)`` for the task ``multi``.
+        contract: Task and labels.
+
+    Returns:
+        One-hot for the task ``single``; for ``binary`` 1 for the second label and 0 for the first;
+        for ``multi`` 1 for each label that the image has.
+    """
+    if contract.task == "single":
+        return tf.one_hot(label, len(contract.labels))
+    label = tf.cast(label, "float32")
+    return label if contract.task == "multi" else label[..., tf.newaxis]
 
 
 def images(split: Split, contract: Contract, count: int | None = None) -> Iterator[tuple]:
@@ -176,7 +191,8 @@ def _in_memory(split: Split, contract: Contract) -> Split:
     """The same images, decoded and resized once instead of in every epoch."""
     shape = (contract.height or 0, contract.width or 0, contract.channels)
     images = np.empty((split.count, *shape), "uint8")
-    labels = np.empty(split.count, "int64")
+    spec = split.examples.element_spec[1]
+    labels = np.empty((split.count, *spec.shape), spec.dtype.as_numpy_dtype)
     fitted = split.examples.map(_fitted(contract), num_parallel_calls=tf.data.AUTOTUNE)
     for number, batch in enumerate(fitted.batch(BLOCK).prefetch(2).as_numpy_iterator()):
         block = slice(number * BLOCK, number * BLOCK + len(batch[1]))

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from training.data.shuffle import epoch_order
-from training.data.sources import Split
+from training.data.split import Split
 
 # Labels that are read of a split whose labels have to be read with its images: for each image to
 # draw, and at least.

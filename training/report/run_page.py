@@ -295,7 +295,7 @@ def _fetch(
     from training.data.sources import open_source
     from training.task import make_contract
 
-    source = open_source(experiment.data, experiment.runtime.seed)
+    source = open_source(experiment.data, experiment.runtime.seed, task=experiment.task)
     contract = contract or make_contract(experiment, source, None)
     if contract.height is None or contract.width is None:
         raise ValueError("the model takes images of any size")

@@ -58,12 +58,13 @@ class TensorBoardWriter:
             tf.summary.image("first_batch", pixels.astype("float32") / 255, max_outputs=IMAGES)
             tf.summary.text("first_batch_labels", "\n\n".join(rows))
 
-    def epoch(self, row: Mapping[str, float], confusion: np.ndarray) -> None:
+    def epoch(self, row: Mapping[str, float], confusion: np.ndarray | None) -> None:
         """Shows the metrics of an epoch, under Keras's names.
 
         Args:
             row: The epoch's row of the log.
-            confusion: ``confusion[i][j]`` test images of class i were predicted as class j.
+            confusion: ``confusion[i][j]`` test images of class i were predicted as class j; no
+                picture if ``None``.
         """
         epoch = int(row["epoch"]) - 1
         for name in self._writers:
@@ -71,6 +72,8 @@ class TensorBoardWriter:
             with self._writing(name, epoch):
                 for key, value in mine.items():
                     tf.summary.scalar(f"epoch_{key.removeprefix('val_')}", value)
+        if confusion is None:
+            return
         with self._writing("validation", epoch):
             tf.summary.image("confusion", confusion_picture(confusion)[np.newaxis])
 

@@ -2,7 +2,7 @@
 
 ``train_step(task, spec)`` returns a function that takes a batch, updates every variable of the
 task, and returns the running metrics of the epoch. ``test_step(task, model, spec)`` returns a
-function that takes a batch and returns the sum of its losses and its confusion matrix.
+function that takes a batch and returns the sum of its losses and a prediction for each image.
 """
 
 from __future__ import annotations

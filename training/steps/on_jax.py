@@ -66,7 +66,7 @@ def train_step(task: Task, spec: tuple) -> Callable[..., dict[str, jax.Array]]:
 
 def test_step(
     task: Task, model: keras.Model, spec: tuple
-) -> Callable[..., tuple[jax.Array, jax.Array]]:
+) -> Callable[..., tuple[jax.Array, np.ndarray]]:
     """A compiled evaluation of a global batch, which is passed whole on every host.
 
     Args:
@@ -75,27 +75,34 @@ def test_step(
         spec: Signature of a batch; JAX does not need it.
 
     Returns:
-        A function from images and one-hot labels to the sum of losses and the confusion matrix.
+        A function from images and targets to the sum of losses, and the predicted class of each
+        image; for the tasks ``binary`` and ``multi`` its outputs.
     """
+    one_class = task.contract.task == "single"
 
     def step(
-        trainable: list, other: list, images: jax.Array, labels: jax.Array
+        trainable: list, other: list, count: jax.Array, images: jax.Array, labels: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         outputs, _ = model.stateless_call(trainable, other, images, training=False)
-        is_image = labels.sum(axis=-1)  # 0 for padding, which has no label
-        confusion = labels.T @ jax.nn.one_hot(outputs.argmax(axis=-1), labels.shape[-1])
-        return (task.model.loss.call(labels, outputs) * is_image).sum(), confusion
+        outputs = outputs.astype("float32")
+        losses = task.model.loss.call(labels, outputs)
+        is_image = jax.numpy.arange(len(losses)) < count  # false for padding, which is at the end
+        loss = jax.numpy.where(is_image, losses, 0).sum()
+        return loss, outputs.argmax(axis=-1) if one_class else outputs
 
     compiled = jax.jit(step, out_shardings=_replicated(task))
     host = task.runtime.host
     size = task.experiment.runtime.batch_size // host.count
     share = slice(host.rank * size, (host.rank + 1) * size)
 
-    def test_step(images: Any, labels: Any) -> tuple[jax.Array, jax.Array]:
+    def test_step(images: Any, labels: Any) -> tuple[jax.Array, np.ndarray]:
         # Pad the last batch, whose shape would be compiled again.
         batch = _shard(task, *(_padded(np.asarray(x)[share], size) for x in (images, labels)))
         trainable = [v.value for v in model.trainable_variables]
-        return compiled(trainable, [v.value for v in model.non_trainable_variables], *batch)
+        other = [v.value for v in model.non_trainable_variables]
+        count = len(images)
+        loss, predicted = compiled(trainable, other, np.int32(count), *batch)
+        return loss, np.asarray(predicted)[:count]
 
     return test_step
 

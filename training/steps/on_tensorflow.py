@@ -75,20 +75,22 @@ def test_step(
         spec: Signature of a batch.
 
     Returns:
-        A function from images and one-hot labels to the sum of losses and the confusion matrix.
+        A function from images and targets to the sum of losses, and the predicted class of each
+        image; for the tasks ``binary`` and ``multi`` its outputs.
     """
     strategy = task.runtime.distribution or tf.distribute.get_strategy()
+    one_class = task.contract.task == "single"
 
     def replica(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = _share((images, labels))
-        outputs = model(images, training=False)
-        predicted = tf.one_hot(tf.argmax(outputs, axis=-1), labels.shape[-1])
-        confusion = tf.matmul(labels, predicted, transpose_a=True)
-        return tf.reduce_sum(task.model.loss.call(labels, outputs)), confusion
+        outputs = tf.cast(model(images, training=False), "float32")
+        predicted = tf.argmax(outputs, axis=-1, output_type="int32") if one_class else outputs
+        return tf.reduce_sum(task.model.loss.call(labels, outputs)), predicted
 
-    def step(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        sums = strategy.run(replica, args=(images, labels))
-        return tuple(tf.add_n(strategy.experimental_local_results(value)) for value in sums)
+    def step(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        results = strategy.run(replica, args=(images, labels))
+        losses, predicted = map(strategy.experimental_local_results, results)
+        return tf.add_n(losses), tf.concat(predicted, 0)
 
     return _compiled(step, spec, task)
 

@@ -70,7 +70,7 @@ def cost_of(experiment: Experiment, measure: Measure, cache: Path) -> dict[str, 
         measure: Converts and times the network.
         cache: Folder with one JSON file per network; created if missing.
     """
-    source = open_source(experiment.data, experiment.runtime.seed)
+    source = open_source(experiment.data, experiment.runtime.seed, task=experiment.task)
     contract = make_contract(experiment, source, weights=None)
     network = to_dict(experiment)["model"]
     network = {key: value for key, value in network.items() if key not in ONLY_IN_TRAINING}

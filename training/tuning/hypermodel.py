@@ -12,7 +12,7 @@ from keras_resnet.weights.load import load
 from training.config import Experiment
 from training.data.pipeline import steps_per_epoch, training_batches, validation_batches
 from training.data.sources import Source, open_source
-from training.optim import make_loss, make_optimizer
+from training.optim import make_accuracy, make_loss, make_optimizer
 from training.runtime import prepare
 from training.task import find_weights, make_contract, make_model
 from training.tuning.space import Space
@@ -53,8 +53,8 @@ class ResNetHyperModel(kt.HyperModel):
             load(model, weights, contract)
         model.compile(
             optimizer=make_optimizer(experiment, steps),
-            loss=make_loss(experiment.optimizer),
-            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+            loss=make_loss(experiment.optimizer, experiment.task),
+            metrics=[make_accuracy(experiment.task)],
             jit_compile=runtime.jit_compile,
         )
         return model
@@ -64,8 +64,8 @@ class ResNetHyperModel(kt.HyperModel):
     ) -> keras.callbacks.History:
         """Fits on the images given to ``search``, or by default on the experiment's.
 
-        Given images are float32 or uint8 ``(count, size, size, channels)`` 0–255 with one-hot
-        labels, or a dataset of such batches.
+        Given images are float32 or uint8 ``(count, size, size, channels)`` 0–255 with labels as
+        ``training.data.pipeline.target`` makes them, or a dataset of such batches.
         """
         if args or "x" in kwargs:
             return model.fit(*args, **kwargs)
@@ -84,4 +84,5 @@ class ResNetHyperModel(kt.HyperModel):
 
     @functools.cached_property
     def _source(self) -> Source:
-        return open_source(self.experiment.data, self.experiment.runtime.seed)
+        experiment = self.experiment
+        return open_source(experiment.data, experiment.runtime.seed, task=experiment.task)

@@ -14,13 +14,13 @@ def mix(
 
     Args:
         images: ``(batch, height, width, channels)``, of any numeric type.
-        labels: float32 ``(batch, classes)``, each row a distribution.
+        labels: float32 ``(batch, outputs)``, 0–1.
         config: ``mixup`` and ``cutmix``, each the α of its Beta distribution, 0 for none.
         seed: int64 ``(2,)``, different for every batch.
 
     Returns:
-        float32 of the same shapes, with rows of labels that still sum to 1; the inputs unchanged
-        if neither is configured.
+        float32 of the same shapes, with labels mixed as the images are, so that rows that sum to 1
+        still do; the inputs unchanged if neither is configured.
     """
     if not (config.mixup or config.cutmix):
         return images, labels
