@@ -73,6 +73,7 @@ setup(
     extras_require={
         "jax": ["jax"],  # trains on GPUs, TPUs and several machines
         "torch": ["torch"],  # reads .pth files; the peer that networks are compared with
+        "heif": ["pillow-heif"],  # reads HEIC, the format of iPhones; imported as pillow_heif
         "mediapipe": ["mediapipe"],  # a client of TFLite files that `inspect` tries
         "micro": ["tflite-micro"],  # the runtime of microcontrollers, which `inspect` tries
         "test": TEST,
