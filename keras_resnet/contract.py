@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from keras_resnet.architectures import Architecture
 
@@ -19,7 +19,8 @@ RESIZES = ("crop", "stretch")
 INTERPOLATIONS = ("bilinear", "bicubic")
 ORDERS = ("rgb", "bgr")
 ORIENTATIONS = ("apply", "ignore")
-TASKS = ("single", "binary", "multi")
+Task = Literal["single", "binary", "multi"]
+TASKS: tuple[Task, ...] = get_args(Task)
 MAX_SIZE = 16_384  # pixels of height and width
 MAX_CHANNELS = 1_024
 
@@ -70,7 +71,7 @@ class Contract:
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     order: Literal["rgb", "bgr"] = "rgb"
     orientation: Literal["apply", "ignore"] = "apply"
-    task: Literal["single", "binary", "multi"] = "single"
+    task: Task = "single"
     thresholds: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:

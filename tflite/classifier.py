@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_resnet.preprocessing import decode_predictions, fit_image, load_image
+from keras_resnet.preprocessing import decide, decode_predictions, fit_image, load_image
 from tflite.model.interpreter import open_classifier
 from tflite.model.metadata import read_contract
 
@@ -46,6 +46,9 @@ class Classifier:
     ) -> list[list[tuple[str, float]]]:
         """Names and probabilities of the likeliest classes, best first.
 
+        Of the task ``binary`` both labels; of ``multi`` the likeliest labels, whether or not they
+        reach their thresholds: see ``labels``.
+
         Args:
             images: Picture files or arrays ``(height, width, channels)`` 0–255 of any size,
                 one of them or a sequence.
@@ -57,11 +60,9 @@ class Classifier:
         Raises:
             ValueError: An image is not readable or has other channels than the model takes.
         """
-        single = isinstance(images, (str, os.PathLike)) or getattr(images, "ndim", None) == 3
-        several: Sequence[Image] = [images] if single else images  # type: ignore
-        if not len(several):
+        fitted = self._fit_all(images)
+        if not len(fitted):
             return []
-        fitted = np.stack([self._fitted(image) for image in several])
         if self.io_spec.top_k is None:
             return decode_predictions(self.probabilities(fitted), self.contract, top)
         if top < 1:
@@ -72,16 +73,34 @@ class Classifier:
             for row, numbers in zip(*self._run(fitted))
         ]
 
+    def labels(self, images: Image | Sequence[Image]) -> list[list[str]]:
+        """The labels that the model gives to each image, by its task and thresholds, best first.
+
+        One label for the tasks ``single`` and ``binary``, any number or none for ``multi``; see
+        ``keras_resnet.decide``.
+
+        Args:
+            images: As in ``predict``.
+
+        Raises:
+            ValueError: An image is not readable or has other channels than the model takes.
+        """
+        if self.io_spec.top_k is not None:  # only for the task single
+            return [[label] for ((label, _),) in self.predict(images, top=1)]
+        fitted = self._fit_all(images)
+        return decide(self.probabilities(fitted), self.contract) if len(fitted) else []
+
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """The model's probabilities for images that already have its size.
 
-        If the file gives logits, their softmax.
+        If the file gives logits, their softmax, or for the tasks ``binary`` and ``multi`` their
+        sigmoid.
 
         Args:
             images: uint8 ``(images, height, width, channels)``, raw pixels 0–255.
 
         Returns:
-            float32 ``(images, classes)``.
+            float32 ``(images, contract.outputs)``.
 
         Raises:
             ValueError: The images are of another size or type, or the file gives only the
@@ -93,7 +112,9 @@ class Classifier:
                 "probabilities need a file made without --top-k"
             )
         (scores,) = self._run(images)
-        return _softmax(scores) if self.io_spec.logits else scores
+        if not self.io_spec.logits:
+            return scores
+        return _softmax(scores) if self.contract.task == "single" else _sigmoid(scores)
 
     def _run(self, images: np.ndarray) -> list[np.ndarray]:
         """Each output for all images, ``(images, …)``."""
@@ -120,6 +141,13 @@ class Classifier:
                 output[start : start + batch] = computed[: len(some)]
         return outputs
 
+    def _fit_all(self, images: Image | Sequence[Image]) -> np.ndarray:
+        """uint8 ``(images, height, width, channels)``; of one image too."""
+        single = isinstance(images, (str, os.PathLike)) or getattr(images, "ndim", None) == 3
+        several: Sequence[Image] = [images] if single else images  # type: ignore
+        fitted = [self._fitted(image) for image in several]
+        return np.stack(fitted) if fitted else np.empty((0,), "uint8")
+
     def _fitted(self, image: Image) -> np.ndarray:
         if not isinstance(image, np.ndarray):
             return load_image(image, self.contract)
@@ -134,3 +162,9 @@ class Classifier:
 def _softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    # Of minus the magnitude: no overflow.
+    small = np.exp(-np.abs(logits))
+    return np.where(logits >= 0, 1, small) / (1 + small)

@@ -13,8 +13,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_resnet.classifier import ImageClassifier
-from keras_resnet.contract import Contract
+from keras_resnet.classifier import ImageClassifier, require_probabilities
+from keras_resnet.contract import Contract, Task
 from keras_resnet.deployment import deployable
 from keras_resnet.files import atomic_write
 from keras_resnet.native_stderr import suppressed_native_stderr
@@ -24,7 +24,7 @@ from tflite.model.flatbuffer import unpack
 from tflite.model.graph import Graph
 from tflite.model.io_spec import UNIVERSAL, IOSpec
 from tflite.model.metadata import attach_contract
-from tflite.model.rewrite_io import rewrite_io
+from tflite.model.rewrite_io import check_task, rewrite_io
 from tflite.model.sandbox import trust
 from tflite.quantization.budget import Budget
 
@@ -43,7 +43,7 @@ def convert(
     """Writes ``out/model_<kind>.tflite`` for each kind.
 
     Each file takes float32 ``(1, height, width, channels)`` raw pixels 0–255 and gives float32
-    ``(1, classes)`` probabilities unless ``io_spec`` says otherwise, with the contract and the
+    ``(1, outputs)`` probabilities unless ``io_spec`` says otherwise, with the contract and the
     labels inside. Mixed precision models are rebuilt in float32 first. Files are written
     atomically: each is complete or does not exist.
 
@@ -68,7 +68,7 @@ def convert(
     Raises:
         ValueError: A kind is unknown, int8 has no calibration images, images do not fit, the
             model takes any size, the model file is not readable, TFLite cannot express
-            the model, or the model cannot have that io_spec.
+            the model, its outputs are no probabilities, or it cannot have that io_spec.
         OSError: A file cannot be written, for example because the disk is full.
     """
     _check_kinds(kinds)
@@ -79,6 +79,8 @@ def convert(
             "hundred images from the training data, or leave this kind out."
         )
     model = model if isinstance(model, ImageClassifier) else load_model(model)
+    require_probabilities(model)
+    check_task(io_spec, model.contract.task)
     _check_fits(model.contract, images)
 
     out = Path(out)
@@ -86,15 +88,16 @@ def convert(
     paths = {}
     with tempfile.TemporaryDirectory() as folder:
         contract = save_for_device(model, Path(folder))
-        source = ConversionSource(Path(folder), images, budget)
+        source = ConversionSource(Path(folder), images, budget, contract)
         if io_spec != UNIVERSAL:  # an impossible io_spec is refused before anything takes time
-            _rewritten("float32", _make("float32", source, _no_progress).model, io_spec)
+            plain = _make("float32", source, _no_progress).model
+            _rewritten("float32", plain, io_spec, contract.task)
         for kind in kinds:
             report = partial(progress, kind) if progress else _no_progress
             report(0, 1)
             paths[kind] = out / f"model_{kind}.tflite"
             artifact = _make(kind, source, report)
-            graph = _rewritten(kind, artifact.model, io_spec)
+            graph = _rewritten(kind, artifact.model, io_spec, contract.task)
             for suffix, content in artifact.beside.items():
                 _write(paths[kind].with_suffix(suffix), content)
             file = attach_contract(graph, contract, io_spec)
@@ -174,10 +177,10 @@ def _make(kind: str, source: ConversionSource, report: Callable[[int, int], None
         raise ValueError(f"TFLite cannot make {kind} of this model: {_reason(error)}") from error
 
 
-def _rewritten(kind: str, model: bytes, io_spec: IOSpec) -> Graph:
+def _rewritten(kind: str, model: bytes, io_spec: IOSpec, task: Task) -> Graph:
     try:
         with suppressed_native_stderr():
-            return rewrite_io(unpack(model), io_spec)
+            return rewrite_io(unpack(model), io_spec, task)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"The {kind} file cannot be made: {_reason(error)}") from error
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_resnet.contract import Contract
 from tflite.model.flatbuffer import pack, unpack
 from tflite.model.fold_scale import fold_scale
 from tflite.quantization.budget import Budget
@@ -36,11 +37,13 @@ class ConversionSource:
         calibration: Representative images, uint8 ``(height, width, channels)`` 0–255; may be
             empty for the kinds that are not calibrated.
         budget: What the mixed kind may cost.
+        contract: Task and thresholds, by which the mixed kind measures what changes.
     """
 
     saved_model: Path
     calibration: Sequence[np.ndarray] = ()
     budget: Budget = field(default_factory=Budget)
+    contract: Contract = Contract(None, None)
 
     @cached_property
     def float32(self) -> bytes:
@@ -123,7 +126,7 @@ def mixed(source: ConversionSource, progress: Progress) -> Artifact:
     from tflite.quantization.mixed import plot, quantize_mixed
 
     graph = unpack(source.float32)
-    chosen = quantize_mixed(graph, source.calibration, source.budget, progress)
+    chosen = quantize_mixed(graph, source.calibration, source.budget, progress, source.contract)
     return Artifact(chosen.model, {".png": plot(chosen), ".json": chosen.to_json().encode()})
 
 

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-Task = Literal["single", "binary", "multi"]
+from keras_resnet.contract import Task
+
 Part = Literal["stem", "stage1", "stage2", "stage3", "stage4"]
 PARTS: tuple[Part, ...] = typing.get_args(Part)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -104,7 +105,7 @@ class Prediction:
             thresholds.
         probability: Probability of the predicted class. For ``multi``, that of the true answer to
             the label with the largest error.
-        file: Path of the image; ``None`` if it is not a file.
+        file: Absolute path of the image; ``None`` if it is not a file.
     """
 
     index: int
@@ -398,7 +399,7 @@ def _of_classes(
                 labels[truth[i]],
                 labels[predicted[i]],
                 float(outcomes.probability[i]),
-                _file(facts, i),
+                _file(facts, int(i)),
             )
             for i in worst
         ),
@@ -513,7 +514,7 @@ def _of_labels(
                 label_names(truth[i], labels),
                 label_names(decided[i], labels),
                 float(certainty[i]),
-                _file(facts, i),
+                _file(facts, int(i)),
             )
             for i in np.argsort(certainty, kind="stable")[:hardest]
         ),
@@ -529,7 +530,7 @@ def _of_labels(
 
 def label_names(present: np.ndarray, labels: Sequence[str]) -> str:
     """The names of an image's labels, separated by " | "; "none" without any."""
-    return SEPARATOR.join(labels[i] for i in np.flatnonzero(present)) or "none"
+    return SEPARATOR.join(labels[int(i)] for i in np.flatnonzero(present)) or "none"
 
 
 def _average_precision(truth: np.ndarray, scores: np.ndarray) -> float | None:
@@ -555,7 +556,21 @@ def _check_finite(finite: np.ndarray) -> None:
 
 
 def _file(facts: ImageFacts, index: int) -> str | None:
-    return facts.files[index] if len(facts.files) else None
+    return os.path.abspath(facts.files[index]) if len(facts.files) else None
+
+
+def class_counts(labels: np.ndarray | None, classes: int) -> np.ndarray | None:
+    """Images of each class, ``(classes,)``, from the labels of a ``Split``; ``None`` without them.
+
+    Labels that only reading every image would tell (tensorflow-datasets) are not counted.
+    """
+    if labels is None:
+        return None
+    return (
+        labels.sum(axis=0, dtype="int64")
+        if labels.ndim == 2
+        else np.bincount(labels, minlength=classes)
+    )
 
 
 def _without_duplicates(right: np.ndarray, facts: ImageFacts) -> Estimate | None:

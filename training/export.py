@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import keras
 import tensorflow as tf
 
-from keras_resnet.classifier import ImageClassifier
+from keras_resnet.classifier import ImageClassifier, require_probabilities
 from keras_resnet.contract import Contract
 from keras_resnet.deployment import deployable
 from keras_resnet.files import atomic_write_folder, check_replaceable
@@ -27,8 +26,17 @@ class Serving(tf.Module):
 
     ``serve`` takes ``(batch, height, width, channels)`` raw pixels 0–255, float32 or uint8;
     ``serve_bytes`` takes ``(batch,)`` JPEG or PNG files as strings. Both return
-    ``probabilities`` ``(batch, classes)``, ``top_labels`` and ``top_probabilities``
-    ``(batch, 5)`` in order of probability, or all classes if there are fewer than five.
+    ``probabilities`` ``(batch, outputs)``, as the model outputs them, and ``top_labels`` and
+    ``top_probabilities`` ``(batch, 5)`` in order of probability, or all classes if there are fewer
+    than five. The task (``contract.json``) says what they mean:
+
+    ``single``  one probability a class; the first of ``top_labels`` is the prediction
+    ``binary``  one output, the probability of the second label; ``top_labels`` has both labels
+    ``multi``   a probability for each label
+
+    ``binary`` and ``multi`` also return ``decisions``, bool ``(batch, outputs)``: whether a
+    probability reaches the contract's threshold (0.5 without one), and so whether the image has
+    that label (``binary``: the second one).
     """
 
     def __init__(self, model: ImageClassifier) -> None:
@@ -36,16 +44,23 @@ class Serving(tf.Module):
         contract = model.contract
         self.variables_ = [variable.value for variable in model.variables]
         self.labels = tf.constant(contract.labels or _numbers(model))
-        top = min(TOP, model.output_shape[-1])
+        top = min(TOP, len(self.labels))
+        thresholds = tf.constant(contract.thresholds or (0.5,))
 
         def predict(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
             probabilities = model(tf.cast(pixels, "float32"), training=False)
-            best, indices = tf.math.top_k(probabilities, top)
-            return {
+            of_classes = probabilities
+            if contract.task == "binary":
+                of_classes = tf.concat([1 - probabilities, probabilities], axis=1)
+            best, indices = tf.math.top_k(of_classes, top)
+            outputs = {
                 "probabilities": probabilities,
                 "top_labels": tf.gather(self.labels, indices),
                 "top_probabilities": best,
             }
+            if contract.task != "single":
+                outputs["decisions"] = probabilities >= thresholds
+            return outputs
 
         def decode_and_predict(files: tf.Tensor) -> dict[str, tf.Tensor]:
             shape = (contract.height, contract.width, contract.channels)
@@ -70,12 +85,13 @@ def export_saved_model(model: ImageClassifier, folder: Path) -> Path:
             complete.
 
     Raises:
-        ValueError: The model has no fixed size, not 1 or 3 channels, the folder holds something
-            else, or Keras does not run on TensorFlow.
+        ValueError: The model has no fixed size, not 1 or 3 channels or no probabilities as outputs,
+            the folder holds something else, or Keras does not run on TensorFlow.
         OSError: The folder cannot be written; nothing of the new export is left.
     """
     require_backend("Exporting a SavedModel", "tensorflow")
     check_replaceable(folder, MODEL_FILE, "a SavedModel")
+    require_probabilities(model)
     contract = model.contract
     if contract.height is None or contract.width is None or contract.color == "raw":
         raise ValueError(
@@ -122,5 +138,6 @@ def _write_contract(contract: Contract, path: Path) -> None:
     path.write_text(json.dumps(contract.to_dict(), ensure_ascii=False), "utf-8")
 
 
-def _numbers(model: keras.Model) -> list[str]:
-    return [str(i) for i in range(model.output_shape[-1])]
+def _numbers(model: ImageClassifier) -> list[str]:
+    classes = 2 if model.contract.task == "binary" else model.output_shape[-1]
+    return [str(i) for i in range(classes)]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_resnet.classifier import require_probabilities
 from keras_resnet.contract import Contract
 from keras_resnet.deployment import deployable
 from keras_resnet.prediction import Predictor, predictor
@@ -18,9 +19,14 @@ def keras_predictor(path: Path) -> tuple[Contract, Predictor]:
 
     Returns:
         Its contract, and a function from uint8 ``(images, height, width, channels)`` to
-        probabilities ``(images, classes)``.
+        probabilities ``(images, contract.outputs)``.
+
+    Raises:
+        ValueError: The file is not readable, or the model does not output probabilities.
     """
-    model = deployable(load_model(path))
+    model = load_model(path)
+    require_probabilities(model)
+    model = deployable(model)
     return model.contract, predictor(model)
 
 

@@ -258,18 +258,29 @@ def run_evaluation(
     path: Path | None, data: str | None = None, data_dir: Path | None = None, flip: bool = False
 ) -> tuple[Run, Evaluation]:
     """Evaluates on test images; the run folder keeps the metrics of its own images, unflipped."""
-    run, source, model = open_model(path, data, data_dir)
+    run, source, opened = open_model(path, data, data_dir)
     from keras_resnet.deployment import deployable
+    from keras_resnet.prediction import batch_size
     from training.data.pipeline import evaluation_batches
-    from training.evaluate import BATCH, evaluate
+    from training.evaluate import ImageFacts, class_counts, evaluate
 
-    split = source.test
-    batches = evaluation_batches(split, model.contract, BATCH)
+    model, split = deployable(opened), source.test
+    batches = evaluation_batches(split, model.contract, batch_size(model))
+    own = data is None
+    counts = class_counts(source.train.labels, len(source.labels)) if own else None
+    facts = ImageFacts(split.files, counts)
     with progress("evaluating") as bar:
         evaluation = evaluate(
-            deployable(model), batches, source.labels, lambda done: bar(done, split.count), flip
+            model,
+            batches,
+            source.labels,
+            lambda done: bar(done, split.count),
+            flip,
+            facts=facts,
+            # Training chose the thresholds on the same images.
+            cross_fit=own and bool(model.contract.thresholds),
         )
-    if data is None and not flip:
+    if own and not flip:
         run.write("evaluation.json", evaluation.to_dict())
     return run, evaluation
 

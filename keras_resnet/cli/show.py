@@ -24,33 +24,87 @@ if TYPE_CHECKING:
     from tflite.evidence.golden import Golden
     from training.config import Experiment
     from training.dry_run import RunEstimate
-    from training.evaluate import Evaluation
+    from training.evaluate import ClassEvaluation, Evaluation
     from training.report.compare import Compared
     from training.run import Run
     from training.tuning.tune import SearchResult
 
 Records = Sequence[Mapping[str, Any]]
 
+WORST = 20  # classes in the table of an evaluation
+
 # Whether a runtime loads a file.
 LOADS = {True: "yes", False: "no", None: "not tried"}
 
 
-def show_evaluation(run: Run, evaluation: Evaluation) -> None:
-    show_table(
-        ("class", "images", "precision", "recall"),
-        [
-            (c.label, str(c.recall.images), percent(c.precision), percent(c.recall))
-            for c in evaluation.classes
-        ],
-    )
+def show_evaluation(run: Run, evaluation: Evaluation, kept: bool = True) -> None:
+    """Totals first, then the classes with the lowest recall.
+
+    Args:
+        run: The run folder.
+        evaluation: Its evaluation.
+        kept: Whether the run folder keeps it, in ``evaluation.json``.
+    """
+    show_fields([*_totals(evaluation), ("run", str(run.folder))])
     show("")
-    show_fields(
-        [
-            ("top-1", str(evaluation.top1)),
-            ("top-5", str(evaluation.top5)),
-            ("run", str(run.folder)),
-        ]
+    worst = sorted(evaluation.classes, key=_recall_then_images)[:WORST]
+    several = evaluation.task == "multi"
+    more = ("F1", "average precision", "threshold") if several else ()
+    show_table(
+        ("class", "training", "test", "precision", "recall", *more),
+        [_class_row(c, several) for c in worst],
     )
+    if rest := len(evaluation.classes) - len(worst):
+        where = f"{run.folder}/evaluation.json, or --json" if kept else "--json"
+        show(f"{rest:,} classes of higher recall are not shown: {where}")
+
+
+def _totals(evaluation: Evaluation) -> list[tuple[str, str]]:
+    name = {"single": "top-1", "binary": "accuracy", "multi": "all labels right"}
+    totals = [(name[evaluation.task], str(evaluation.top1))]
+    if evaluation.top5:
+        totals.append(("top-5", str(evaluation.top5)))
+    if evaluation.without_duplicates:
+        totals.append(("without near duplicates", str(evaluation.without_duplicates)))
+    if binary := evaluation.binary:
+        totals += [
+            ("ROC AUC", _figure(binary.roc_auc)),
+            ("average precision", _figure(binary.average_precision)),
+            ("F1", _figure(binary.f1)),
+            ("threshold", f"{binary.threshold:.4g} of {binary.positive}"),
+        ]
+    if multi := evaluation.multi:
+        totals += [
+            ("mean average precision", _figure(multi.mean_average_precision)),
+            ("mean F1", _figure(multi.mean_f1)),
+            ("right decisions", f"{multi.right_decisions:.2%} of images times labels"),
+        ]
+    if evaluation.cross_fitted:
+        totals.append(("thresholds", "chosen on one half of the images, measured on the other"))
+    return totals
+
+
+def _recall_then_images(row: ClassEvaluation) -> tuple[float, int]:
+    """The lowest recall first; of equal ones that of most images; without images last."""
+    recall = row.recall.value
+    return (2.0 if recall is None else recall, -row.test_images)
+
+
+def _class_row(row: ClassEvaluation, several: bool) -> tuple[str, ...]:
+    trained = "–" if row.training_images is None else f"{row.training_images:,}"
+    more = (_figure(row.f1), _figure(row.average_precision), _figure(row.threshold))
+    return (
+        row.label,
+        trained,
+        f"{row.test_images:,}",
+        percent(row.precision),
+        percent(row.recall),
+        *(more if several else ()),
+    )
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
 
 
 def show_estimate(experiment: Experiment, estimate: RunEstimate) -> None:
@@ -112,12 +166,14 @@ def show_files(files: Mapping[str, Path]) -> None:
 
 
 def show_verification(report: Mapping[str, Any], max_drop: float | None) -> None:
+    top5 = any(row["keras_top5"] is not None for row in report["kinds"])
     show_table(
         (
             *("kind", "size", "top-1", "Keras top-1", "difference", "95 % interval", "p"),
-            *("top-5", "Keras top-5", "agreement", "calibration", "drift", "max Δp"),
+            *(("top-5", "Keras top-5") if top5 else ()),
+            *("agreement", "calibration", "drift", "max Δp"),
         ),
-        [_verification_row(row) for row in report["kinds"]],
+        [_verification_row(row, top5) for row in report["kinds"]],
         title=f"{report['images']:,} test images",
     )
     show("")
@@ -126,7 +182,7 @@ def show_verification(report: Mapping[str, Any], max_drop: float | None) -> None
             show(line)
 
 
-def _verification_row(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _verification_row(row: Mapping[str, Any], top5: bool) -> tuple[str, ...]:
     return (
         row["kind"],
         file_size(row["bytes"]),
@@ -135,8 +191,7 @@ def _verification_row(row: Mapping[str, Any]) -> tuple[str, ...]:
         f"{row['difference']:+.2f}",
         "{:+.2f} … {:+.2f}".format(*row["interval"]),
         f"{row['mcnemar']:.2g}",
-        f"{row['file_top5']:.2f}",
-        f"{row['keras_top5']:.2f}",
+        *((f"{row['file_top5']:.2f}", f"{row['keras_top5']:.2f}") if top5 else ()),
         f"{row['agreement']:.2f} %",
         before_and_after(row["keras_calibration_error"], row["file_calibration_error"]),
         points(row["confidence_drift"]),

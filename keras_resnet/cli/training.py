@@ -185,7 +185,10 @@ def evaluate(
     flip: bool = False,
     json: Annotated[bool, arg(help="Print JSON, confusion matrix included.")] = False,
 ) -> None:
-    """Measure a model on test images: top-1, top-5, precision and recall, with intervals.
+    """Measure a model on test images: accuracy, precision and recall, with intervals.
+
+    The table has the twenty classes of lowest recall; evaluation.json in the run, and --json, have
+    all of them. Tasks binary and multi: also average precision, and F1 at the model's thresholds.
 
     Args:
         flip: Average the probabilities for each image and for its mirror image. The SavedModel and
@@ -196,7 +199,7 @@ def evaluate(
     if json:
         show_json(evaluation.to_dict())
     else:
-        show.show_evaluation(opened, evaluation)
+        show.show_evaluation(opened, evaluation, kept=data is None and not flip)
 
 
 @command

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_resnet.contract import Contract
+from keras_resnet.preprocessing import decisions
 from tflite.evidence.golden import QUANTIZATION_STEP, Golden
 
 QEMU = "qemu-aarch64-static"
@@ -70,7 +72,7 @@ class ArmComparison:
     Attributes:
         kind: Which file.
         images: Number of images.
-        same_top1: Number of images with the same predicted class.
+        same_top1: Number of images with the same predicted class, or the same labels.
         max_difference: Largest absolute difference of a probability, 0–1.
         where: Image and class of that difference, both counted from 0.
         tail: Image and class of each probability in the tail that differs by more than one
@@ -118,21 +120,31 @@ def compare_on_arm64(
 
         done(0)
         outputs = _outputs(system, Path(path), golden.images, done)
-        comparisons.append(compare(kind, golden.answers[kind], outputs))
+        comparisons.append(compare(kind, golden.answers[kind], outputs, golden.contract))
     return comparisons
 
 
-def compare(kind: str, here: np.ndarray, arm: np.ndarray) -> ArmComparison:
-    """Compares probabilities, float32 ``(images, classes)``, from Arm with those from here."""
+def compare(
+    kind: str, here: np.ndarray, arm: np.ndarray, contract: Contract = Contract(None, None)
+) -> ArmComparison:
+    """Compares probabilities, float32 ``(images, outputs)``, from Arm with those from here.
+
+    The probability of the predicted class may differ by one quantization step, and so may all
+    probabilities of the tasks ``binary`` and ``multi``.
+    """
     difference = np.abs(here.astype("float64") - arm)
     difference[np.isnan(difference)] = np.inf
     image, label = (int(i) for i in np.unravel_index(difference.argmax(), difference.shape))
-    same = here.argmax(1) == arm.argmax(1)
+    decided = decisions(here, contract)
+    same = (decided == decisions(arm, contract)).reshape(len(here), -1).all(axis=1)
     broken = []
     if not same.all():
-        broken.append(f"another top-1 on Arm for images {np.flatnonzero(~same).tolist()}")
-    allowed = np.full(difference.shape, TAIL_STEPS * QUANTIZATION_STEP)
-    allowed[np.arange(len(here)), here.argmax(1)] = QUANTIZATION_STEP
+        what = "top-1" if contract.task == "single" else "decision"
+        broken.append(f"another {what} on Arm for images {np.flatnonzero(~same).tolist()}")
+    allowed = np.full(difference.shape, QUANTIZATION_STEP)
+    if contract.task == "single":
+        allowed[:] = TAIL_STEPS * QUANTIZATION_STEP
+        allowed[np.arange(len(here)), decided] = QUANTIZATION_STEP
     if (over := difference > allowed * (1 + 1e-6)).any():
         broken.append(
             f"{int(over.sum())} probabilities differ by more than is allowed; at most "

@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_resnet.contract import Contract
 from keras_resnet.files import atomic_write
-from keras_resnet.preprocessing import fit_image
+from keras_resnet.preprocessing import decisions, fit_image
 from tflite.classifier import Classifier
 from tflite.model.interpreter import require_universal
 from tflite.model.io_spec import UNIVERSAL
@@ -33,13 +33,15 @@ class Golden:
 
     Attributes:
         images: uint8 ``(count, height, width, channels)``, raw pixels 0–255.
-        answers: For each kind float32 ``(count, classes)``.
+        answers: For each kind float32 ``(count, outputs)``.
         of: What the images are, such as ``"test images"``.
+        contract: Task and thresholds of the files.
     """
 
     images: np.ndarray
     answers: dict[str, np.ndarray]
     of: str = "images"
+    contract: Contract = Contract(None, None)
 
 
 def golden(
@@ -63,14 +65,15 @@ def golden(
     if not len(images):
         raise ValueError("There are no images for the golden inputs. Pass a few of the test images")
     stacked = np.stack(images)
-    answers = {}
+    answers, contract = {}, Contract(None, None)
     for done, (kind, path) in enumerate(files.items(), 1):
         classifier = Classifier(path)
         require_universal(path, classifier.io_spec)
+        contract = classifier.contract
         answers[kind] = classifier.probabilities(stacked)
         if progress:
             progress(done, len(files))
-    return Golden(stacked, answers, of)
+    return Golden(stacked, answers, of, contract)
 
 
 def textures(contract: Contract, count: int = COUNT) -> list[np.ndarray]:
@@ -94,7 +97,8 @@ def write_golden(
 
     For each image it holds ``<number>.input.bin``, the content of the model's input tensor, in
     its type, little-endian, and ``<number>.output.bin``, the expected output; ``golden.json`` has
-    shapes, labels and the tolerance.
+    shapes, labels, the tolerance and as ``top1`` the class of each image by its number, or for the
+    task ``multi`` as ``labels_given`` the numbers of its labels.
 
     Args:
         model: A .tflite file with a contract.
@@ -119,12 +123,15 @@ def write_golden(
     if not pictures:
         raise ValueError("There are no images to write. Pass some that are fitted to the model.")
     answers = classifier.probabilities(np.stack(pictures))
+    decided = decisions(answers, classifier.contract)
+    several = classifier.contract.task == "multi"
+    numbers = [np.flatnonzero(row).tolist() if several else int(row) for row in decided]
     description = {
         "model": Path(model).name,
         "input": {"dtype": io_spec.io, "shape": [1, *pictures[0].shape]},
         "output": {"dtype": "float32", "shape": [1, answers.shape[1]]},
         "tolerance": TOLERANCE,
-        "top1": [int(answer.argmax()) for answer in answers],
+        "labels_given" if several else "top1": numbers,
         "labels": list(classifier.contract.labels),
     }
     content = io.BytesIO()

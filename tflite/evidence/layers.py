@@ -20,9 +20,17 @@ from keras_resnet.text import shorten
 from tflite.model.flatbuffer import read_graph
 from tflite.model.interpreter import check_is_tflite, check_runs
 
-COMPARED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "MEAN", "SOFTMAX")
+COMPARED = (
+    *("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "MEAN"),
+    *("SOFTMAX", "LOGISTIC"),
+)
 NAME = 40  # letters of a layer in the picture
-COLORS = dict(zip(COMPARED, ("#2563eb", "#0e7490", "#7c3aed", "#c2560c", "#64748b", "#be123c")))
+COLORS = dict(
+    zip(
+        COMPARED,
+        ("#2563eb", "#0e7490", "#7c3aed", "#c2560c", "#64748b", "#be123c", "#9d174d"),
+    )
+)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.classifier import ImageClassifier
+from keras_resnet.contract import Contract
 from keras_resnet.deployment import deployable
+from keras_resnet.prediction import Predictor, in_top, predictor
 from keras_resnet.saving import load_model
 from tflite.classifier import Classifier
 from tflite.evidence.statistics import (
@@ -29,6 +31,7 @@ from tflite.evidence.statistics import (
 )
 
 BATCH = 32
+TOP = 5
 THREADS = 2
 CHANGED = 20
 WORST_CLASSES = 5
@@ -90,7 +93,7 @@ class Comparison:
         difference: ``file_top1 - keras_top1``, in points; below zero the file is worse.
         interval: The 95 % interval of the difference, in points; see ``paired_interval``.
         mcnemar: Probability of such a difference between equal models, 0–1; see ``mcnemar``.
-        keras_top5: Top-5 accuracy of Keras, in percent.
+        keras_top5: Top-5 accuracy of Keras, in percent; ``None`` for fewer than six classes.
         file_top5: The same of the file.
         agreement: Share of images where both predict the same class, in percent.
         agreement_interval: The 95 % interval of that, in percent; see ``wilson_interval``.
@@ -117,8 +120,8 @@ class Comparison:
     difference: float
     interval: tuple[float, float]
     mcnemar: float
-    keras_top5: float
-    file_top5: float
+    keras_top5: float | None
+    file_top5: float | None
     agreement: float
     agreement_interval: tuple[float, float]
     keras_calibration_error: float
@@ -195,8 +198,8 @@ class Predictions:
             label,
             keras.argmax(1),
             file.argmax(1),
-            _in_top5(keras, label),
-            _in_top5(file, label),
+            in_top(keras, label, TOP),
+            in_top(file, label, TOP),
             keras.max(1),
             file.max(1),
             difference.max(1),
@@ -241,12 +244,13 @@ def verify(
     """
     _check(files, max_drop, min_agreement)
     model = deployable(model if isinstance(model, ImageClassifier) else load_model(model))
+    predict = predictor(model)
     classifiers = {kind: Classifier(path, THREADS) for kind, path in files.items()}
     parts: dict[str, list[Predictions]] = {kind: [] for kind in files}
     pictures: dict[str, list[Picture]] = {kind: [] for kind in files}
     done, total = 0, length_hint(images)
     for batch, labels in _batches(images):
-        expected = _keras_probabilities(model, batch, labels)
+        expected = _keras_probabilities(model.contract, predict, batch, labels)
         for kind, classifier in classifiers.items():
             predictions = Predictions.of(labels, expected, classifier.probabilities(batch))
             parts[kind].append(predictions)
@@ -264,6 +268,8 @@ def verify(
         comparison = compare(kind, predictions, Path(path).stat().st_size, names, max_drop)
         changed = tuple(_changed_image(p, predictions, names) for p in pictures[kind])
         comparison = dataclasses.replace(comparison, changed=changed)
+        if expected.shape[1] <= TOP:
+            comparison = dataclasses.replace(comparison, keras_top5=None, file_top5=None)
         comparisons.append(_with_verdict(comparison, max_drop, min_agreement))
     return Report(done, tuple(comparisons))
 
@@ -372,11 +378,6 @@ def _worst_classes(
     )
 
 
-def _in_top5(probabilities: np.ndarray, label: np.ndarray) -> np.ndarray:
-    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
-    return (best == label[:, np.newaxis]).any(1)
-
-
 def _name(number: int, labels: Sequence[str]) -> str:
     return labels[number] if labels else str(number)
 
@@ -435,16 +436,15 @@ def _batches(
 
 
 def _keras_probabilities(
-    model: ImageClassifier, batch: np.ndarray, labels: np.ndarray
+    contract: Contract, predict: Predictor, batch: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
-    contract = model.contract
     shape = (contract.height, contract.width, contract.channels)
     if batch.dtype != np.uint8 or batch.shape[1:] != shape:
         raise ValueError(
             f"Images must be uint8 {shape}, fitted to the model. "
             f"Received: {batch.dtype} {batch.shape[1:]}"
         )
-    probabilities = model.predict_on_batch(batch.astype("float32"))
+    probabilities = predict(batch)
     classes = probabilities.shape[1]
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(

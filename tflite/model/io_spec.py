@@ -23,9 +23,10 @@ class IOSpec:
         io: Type of the input: ``"float32"`` and ``"uint8"`` are raw pixels 0–255, ``"int8"``
             is raw pixels minus 128. Scores are float32 in any case.
         batch: The fixed number of images in one run.
-        logits: Whether the softmax is left out, for the caller to compute.
+        logits: Whether the softmax or sigmoid is left out, for the caller to compute.
         top_k: Give that many likeliest classes, best first, as two outputs, ``probabilities``
-            float32 and ``classes`` int32, instead of one probability a class.
+            float32 and ``classes`` int32, instead of one probability a class; for the task
+            ``single`` only.
 
     Raises:
         ValueError: A value is out of range, or the combination cannot be read.

@@ -12,6 +12,7 @@ ENDINGS = {
     "ADD": ("Add", "add"),
     "MEAN": ("Mean",),
     "SOFTMAX": ("Softmax",),
+    "LOGISTIC": ("Sigmoid",),
     "MUL": ("mul", "Mul"),
 }
 

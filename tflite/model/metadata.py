@@ -39,6 +39,10 @@ COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 def attach_contract(graph: Graph, contract: Contract, io_spec: IOSpec = UNIVERSAL) -> bytes:
     """A whole .tflite file: the graph, model metadata, the contract, and the labels if known.
 
+    Of the task ``binary``, the file of labels has one line, the second label, whose probability the
+    output is: MediaPipe refuses a file with another number of lines than outputs. The contract has
+    both.
+
     The tensors and the signature are named ``image`` and ``probabilities``, or as the io_spec
     names its outputs. This is the last step: quantizers drop whatever is appended.
 
@@ -57,8 +61,9 @@ def attach_contract(graph: Graph, contract: Contract, io_spec: IOSpec = UNIVERSA
     with zipfile.ZipFile(file, "a") as archive:
         _add(archive, CONTRACT, json.dumps(contract.to_dict(), indent=1, ensure_ascii=False))
         if contract.labels:
-            # One line a class, or those after a label with a line break would be shifted.
-            _add(archive, LABELS, "".join(f"{' '.join(x.split())}\n" for x in contract.labels))
+            # One line an output, or those after a label with a line break would be shifted.
+            named = contract.labels[1:] if contract.task == "binary" else contract.labels
+            _add(archive, LABELS, "".join(f"{' '.join(x.split())}\n" for x in named))
     return file.getvalue()
 
 
@@ -136,10 +141,10 @@ def _check_fits(path: Path, contract: Contract, graph: Graph) -> None:
     if len(inputs) != 1 or len(inputs[0]) != 4 or not outputs or len(outputs[0]) != 2:
         _refuse(path, contract, f"from {inputs} to {outputs}")
     shape = (contract.height, contract.width, contract.channels)
-    classes, labels = outputs[0][1], len(contract.labels)
+    classes, known = outputs[0][1], contract.outputs
     # Of two outputs, the first are the probabilities of the k most likely classes.
-    agrees = labels >= classes if len(outputs) == 2 else labels == classes
-    if shape != inputs[0][1:] or (labels and not agrees):
+    agrees = known >= classes if len(outputs) == 2 else known == classes
+    if shape != inputs[0][1:] or (known and not agrees):
         _refuse(path, contract, f"images {inputs[0][1:]} and {classes} classes")
 
 
@@ -147,7 +152,7 @@ def _refuse(path: Path, contract: Contract, found: str) -> NoReturn:
     shape = (contract.height, contract.width, contract.channels)
     raise ValueError(
         f"The contract in {path} is of another model: it says images {shape} and "
-        f"{len(contract.labels)} labels. Received a graph: {found}"
+        f"{len(contract.labels)} labels of task={contract.task!r}. Received a graph: {found}"
     )
 
 

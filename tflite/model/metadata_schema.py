@@ -48,13 +48,14 @@ def model_metadata(
         (4, _vector(builder, [_raw_pixels(builder)])),
         (5, _range(builder, low, low + 255)),
     )
-    outputs = [_output(builder, name, io_spec, labels_file) for name in io_spec.outputs]
+    outputs = [_output(builder, name, io_spec, labels_file, contract) for name in io_spec.outputs]
     graph = _table(
         builder,
         (2, _vector(builder, [image])),
         (3, _vector(builder, outputs)),
     )
-    inside = "normalization is" if io_spec.logits else "normalization and softmax are"
+    activation = "softmax" if contract.task == "single" else "sigmoid"
+    inside = "normalization is" if io_spec.logits else f"normalization and {activation} are"
     description = (
         f"Residual network that classifies {color} images of {size} pixels. Takes raw pixels "
         f"0–255: {inside} inside. Made by keras-resnet."
@@ -79,16 +80,27 @@ def _pixels(image: str, io_spec: IOSpec) -> str:
 
 
 def _output(
-    builder: flatbuffers.Builder, name: str, io_spec: IOSpec, labels_file: str | None
+    builder: flatbuffers.Builder,
+    name: str,
+    io_spec: IOSpec,
+    labels_file: str | None,
+    contract: Contract,
 ) -> int:
     """The table TensorMetadata of one output."""
+    each, probabilities = {
+        "single": ("a class", "One probability a class; they sum to 1."),
+        "binary": ("of the second class", "The probability of the second class."),
+        "multi": ("a label", "One probability a label, each from 0 to 1."),
+    }[contract.task]
     description = {
-        LOGITS: "One logit a class; softmax makes them probabilities.",
+        LOGITS: "One logit a class; softmax makes them probabilities."
+        if contract.task == "single"
+        else f"One logit {each}; sigmoid makes it a probability.",
         CLASSES: f"Numbers of the {io_spec.top_k} likeliest classes, the likeliest first.",
         PROBABILITIES: f"Probabilities of the {io_spec.top_k} likeliest classes, "
         "in descending order."
         if io_spec.top_k
-        else "One probability a class; they sum to 1.",
+        else probabilities,
     }[name]
     # Labels belong to the tensor that says which class: by position, or by value.
     kind = TENSOR_VALUE_LABELS if io_spec.top_k else TENSOR_AXIS_LABELS

@@ -13,6 +13,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+from keras_resnet.contract import Task
 from tflite.model.flatbuffer import pack
 from tflite.model.graph import (
     Graph,
@@ -28,21 +29,23 @@ from tflite.model.graph import (
 from tflite.model.io_spec import CLASSES, IMAGE, PROBABILITIES, SHIFTS, UNIVERSAL, IOSpec
 
 
-def rewrite_io(graph: Graph, io_spec: IOSpec) -> Graph:
+def rewrite_io(graph: Graph, io_spec: IOSpec, task: Task = "single") -> Graph:
     """The same network with another input and other outputs.
 
     Args:
         graph: From one float32 image of raw pixels to probabilities.
         io_spec: The input and the outputs that it shall have.
+        task: The contract's.
 
     Raises:
-        ValueError: The last operation is no softmax, there are fewer classes than ``top_k``, or
-            an operation takes only one image.
+        ValueError: The last operation is not the task's softmax or sigmoid, ``top_k`` exceeds the
+            number of classes or the task is not ``single``, or an operation takes only one image.
     """
+    check_task(io_spec, task)
     if io_spec == UNIVERSAL:
         return graph
     if io_spec.logits:
-        graph = _without_softmax(graph)
+        graph = _without_activation(graph, task)
     if io_spec.io != "float32":
         graph = _with_integer_input(graph, io_spec.io)
     if io_spec.top_k:
@@ -51,12 +54,22 @@ def rewrite_io(graph: Graph, io_spec: IOSpec) -> Graph:
     return _with_batch(graph, io_spec.batch) if io_spec.batch > 1 else graph
 
 
-def _without_softmax(graph: Graph) -> Graph:
+def check_task(io_spec: IOSpec, task: Task) -> None:
+    """Raises ValueError if a model of this task cannot have these outputs."""
+    if io_spec.top_k and task != "single":
+        raise ValueError(
+            f"The {io_spec.top_k} likeliest classes are no answer for task={task!r}, whose labels "
+            "are given by thresholds. Leave out top_k (--top-k)"
+        )
+
+
+def _without_activation(graph: Graph, task: Task) -> Graph:
     last = graph.producer(graph.outputs[0])
     if last is not None and last.name == "DEQUANTIZE":
         last = graph.producer(last.inputs[0]) or last
-    if last is None or last.name != "SOFTMAX":
-        raise ValueError("the last operation of the model is no softmax that could be left out")
+    name, operation = ("softmax", "SOFTMAX") if task == "single" else ("sigmoid", "LOGISTIC")
+    if last is None or last.name != operation:
+        raise ValueError(f"the last operation of the model is no {name} that could be left out")
     return redirect(graph, {last.output: last.inputs[0]})
 
 

@@ -13,7 +13,7 @@ from tflite.quantization.fold_normalization import fold_normalization
 from tflite.quantization.operations import WEIGHTED
 from tflite.quantization.write import quantized_graph
 
-HEAD = ("SOFTMAX", "FULLY_CONNECTED", "RESHAPE", "MEAN")
+HEAD = ("SOFTMAX", "LOGISTIC", "FULLY_CONNECTED", "RESHAPE", "MEAN")
 
 
 def quantize_int8(

@@ -13,11 +13,13 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from keras_resnet.contract import Contract
 from tflite.devices.benchmark import benchmark
 from tflite.model.flatbuffer import pack
 from tflite.model.graph import Graph, Operation
@@ -37,8 +39,9 @@ class Point:
 
     Attributes:
         blocks: Names of the parts in float32, the one that gains most first.
-        shift: Mean absolute change of the log-odds of the two likeliest classes.
-        drop: Percent of images whose predicted class would change.
+        shift: Mean absolute change of the log-odds of the two likeliest classes; for the tasks
+            ``binary`` and ``multi``, of the probability that is closest to its threshold.
+        drop: Percent of images whose predicted class or labels would change.
         bytes: Size of the file.
         latency: Median milliseconds an image on one thread.
     """
@@ -75,6 +78,7 @@ def quantize_mixed(
     images: Sequence[np.ndarray],
     budget: Budget = Budget(),
     progress: Callable[[int, int], None] = lambda done, total: None,
+    contract: Contract = Contract(None, None),
 ) -> Mixed:
     """Returns blocks of an int8 network to float32, the most harmful for their size first.
 
@@ -87,6 +91,7 @@ def quantize_mixed(
         images: Calibration images, uint8 ``(height, width, channels)`` 0–255.
         budget: What the file may cost.
         progress: Called with ``(steps done, steps in all)``.
+        contract: Task and thresholds.
 
     Raises:
         ValueError: No file is within the budget, or the network has operations that cannot be
@@ -101,12 +106,13 @@ def quantize_mixed(
         progress(next(done), total)
 
     quantized = calibrate(graph, images, head(graph), step=step)
-    exact, classes = _log_odds_of(pack(float32), images)
+    margin = _between_classes if contract.task == "single" else partial(_to_threshold, contract)
+    exact, decided = margin(_probabilities(pack(float32), images))
     step()
 
     def shifts(file: bytes) -> np.ndarray:
         step()
-        return _log_odds_of(file, images, classes)[0] - exact
+        return margin(_probabilities(file, images), decided)[0] - exact
 
     smallest = len(_write(graph, quantized, []))
 
@@ -208,7 +214,7 @@ def expected_changes(exact: np.ndarray, shifts: np.ndarray) -> float:
     therefore tried on every image: 10,000 trials instead of 100.
 
     Args:
-        exact: Log-odds of the two likeliest classes by the float network, ``(images,)``.
+        exact: Log-odds by which the float network decides, ``(images,)``, above 0.
         shifts: By how much the other network changes each, ``(images,)``.
     """
     return 100 * float((exact[:, None] + shifts[None, :] < 0).mean())
@@ -264,13 +270,8 @@ def _layer(graph: Graph, part: list[Operation]) -> str:
     return last.rsplit("/", 1)[0].rsplit("/", 1)[-1]
 
 
-def _log_odds_of(
-    model: bytes, images: Sequence[np.ndarray], classes: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Log-odds ``(images,)`` of the first of two classes against the second, and the classes.
-
-    The two likeliest ones unless they are given.
-    """
+def _probabilities(model: bytes, images: Sequence[np.ndarray]) -> np.ndarray:
+    """float64 ``(images, outputs)``."""
     interpreter = Interpreter(model_content=model)
     interpreter.allocate_tensors()
     (image_input,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
@@ -279,11 +280,39 @@ def _log_odds_of(
         interpreter.set_tensor(image_input["index"], image[np.newaxis].astype("float32"))
         interpreter.invoke()
         outputs.append(interpreter.get_tensor(output["index"])[0])
-    probabilities = np.array(outputs, "float64")
+    return np.array(outputs, "float64")
+
+
+def _between_classes(
+    probabilities: np.ndarray, classes: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log-odds ``(images,)`` of the first of two classes against the second, and the classes.
+
+    The two likeliest ones unless they are given.
+    """
     if classes is None:
         classes = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
     chosen = np.log(np.maximum(np.take_along_axis(probabilities, classes, axis=1), 1e-30))
     return chosen[:, 0] - chosen[:, 1], classes
+
+
+def _to_threshold(
+    contract: Contract, probabilities: np.ndarray, signs: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distance ``(images,)`` of one probability from its threshold, in log-odds, and which one.
+
+    That of the least sure decision of each image unless it is given: a matrix ``(images, outputs)``
+    of its sign, and 0 for all others. A distance below 0 is another decision.
+    """
+    thresholds = np.array(contract.thresholds or 0.5)
+    # Closer to 0 and 1, float32 probabilities are too coarse to compare.
+    p = np.clip(probabilities, 1e-7, 1 - 1e-7)
+    odds = np.log(p / (1 - p)) - np.log(thresholds / (1 - thresholds))
+    if signs is None:
+        least = np.abs(odds).argmin(axis=1)[:, np.newaxis]
+        side = np.where(odds >= 0, 1.0, -1.0)
+        signs = np.where(np.arange(odds.shape[1]) == least, side, 0.0)
+    return (odds * signs).sum(axis=1), signs
 
 
 def _latencies(files: list[bytes], image: np.ndarray, step: Callable[[], None]) -> list[float]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from keras_resnet.contract import Contract
+from keras_resnet.contract import TASKS, Contract
 from keras_resnet.text import printable, shorten
 from training.run import Run, parse_json
 from training.shapes import (
@@ -86,18 +86,61 @@ def _class_estimate(value: Any, where: str) -> None:
         ESTIMATE(value, where)
 
 
+def _task(value: Any, where: str) -> None:
+    if value not in TASKS:
+        raise ValueError(f"{where} must be one of {', '.join(TASKS)}, and is {value!r:.40}")
+
+
+POINT = array(SHARE, 2, 2)
+# The optional parts are those that earlier versions did not write.
 EVALUATION = record(
     {
         "top1": ESTIMATE,
-        "top5": ESTIMATE,
+        "top5": maybe(ESTIMATE),
         "classes": array(
-            record({"label": text, "precision": _class_estimate, "recall": _class_estimate}), 1
+            record(
+                {"label": text, "precision": _class_estimate, "recall": _class_estimate},
+                {
+                    "training_images": maybe(count()),
+                    **dict.fromkeys(("f1", "average_precision", "threshold"), maybe(SHARE)),
+                },
+            ),
+            1,
         ),
-        "confusion": array(array(count())),
+        "confusion": maybe(array(array(count()))),
         "hardest": array(
-            record({"index": count(), "label": text, "predicted": text, "probability": SHARE})
+            record(
+                {"index": count(), "label": text, "predicted": text, "probability": SHARE},
+                {"file": maybe(text)},
+            )
         ),
-    }
+    },
+    {
+        "mistakes": array(array(count(), 3, 3)),
+        "task": _task,
+        "cross_fitted": truth,
+        "without_duplicates": maybe(_class_estimate),
+        "binary": maybe(
+            record(
+                {
+                    "positive": text,
+                    "threshold": SHARE,
+                    **dict.fromkeys(("f1", "roc_auc", "average_precision"), maybe(SHARE)),
+                    "roc": array(POINT),
+                    "precision_recall": array(POINT),
+                }
+            )
+        ),
+        "multi": maybe(
+            record(
+                {
+                    "mean_average_precision": maybe(SHARE),
+                    "mean_f1": maybe(SHARE),
+                    "right_decisions": SHARE,
+                }
+            )
+        ),
+    },
 )
 VERIFY = record(
     {
@@ -220,7 +263,15 @@ MIXED = record(
 def _evaluation(value: Any, where: str) -> None:
     EVALUATION(value, where)
     size = len(value["classes"])
-    array(array(count(), size, size), size, size)(value["confusion"], "confusion")
+    maybe(array(array(count(), size, size), size, size))(value["confusion"], "confusion")
+    for number_, (true, predicted, _) in enumerate(value.get("mistakes", ())):
+        for class_ in (true, predicted):
+            count(0, size - 1)(class_, f"mistakes[{number_}]")
+    task = value.get("task", "single")
+    if task != "single" and not value.get(task):
+        raise ValueError(f"its task is {task!r}, and it has no {task!r}")
+    if task == "binary":
+        array(record({}), 2, 2)(value["classes"], "classes")
 
 
 def _mixed(value: Any, where: str) -> None:

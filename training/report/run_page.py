@@ -20,6 +20,7 @@ from keras_resnet.console import file_size, say
 from keras_resnet.contract import Contract
 from keras_resnet.text import printable, shorten
 from training.config import Experiment, to_dict
+from training.evaluate import label_names
 from training.report.charts import (
     BLUE,
     INK,
@@ -46,6 +47,8 @@ BESIDE = 12  # classes: above, the matrix of named classes takes the full width
 MOST_NUMBERED = 20  # classes: above, the matrix has no counts
 MOST_NAMED = 40  # classes: above, it has no names
 MOST_LISTED = 20  # classes: above, all but the hardest are collapsed
+MOST_COLLAPSED = 100  # classes: above, the others are in evaluation.json only
+TOP = 5
 CHART_NAME = 18  # letters of a class name in a chart
 TABLE_NAME = 40  # letters of a name in a table
 EMPTY = "(empty)"  # a name without letters
@@ -95,6 +98,8 @@ def environment() -> jinja2.Environment:
         "milliseconds": milliseconds,
         "significant": significant,
         "name": lambda text: shorten(text, TABLE_NAME) or EMPTY,
+        "file": lambda path: "/".join(Path(path).parts[-2:]),
+        "figure": lambda value: "–" if value is None else f"{value:.3f}",
     }
     return environment
 
@@ -181,52 +186,118 @@ def _curves(
 # Evaluation
 
 
+HEADLINES = {"single": "Top-1 accuracy", "binary": "Accuracy", "multi": "All labels right"}
+
+
 def _evaluation(records: Records, experiment: Experiment | None) -> dict[str, Any] | None:
     evaluation, contract = records.read("evaluation.json"), records.read("contract.json")
     if not evaluation:
         return None
-    labels = [c["label"] for c in evaluation["classes"]]
-    confusion = np.array(evaluation["confusion"])
-    hardest = sorted(evaluation["classes"], key=_recall)
+    classes = evaluation["classes"]
+    labels = [c["label"] for c in classes]
+    ranked = sorted(classes, key=_recall_then_images)
+    others = ranked[MOST_LISTED:]
     contract = contract and Contract.from_dict(contract)
     pictures, note = _pictures(evaluation, experiment, contract)
+    task, confusion = evaluation.get("task", "single"), evaluation["confusion"]
     return {
+        "task": task,
+        "headline": HEADLINES[task],
         "top1": evaluation["top1"],
-        "top5": evaluation["top5"] if len(labels) > 10 else None,
-        "matrix": _confusion_chart(confusion, labels),
+        "top5": evaluation["top5"] if len(labels) > TOP else None,
+        "without_duplicates": evaluation.get("without_duplicates"),
+        "cross_fitted": evaluation.get("cross_fitted", False),
+        "binary": evaluation.get("binary"),
+        "multi": evaluation.get("multi"),
+        "curves": _threshold_curves(evaluation),
+        "matrix": _confusion_chart(np.array(confusion), labels) if confusion else None,
         "class_count": len(labels),
+        "training_count": _total([c.get("training_images") for c in classes]),
         "named": len(labels) <= MOST_NAMED,
         "broad": BESIDE < len(labels) <= MOST_NAMED,
-        "confused": _most_confused(confusion, labels),
-        "hardest": hardest[:MOST_LISTED] if len(labels) > MOST_LISTED else hardest,
-        "others": hardest[MOST_LISTED:],
+        "confused": _most_confused(evaluation, labels),
+        "hardest": ranked[:MOST_LISTED],
+        "others": others if len(labels) <= MOST_COLLAPSED else [],
+        "unlisted": len(others) if len(labels) > MOST_COLLAPSED else 0,
         "predictions": [
-            {**prediction, "picture": picture}
+            {"file": None, **prediction, "picture": picture}
             for prediction, picture in zip(evaluation["hardest"], pictures)
         ],
         "note": note,
     }
 
 
-def _recall(row: dict[str, Any]) -> float:
-    return row["recall"]["value"] if row["recall"]["images"] else 2.0
+def _recall_then_images(row: dict[str, Any]) -> tuple[float, int]:
+    """The lowest recall first; of equal ones that of most images; without images last."""
+    images = row["recall"]["images"]
+    return (row["recall"]["value"] if images else 2.0, -images)
 
 
-def _most_confused(confusion: np.ndarray, labels: list[str], most: int = 8) -> list[dict[str, Any]]:
+def _total(numbers: list[int | None]) -> int | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None
+
+
+def _most_confused(
+    evaluation: dict[str, Any], labels: list[str], most: int = 8
+) -> list[dict[str, Any]]:
     """The pairs of classes that are confused most often: true, predicted, images, share."""
-    wrong = confusion * (1 - np.eye(len(labels), dtype=int))
-    worst = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    pairs = ((int(i), int(j)) for i, j in zip(*np.unravel_index(worst, wrong.shape)))
+    mistakes = evaluation.get("mistakes")
+    if mistakes is None:
+        mistakes = _mistakes(np.array(evaluation["confusion"]))
     return [
         {
-            "label": labels[i],
-            "predicted": labels[j],
-            "images": int(wrong[i, j]),
-            "of": int(confusion[i].sum()),
+            "label": labels[true],
+            "predicted": labels[predicted],
+            "images": images,
+            "of": evaluation["classes"][true]["recall"]["images"],
         }
-        for i, j in pairs
-        if wrong[i, j]
+        for true, predicted, images in sorted(mistakes, key=lambda row: -row[2])[:most]
     ]
+
+
+def _mistakes(confusion: np.ndarray) -> list[tuple[int, int, int]]:
+    """True and predicted class, and images, from a file of an earlier version."""
+    wrong = confusion * (1 - np.eye(len(confusion), dtype=int))
+    return [(int(i), int(j), int(wrong[i, j])) for i, j in zip(*np.nonzero(wrong))]
+
+
+def _threshold_curves(evaluation: dict[str, Any]) -> dict[str, Markup]:
+    """ROC and precision-recall curve of a binary task, with the model's threshold."""
+    binary = evaluation.get("binary")
+    if not binary or not binary["roc"]:
+        return {}
+    negative, positive = evaluation["classes"]
+    found, precise = positive["recall"]["value"], positive["precision"]["value"]
+    false = 1 - negative["recall"]["value"]
+    axes = ("share of false positives", "share of true positives")
+    charts = {"ROC curve": _square_chart("ROC curve", axes, binary["roc"], (false, found), True)}
+    axes = ("recall", "precision")
+    at = (found, precise)
+    name = "Precision-recall curve"
+    return charts | {name: _square_chart(name, axes, binary["precision_recall"], at, False)}
+
+
+def _square_chart(
+    title: str,
+    names: tuple[str, str],
+    curve: list[tuple[float, float]],
+    at: tuple[float, float | None],
+    diagonal: bool,
+) -> Markup:
+    """A curve between shares, in percent, with the point ``at`` of the threshold."""
+    figure, axes = new_figure(3, 3)
+    if diagonal:  # of a model that guesses
+        axes.plot((0, 100), (0, 100), color=LINE, linewidth=1, linestyle="--")
+    x, y = 100 * np.array(curve).T
+    axes.plot(x, y, color=BLUE)
+    if at[1] is not None:
+        axes.plot(100 * at[0], 100 * at[1], "o", color=ORANGE, markersize=6, clip_on=False)
+    axes.set(xlim=(0, 100), ylim=(0, 101))
+    axes.set_xlabel(f"{names[0]}, %", color=MUTED)
+    axes.set_ylabel(f"{names[1]}, %", color=MUTED)
+    axes.grid(color=LINE, linewidth=0.8)
+    return to_svg(figure, title)
 
 
 def _confusion_chart(confusion: np.ndarray, labels: list[str]) -> Markup:
@@ -300,18 +371,20 @@ def _fetch(
     if contract.height is None or contract.width is None:
         raise ValueError("the model takes images of any size")
     expected = {row["index"]: row["label"] for row in evaluation["hardest"]}
-    wanted = tf.constant(list(expected), "int64")
-    examples = (
-        source.test.examples.enumerate()
-        .filter(lambda index, _: tf.reduce_any(index == wanted))
-        .take(len(expected))
-        .map(lambda index, example: (index, fit_image(example[0], contract), example[1]))
-    )
-    found = {int(i): (image, int(label)) for i, image, label in examples.as_numpy_iterator()}
-    labels = {index: source.labels[label] for index, (_, label) in found.items()}
-    if labels != expected or source.test.count != evaluation["top1"]["images"]:
+    if source.test.count != evaluation["top1"]["images"]:
+        raise ValueError(f"{experiment.data.source} no longer holds the evaluated images")
+    indices = tf.data.Dataset.from_tensor_slices(tf.constant(list(expected), "int64"))
+    examples = indices.map(source.test.at).map(lambda x, y: (fit_image(x, contract), y))
+    found = dict(zip(expected, examples.as_numpy_iterator()))
+    labels = {index: _label(label, source.labels) for index, (_, label) in found.items()}
+    if labels != expected:
         raise ValueError(f"{experiment.data.source} no longer holds the evaluated images")
     return {index: image for index, (image, _) in found.items()}
+
+
+def _label(label: Any, names: tuple[str, ...]) -> str:
+    """The name of a class, or the names of several labels."""
+    return label_names(label, names) if np.ndim(label) else names[int(label)]
 
 
 def _picture(image: np.ndarray) -> dict[str, Any]:

@@ -263,7 +263,7 @@ def _run(job: Job) -> Outcome:
         return Outcome(failure="the loss on the test images is not a number", figures=cost)
     contract = run.contract
     assert contract
-    # Relative to the minimum loss under the trial's own label smoothing; a sigmoid has two outcomes.
+    # Relative to the minimum loss under the trial's own label smoothing; a sigmoid has 2 outcomes.
     outcomes = len(contract.labels) if contract.task == "single" else 2
     loss = figures["val_loss"] - minimum_loss(job.experiment.optimizer.label_smoothing, outcomes)
     return Outcome(figures["val_accuracy"] - TIE * loss / (1 + loss), figures)
