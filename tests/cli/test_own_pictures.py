@@ -12,6 +12,7 @@ from PIL import Image
 import keras_resnet
 from tests.command_line import run
 from tests.made_once import made_once
+from training.config import DataConfig
 from training.data.pipeline import images
 from training.data.sources import open_source
 from training.run import Run
@@ -241,11 +242,13 @@ def test_calibration_with_100_of_180_pictures_is_as_good_for_the_last_class_as_w
     from tflite.classifier import Classifier
     from tflite.convert import convert
 
-    opened = Run(home / "run")
-    experiment, model = opened.experiment, keras_resnet.load_model(opened.model_file)
-    assert experiment is not None
-    train = open_source(experiment.data, experiment.runtime.seed).train
-    pictures = list(images(train, model.contract))
+    model = keras_resnet.load_model(home / "run" / "model.keras")
+    # Less certain, so that no probability is so near 1 that nothing can change it.
+    *body, kernel, bias = model.get_weights()
+    model.set_weights([*body, kernel / 4, bias / 4])
+    model.save("soft.keras")
+    data = f"folder:{home}/photos"
+    pictures = list(images(open_source(DataConfig(source=data), seed=0).train, model.contract))
     last = np.stack([image for image, label in pictures if label == 4])
 
     def change(folder: Path) -> float:
@@ -255,9 +258,9 @@ def test_calibration_with_100_of_180_pictures_is_as_good_for_the_last_class_as_w
         return float(np.abs(exact - quantized).max())
 
     for count in (100, 180):
-        command = ("convert", opened.folder, "--calibration", count, "--out", f"of{count}")
-        assert run(*command, "--kinds", "float32", "int8") == 0
+        command = ("convert", "soft.keras", "--data", data, "--calibration", count)
+        assert run(*command, "--kinds", "float32", "int8", "--out", f"of{count}") == 0
     convert(model, "first", ("float32", "int8"), [image for image, _ in pictures[:100]])
     changes = [change(elsewhere / name) for name in ("of100", "of180", "first")]
-    assert changes[0] < 2 * changes[1] + 1e-3
-    assert changes[2] > 2 * changes[1] + 1e-3
+    assert changes[0] < 2 * changes[1]
+    assert changes[2] > 4 * changes[1]

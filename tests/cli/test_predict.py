@@ -263,21 +263,19 @@ def test_order_and_memory_do_not_depend_on_the_number_of_pictures(tmp_path: Path
     assert batches == [BATCH] * 6 + [8] and most < 3 * BATCH
 
 
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.01, ""), (0.5, "10 images, 2.0 images/s, 5 s\n")]
+)
 def test_the_rate_is_shown_of_what_takes_longer_than_two_seconds(
-    capsys: pytest.CaptureFixture[str],
+    seconds: float, shown: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for seconds, shown in ((0.01, ""), (0.5, "10 images, 2.0 images/s, 5 s\n")):
-        now = 0.0
-
-        def clock() -> float:
-            return now
-
-        with prediction.image_rate(True, clock) as step:
-            for _ in range(10):
-                now += seconds
-                step()
-        output = capsys.readouterr()
-        assert (output.out, output.err) == ("", shown)
+    now = 0.0
+    with prediction.image_rate(True, lambda: now) as step:
+        for _ in range(10):
+            now += seconds
+            step()
+    output = capsys.readouterr()
+    assert (output.out, output.err) == ("", shown)
 
 
 def test_results_on_a_terminal_are_lines(converted: Path, folder: Path) -> None:
