@@ -61,16 +61,23 @@ class Classifier:
             ValueError: An image is not readable or has other channels than the model takes.
         """
         fitted = self._fit_all(images)
-        if not len(fitted):
-            return []
+        return self.predict_fitted(fitted, top) if len(fitted) else []
+
+    def predict_fitted(self, images: np.ndarray, top: int = 5) -> list[list[tuple[str, float]]]:
+        """As ``predict``, of images that already have the model's size.
+
+        Args:
+            images: uint8 ``(images, height, width, channels)``, as ``load_image`` returns them.
+            top: How many classes for each image.
+        """
         if self.io_spec.top_k is None:
-            return decode_predictions(self.probabilities(fitted), self.contract, top)
+            return decode_predictions(self.probabilities(images), self.contract, top)
         if top < 1:
             raise ValueError(f"top must be at least 1. Received: top={top!r}")
         names = self.contract.labels
         return [
             [(names[k] if names else str(k), float(p)) for p, k in zip(row, numbers)][:top]
-            for row, numbers in zip(*self._run(fitted))
+            for row, numbers in zip(*self._run(images))
         ]
 
     def labels(self, images: Image | Sequence[Image]) -> list[list[str]]:

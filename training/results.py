@@ -13,6 +13,7 @@ from keras_resnet.files import atomic_write
 from training.checkpoint import Progress
 from training.config import Experiment, first_difference
 from training.experiment_file import save_experiment
+from training.paths import with_absolute_paths
 from training.run import Run
 from training.runtime import describe
 from training.task import Task
@@ -31,7 +32,8 @@ def finished_epochs(run: Run, experiment: Experiment) -> int:
         if run.model_file.exists() or run.log_file.exists():
             raise ValueError(f"{run.folder} holds another run. Give another folder: --out FOLDER")
         return 0
-    if difference := first_difference(existing, experiment):
+    both = with_absolute_paths(existing), with_absolute_paths(experiment)
+    if difference := first_difference(*both):
         key, theirs, ours = difference
         raise ValueError(
             f"{run.folder} holds another experiment: its {key} is {theirs!r}, not {ours!r}. "

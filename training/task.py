@@ -18,6 +18,7 @@ from keras_resnet.weights.load import load, locate
 from training.audit.duplicates import say_copies
 from training.checkpoint import Progress
 from training.config import Experiment
+from training.data.balance import describe_classes
 from training.data.pipeline import memory_note, steps_per_epoch
 from training.data.sources import Source, open_source
 from training.data.validate_images import Say
@@ -251,10 +252,16 @@ def _describe_images(
         f"{source.train.count:,} training images, {source.test.count:,} test images, "
         f"{len(source.labels)} classes, {steps} steps per epoch"
     )
+    for line in describe_classes(source, _weights_classes(experiment)):
+        say(line)
     largest = largest_size(experiment)
     say(memory_note(source.train, contract.replace(height=largest, width=largest), experiment))
     if experiment.data.sampling == "balanced":
         say("reading the class of every training image first")
+
+
+def _weights_classes(experiment: Experiment) -> bool:
+    return "balanced" in (experiment.data.sampling, experiment.optimizer.class_weights)
 
 
 def _compile(model: ImageClassifier, experiment: Experiment, steps: int, jit_compile: bool) -> None:

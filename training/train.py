@@ -44,6 +44,7 @@ from training.display import Clock, Display, display
 from training.evaluate import confusion_matrix
 from training.file_list import listed_in_folder, write_file_list
 from training.multihost import Host, StopVote, broadcast_from_first, current_host, detect_lost_hosts
+from training.paths import with_absolute_paths
 from training.phases import Phase, phase_at, set_trainable
 from training.report.tensorboard import Profile, first_line
 from training.results import (
@@ -133,6 +134,7 @@ def train(
         Interrupted: SIGINT or SIGTERM; the state was saved.
         HostLost: Another host of a multi-host run is gone.
     """
+    experiment = with_absolute_paths(experiment)
     host = current_host()
     if not host.is_first:
         say, verbose = (lambda _: None), 0

@@ -28,7 +28,8 @@ Results go to stdout, progress and errors to stderr. After any subcommand,
 
 Exit codes:
   0    done, or a training that SIGTERM stopped after its state was saved
-  1    a file exceeds a limit of verify, or a training or search failed
+  1    a file exceeds a limit of verify, a training or search failed, or predict
+       could not read a picture
   2    an error in the arguments, the files or the system
   70   an internal error: please report it
   130  stopped by Ctrl-C

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_resnet.cli.arguments import at_least
 from keras_resnet.cli.backend import start_keras
+from keras_resnet.console import say
 
 if TYPE_CHECKING:
     from keras_resnet.classifier import ImageClassifier
@@ -28,7 +29,7 @@ def locate(path: Path | None) -> Run:
 
 
 def open_model(
-    path: Path | None, data: str | None = None, data_dir: Path | None = None
+    path: Path | None, data: str | None = None, data_dir: Path | None = None, labelled: bool = True
 ) -> tuple[Run, Source, ImageClassifier]:
     """The run, its images or others, and its model."""
     run = locate(path)
@@ -36,13 +37,24 @@ def open_model(
     start_keras()
     from keras_resnet.saving import load_model
 
-    return open_images(run, load_model(run.model_file), data, data_dir)
+    return open_images(run, load_model(run.model_file), data, data_dir, labelled)
 
 
 def open_images(
-    run: Run, model: ImageClassifier, data: str | None, data_dir: Path | None
+    run: Run,
+    model: ImageClassifier,
+    data: str | None,
+    data_dir: Path | None,
+    labelled: bool = True,
 ) -> tuple[Run, Source, ImageClassifier]:
-    """The run's own images or others.
+    """The run's own images or others, with the model's class numbers.
+
+    Args:
+        run: The run.
+        model: Its model.
+        data: Spec of other images.
+        data_dir: Data folder of tensorflow-datasets.
+        labelled: Whether the labels are needed; otherwise images of other classes are used too.
 
     Raises:
         ValueError: They have other classes or channels than the model.
@@ -50,6 +62,7 @@ def open_images(
     check_images_known(run, data)
     from training.config import DataConfig
     from training.data.sources import open_source
+    from training.paths import relative_path
 
     experiment = run.experiment
     config = experiment.data if experiment else DataConfig()
@@ -59,17 +72,56 @@ def open_images(
         config = dataclasses.replace(config, data_dir=str(data_dir))
     contract = model.contract
     seed = experiment.runtime.seed if experiment else 0
-    source = open_source(config, seed, task=contract.task)
+    try:
+        source = open_source(config, seed, task=contract.task)
+    except ValueError as error:
+        path = relative_path(config) if data is None else None
+        if path is None:
+            raise
+        raise ValueError(
+            f"{error}. {run.experiment_file} names {path} relative to the folder in which the "
+            "training was started: run the command there, or name the images: --data folder:PATH"
+        ) from None
     if source.channels != contract.channels:
         raise ValueError(
             f"{config.source} has {source.channels} channels, the model takes {contract.channels}"
         )
-    if source.labels != contract.labels:
+    try:
+        return run, _with_model_labels(source, model, config.source), model
+    except ValueError as error:
+        if labelled:
+            raise
+        say(f"{error}. The labels are not needed here: the images are used without them")
+        return run, source, model
+
+
+def _with_model_labels(source: Source, model: ImageClassifier, spec: str) -> Source:
+    """The images with the model's class numbers, matched by name, or else by number."""
+    from training.data.labels import with_labels_of
+    from training.data.split import some
+
+    if labels := model.contract.labels:
+        try:
+            source, note = with_labels_of(source, labels)
+        except ValueError as error:
+            raise ValueError(
+                f"{spec} has the classes {some(source.labels)}: {error}. Give images of the "
+                "model's classes"
+            ) from None
+        if note:
+            say(f"{spec}: {note}")
+        return source
+    if len(model.output_shape) != 2:
+        raise ValueError("The model has no classifier, so that there are no classes to evaluate")
+    outputs, count = model.output_shape[-1], len(source.labels)
+    if count != (2 if model.contract.task == "binary" else outputs):
         raise ValueError(
-            f"{config.source} has the classes {_some(source.labels)}; the model knows "
-            f"{_some(contract.labels)}. Give images of the same classes"
+            f"{spec} has {count:,} classes ({some(source.labels)}), and the model has {outputs:,} "
+            "outputs without names. Give images of as many classes, or name the outputs: "
+            "model.contract = model.contract.replace(labels=[...])"
         )
-    return run, source, model
+    say(f"the model names no classes; its outputs are matched in order: {some(source.labels)}")
+    return source
 
 
 def tflite_files(run: Run, kinds: tuple[str, ...] = ()) -> dict[str, Path]:
@@ -95,7 +147,7 @@ def test_images(
 ) -> Iterator[Any]:
     """That many test images, spread over the split and fitted to the model."""
     at_least("--images", count, 1)
-    _, source, model = open_model(run.model_file, data, data_dir)
+    _, source, model = open_model(run.model_file, data, data_dir, labelled=False)
     from training.data.pipeline import images
 
     return (image for image, _ in images(source.test, model.contract, count))
@@ -108,7 +160,3 @@ def check_images_known(run: Run, data: str | None) -> None:
             f"{run.model_file} has no experiment.yaml that names images. Name them: "
             "--data folder:PATH"
         )
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +25,17 @@ from keras_resnet.cli.inputs import (
     open_model,
     test_images,
     tflite_files,
+)
+from keras_resnet.cli.prediction import (
+    Prediction,
+    Summary,
+    check_input,
+    check_model,
+    image_rate,
+    named_files,
+    open_predictor,
+    open_results,
+    predict_all,
 )
 from keras_resnet.console import progress, say
 from keras_resnet.files import check_replaceable
@@ -44,7 +55,6 @@ if TYPE_CHECKING:
     from training.tuning.tune import Search, SearchResult
 
 QUICKSTART_RECIPE = "digits-resnet8"
-Prediction = list[tuple[str, float]]  # labels with probabilities, the likeliest first
 
 
 @dataclass(frozen=True)
@@ -308,44 +318,34 @@ def run_export(run: Run, out: Path | None = None) -> Path:
     return export_saved_model(load_model(run.model_file), folder)
 
 
-def run_prediction(model: Path, images: Sequence[Path], top: int) -> list[Prediction]:
-    """The likeliest classes of picture files, by a model in any format."""
-    _check_files(model, images)
-    start_keras()
-    if model.suffix == ".tflite":
-        return _predict_by_tflite(model, images, top)
-    import numpy as np
+def run_prediction(
+    model: Path,
+    names: Sequence[Path],
+    top: int,
+    out: Path | None = None,
+    show_result: Callable[[Prediction], None] = lambda _: None,
+) -> Summary:
+    """Predicts picture files, and those in folders, by a model in any format.
 
-    from keras_resnet.preprocessing import decode_predictions, load_image
-    from training.predict import keras_predictor, saved_model_predictor
-
-    if (model / "saved_model.pb").is_file():
-        contract, predictor = saved_model_predictor(model)
-    else:
-        contract, predictor = keras_predictor(locate(model).model_file)
-    pixels = np.stack([load_image(path, contract) for path in images])
-    return decode_predictions(predictor(pixels), contract, top)
-
-
-def _check_files(model: Path, images: Sequence[Path]) -> None:
-    if model.suffix == ".tflite":
-        if not model.is_file():
-            raise ValueError(f"There is no model file {model}")
-    elif not (model / "saved_model.pb").is_file():
-        locate(model)
-    for path in images:
-        if not path.exists():
-            raise ValueError(f"There is no file {path}")
-
-
-def _predict_by_tflite(model: Path, images: Sequence[Path], top: int) -> list[Prediction]:
-    from tflite.classifier import Classifier
-
-    classifier = Classifier(model)
-    known = classifier.io_spec.top_k
-    if known and known < top:
-        say(f"{model} outputs the {known} likeliest classes only: --top {top} shows {known}")
-    return classifier.predict(list(images), top)
+    Args:
+        model: A .keras or .tflite file, a SavedModel or a run folder.
+        names: Picture files and folders.
+        top: Most probable classes of each picture.
+        out: A .csv or .jsonl file to write.
+        show_result: Called with each result, if there is no ``out``.
+    """
+    check_model(model)
+    contract, predictor = open_predictor(model, top)
+    check_input(contract)
+    files = named_files(names)
+    draw = out is not None or not sys.stdout.isatty()
+    with contextlib.ExitStack() as stack:
+        step = stack.enter_context(image_rate(draw))
+        write = show_result
+        if out is not None:
+            columns = min(top, len(contract.labels) or top)
+            write = stack.enter_context(open_results(out, columns))
+        return predict_all(files, contract, predictor, write, step)
 
 
 # --- TFLite -----------------------------------------------------------------------------------
@@ -374,7 +374,7 @@ def run_conversion(run: Run, request: Conversion = Conversion()) -> dict[str, Pa
     pictures = None
     model = load_model(run.model_file)
     if calibrated:
-        _, source, _ = open_images(run, model, request.data, request.data_dir)
+        _, source, _ = open_images(run, model, request.data, request.data_dir, labelled=False)
         pictures = (i for i, _ in images(source.train, model.contract, request.calibration))
     with progress("converting") as bar:
 
@@ -560,7 +560,7 @@ def _golden(run: Run, data: str | None, data_dir: Path | None, count: int | None
     count = COUNT if count is None else count
     contract = read_contract(next(iter(files.values())))
     try:
-        source = open_model(run.model_file, data, data_dir)[1]
+        source = open_model(run.model_file, data, data_dir, labelled=False)[1]
         pictures = [image for image, _ in images(source.test, contract, count)]
         of = "test images"
     except (ValueError, OSError) as error:

@@ -12,6 +12,7 @@ from training.config import AugmentConfig, Experiment
 from training.data.augment import augment, mix
 from training.data.augment.crop import random_resized_crop
 from training.data.decode import fit_image
+from training.data.sample import sample
 from training.data.shuffle import example_seed, ordered_indices
 from training.data.sources import Split, array_split, labels_of
 
@@ -154,15 +155,20 @@ def images(split: Split, contract: Contract, count: int | None = None) -> Iterat
     Args:
         split: The images.
         contract: How they are cropped and resized.
-        count: Number of images, at even distances in the split, so that no class is missed; all
-            by default.
+        count: Number of images, drawn evenly over the classes (``sample``), in the split's order;
+            all by default.
+
+    Yields:
+        The image, and its label: an ``int``, or uint8 ``(classes,)`` for the task ``multi``.
     """
     examples = split.examples
     if count is not None and count < split.count:
-        examples = examples.shard(split.count // count, 0).take(count)
+        examples = tf.data.Dataset.from_tensor_slices(sample(split, count))
+        at = tf.autograph.experimental.do_not_convert(split.at)
+        examples = examples.map(at, num_parallel_calls=2)
     fitted = examples.map(_fitted(contract), num_parallel_calls=2).prefetch(8)
     for image, label in fitted.as_numpy_iterator():
-        yield np.asarray(image), int(label)
+        yield np.asarray(image), int(label) if np.ndim(label) == 0 else np.asarray(label)
 
 
 def _fitted(contract: Contract):  # type: ignore[no-untyped-def]  # a function for Dataset.map

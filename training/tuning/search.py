@@ -13,6 +13,7 @@ import yaml
 from keras_resnet.files import atomic_write
 from training.config import Experiment, from_dict, to_dict
 from training.experiment_file import read_yaml
+from training.paths import with_absolute_paths
 from training.tuning.budget import NO_BUDGET, Budget, Measure
 from training.tuning.oracles import LEASE_SECONDS, ORACLES
 from training.tuning.space import Space, make_space, to_tree
@@ -107,7 +108,7 @@ def read_search(folder: Path) -> Search | None:
         return None
     try:
         tree = read_yaml(path)
-        experiment = from_dict(tree.pop("experiment"))
+        experiment = with_absolute_paths(from_dict(tree.pop("experiment")))
         space = make_space(tree.pop("space"), experiment)
         return Search(experiment, space, budget=Budget(**tree.pop("budget")), **tree)
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -28,6 +28,7 @@ from typing import Any
 from keras_resnet.files import atomic_write
 from keras_resnet.native_stderr import suppressed_native_stderr
 from training.config import Experiment, first_difference
+from training.paths import with_absolute_paths
 from training.run import Run, lock_file
 from training.tuning.budget import NO_BUDGET, Budget, Measure
 
@@ -280,7 +281,7 @@ def minimum_loss(label_smoothing: float, classes: int) -> float:
 def _prepare(job: Job) -> None:
     """Prepares the run folder: keeps it if it can be resumed, or copies the parent's."""
     existing = Run(job.run).experiment
-    if existing is not None and first_difference(existing, job.experiment):
+    if existing and first_difference(with_absolute_paths(existing), job.experiment):
         shutil.rmtree(job.run)  # of a trial that started before the search was killed unsaved
     if job.run.exists() or job.parent is None or not any(job.parent.glob("checkpoints/step-*")):
         return

@@ -8,6 +8,7 @@ is resumed by the same call.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 import shutil
@@ -20,6 +21,7 @@ from pathlib import Path
 import grpc
 
 from training.data.validate_images import Say
+from training.paths import with_absolute_paths
 from training.report.search_page import write_report
 from training.run import lock_folder
 from training.runtime import require_backend
@@ -105,6 +107,7 @@ def tune(
     """
     require_backend("A search", "tensorflow", "jax")
     check_search(search, measure)
+    search = dataclasses.replace(search, experiment=with_absolute_paths(search.experiment))
     folder = Path(out)
     with lock_folder(folder), tuner_role("chief", chief):
         claim_folder(search, folder)
