@@ -38,7 +38,7 @@ import tensorflow as tf
 from keras_resnet import console
 from keras_resnet.files import atomic_write
 from keras_resnet.native_stderr import captured_native_stderr
-from keras_resnet.preprocessing import MAX_PIXELS
+from keras_resnet.pictures import MAX_PIXELS
 from keras_resnet.subprocess_call import is_of_machine
 from keras_resnet.text import shorten
 from keras_resnet.weights.download import cache_folder
