@@ -13,7 +13,17 @@ from keras_resnet.cli import pipeline
 from tests.command_line import run
 
 WINGS = ("train", "evaluate", "export", "convert", "verify", "benchmark", "predict", "compare")
-COMMANDS = ("models", "weights", "audit", *WINGS, "report", "quickstart", "tune", "inspect", "layers")
+COMMANDS = (
+    "models",
+    "weights",
+    "audit",
+    *WINGS,
+    "report",
+    "quickstart",
+    "tune",
+    "inspect",
+    "layers",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

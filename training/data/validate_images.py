@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import io
 import json
 import os
 import re
@@ -35,10 +34,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet import console
+from keras_resnet import console, pictures
 from keras_resnet.files import atomic_write
 from keras_resnet.native_stderr import captured_native_stderr
-from keras_resnet.pictures import MAX_PIXELS
 from keras_resnet.subprocess_call import is_of_machine
 from keras_resnet.text import shorten
 from keras_resnet.weights.download import cache_folder
@@ -46,13 +44,11 @@ from training.data.screening import FILE_BYTES, screen
 
 Say = Callable[[str], None]
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF")
 # Names that say that a file is a picture. What it is, its content tells.
 SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif",
     ".tiff", ".avif", ".heic", ".heif",
 )  # fmt: skip
-TOO_LARGE = f"has more than {MAX_PIXELS:,} pixels"
 # Larger files are not read: no picture of at most MAX_PIXELS is as large.
 MAX_BYTES = 2**31
 # A progress bar appears after this time.
@@ -126,26 +122,9 @@ def find_problem(image: bytes) -> str | None:
     Raises:
         OSError: The machine failed, which says nothing about the image.
     """
-    from PIL import Image, UnidentifiedImageError
-
-    if not image:
-        return "is empty"
-    try:
-        with Image.open(io.BytesIO(image)) as picture:  # no more than its header
-            kind, width, height = picture.format, picture.width, picture.height
-    except UnidentifiedImageError:
-        return "is not a readable picture"
-    except Image.DecompressionBombError:
-        return TOO_LARGE
-    except (OSError, SyntaxError, ValueError) as error:
-        if is_of_machine(error):
-            raise
-        return f"has no readable header ({' '.join(str(error).split())})"
-    if kind not in FORMATS:
-        return f"is a {kind}; supported are {', '.join(FORMATS)}"
-    if width * height > MAX_PIXELS:
-        return TOO_LARGE
-    return None if _decodes(image) else f"is cut off or broken inside ({kind})"
+    if problem := pictures.find_problem(image):
+        return problem
+    return None if _decodes(image) else pictures.broken(str(pictures.identify(image)))
 
 
 # --- Blocks of files --------------------------------------------------------------------------
@@ -249,6 +228,8 @@ def examine(path: str) -> Verdict:
             return _named_as_picture(path, f"is larger than {MAX_BYTES / 2**30:.0f} GiB", b"")
         image = Path(path).read_bytes()
         problem = find_problem(image)
+        if problem and _only_pillow_decodes(image):
+            return Verdict(by_pillow=True)
     except (OSError, MemoryError) as error:
         if is_of_machine(error) and not isinstance(error, PermissionError):
             raise OSError(f"{path} could not be checked: {_why(error)}") from error
@@ -294,16 +275,30 @@ def _why(error: Exception) -> str:
     return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
+def _only_pillow_decodes(image: bytes) -> bool:
+    """Whether Pillow reads a JPEG or PNG that TensorFlow refuses."""
+    if pictures.find_problem(image):
+        return False
+    try:
+        pictures.decode(image)
+    except ValueError:
+        return False
+    return True
+
+
 def _decodes(image: bytes) -> bool:
+    """Whether TensorFlow decodes it, or Pillow, in which case training uses Pillow."""
     try:
         if image.startswith(b"\xff\xd8\xff"):
             # Reads all of the file, but computes only an eighth of each dimension.
             tf.io.decode_jpeg(image, 3, ratio=8)
+        elif image.startswith(pictures.PNG_SIGNATURE):
+            tf.io.decode_png(image, 3)
         else:
-            tf.io.decode_image(image, 3, expand_animations=False)
+            pictures.decode(image)
     except tf.errors.ResourceExhaustedError as error:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
-    except tf.errors.OpError:
+    except (tf.errors.OpError, ValueError):
         return False
     return True
 
@@ -403,7 +398,7 @@ def _is_checked(known: Any, count: int) -> bool:
 
 def _fingerprint(files: Sequence[str]) -> str:
     # The result depends on the decoders.
-    digest = hashlib.sha256(f"{tf.__version__} {FORMATS}".encode())
+    digest = hashlib.sha256(f"{tf.__version__} {pictures.FORMATS}".encode())
     here = os.getcwd()
     for file in files:
         with contextlib.suppress(OSError):
