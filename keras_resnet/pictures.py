@@ -44,6 +44,8 @@ ORIENTATION_TAG = 0x0112
 # Bytes that identify() needs.
 HEAD = 64
 
+# In the reserved field of a BMP that as_bmp writes, before the orientation.
+BMP_MARK = b"kr"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 EXIF_HEADER = b"Exif\0\0"
 # Chunks of a PNG that define its pixels; no other chunk reaches the decoder.
@@ -424,6 +426,14 @@ def decode(
         ValueError: The file is missing, too large, broken or of a format that is not read; the
             message begins with its name.
     """
+    pixels, stored = _decode_stored(source, channels, name)
+    return turn(pixels, stored) if orientation == "apply" else pixels
+
+
+def _decode_stored(
+    source: str | os.PathLike[str] | bytes, channels: int, name: str | None
+) -> tuple[np.ndarray, int]:
+    """The pixels as they are stored, and the orientation by which ``turn`` makes them upright."""
     if name is None:
         name = "the given picture" if isinstance(source, bytes) else printable(os.fspath(source))
     data = source if isinstance(source, bytes) else _read(source, name)
@@ -431,7 +441,7 @@ def decode(
         raise ValueError(f"{name} {problem}")
     kind = str(identify(data))
     try:
-        return _decoded(data, kind, channels, orientation)
+        return _decoded(data, kind, channels)
     except MemoryError:
         raise
     except Exception as error:  # whatever a decoder raises on a broken file
@@ -444,13 +454,22 @@ def printable(path: str | bytes) -> str:
     return raw.decode("utf-8", "backslashreplace")
 
 
-def bmp(pixels: np.ndarray) -> bytes:
-    """RGB pixels, uint8 ``(height, width, 3)``, as a 24-bit BMP file."""
+def as_bmp(source: str | os.PathLike[str] | bytes) -> bytes:
+    """A picture file as a 24-bit BMP of the same stored pixels.
+
+    A BMP has no orientation; it is written into a field that programs leave empty, where
+    ``decode`` finds it.
+
+    Args:
+        source: As for ``decode``, which says what is raised.
+    """
     from PIL import Image
 
+    pixels, orientation = _decode_stored(source, 3, None)
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(file, "BMP")
-    return file.getvalue()
+    data = file.getvalue()
+    return data[:6] + BMP_MARK + bytes([orientation, 0]) + data[10:]
 
 
 def _read(path: str | os.PathLike[str], name: str) -> bytes:
@@ -470,7 +489,7 @@ def _read(path: str | os.PathLike[str], name: str) -> bytes:
     return data
 
 
-def _decoded(data: bytes, kind: str, channels: int, orientation: str) -> np.ndarray:
+def _decoded(data: bytes, kind: str, channels: int) -> tuple[np.ndarray, int]:
     with _opened(data, kind) as picture:
         stored = _orientation_of(data, kind, picture)
         if kind == "JPEG" and (scale := jpeg_scale(_pixels(picture.size))) > 1:
@@ -480,8 +499,8 @@ def _decoded(data: bytes, kind: str, channels: int, orientation: str) -> np.ndar
         pixels = np.asarray(_to_channels(picture, channels))
     pixels = pixels.reshape(*pixels.shape[:2], channels)
     if kind == "TIFF":  # which Pillow has turned
-        return pixels if orientation == "apply" else turn(pixels, _REVERSE.get(stored, stored))
-    return turn(pixels, stored) if orientation == "apply" else pixels
+        pixels = turn(pixels, _REVERSE.get(stored, stored))
+    return pixels, stored
 
 
 def _to_channels(picture: Any, channels: int) -> Any:
@@ -507,6 +526,8 @@ def _orientation_of(data: bytes, kind: str, picture: Any) -> int:
     if kind == "TIFF":
         value = picture.tag_v2.get(ORIENTATION_TAG, 1)
         return value if value in range(1, 9) else 1
+    if kind == "BMP" and data[6:8] == BMP_MARK and data[8] in range(1, 9):
+        return data[8]
     return 1
 
 

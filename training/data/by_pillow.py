@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import os
 
 import tensorflow as tf
 
+from keras_resnet import pictures
+
 
 def read_by_pillow(path: tf.Tensor) -> tf.Tensor:
-    """The picture in a file as the bytes of a BMP, which TensorFlow decodes.
+    """The picture in a file as the bytes of a BMP, which also says how it is to be turned.
 
     Args:
         path: string ``()``.
@@ -22,9 +23,4 @@ def read_by_pillow(path: tf.Tensor) -> tf.Tensor:
 
 
 def _as_bmp(path: bytes) -> bytes:
-    from PIL import Image
-
-    written = io.BytesIO()
-    with Image.open(os.fsdecode(path)) as picture:
-        picture.convert("RGB").save(written, "BMP")
-    return written.getvalue()
+    return pictures.as_bmp(os.fsdecode(path))

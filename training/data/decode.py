@@ -200,8 +200,9 @@ def _png_pixels(image: tf.Tensor) -> tf.Tensor:
 
 
 @tf.autograph.experimental.do_not_convert  # keeps the messages of errors
-def _decode_by_pillow(image: bytes, orientation: str) -> np.ndarray:
-    return np.ascontiguousarray(pictures.decode(image, 3, orientation))
+def _decode_by_pillow(image: bytes | np.ndarray, orientation: str) -> np.ndarray:
+    data = image if isinstance(image, bytes) else image.item()  # an array, outside of a graph
+    return np.ascontiguousarray(pictures.decode(data, 3, orientation))
 
 
 def _refuse(image: tf.Tensor) -> tf.Tensor:

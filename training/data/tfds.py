@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from training.config import DataConfig
 from training.data.records import Part, record_reader
-from training.data.split import Source, Split, first_labelled
+from training.data.split import CHANNELS, Source, Split, first_labelled
 from training.data.validate_images import Say
 
 # Labels of a split that are read to find out whether it has any.
@@ -71,8 +72,22 @@ def _examples(
     import tensorflow_datasets as tfds
 
     read = tfds.ReadConfig(try_autocache=False, shuffle_seed=seed)
-    decode = tfds.decode.PartialDecoding(dict.fromkeys(features, True))
+    undecoded = _undecoded(builder) if "image" in features else None
+    decode = tfds.decode.PartialDecoding(dict.fromkeys(features, True), undecoded)
     return builder.as_dataset(split, read_config=read, decoders=decode)
+
+
+def _undecoded(builder: Any) -> dict[str, Any] | None:
+    """Decoders that leave an image as the bytes of its file, if sizes differ: photographs.
+
+    Orientation, limits and crops of a part are then those of every other file. Images of one size
+    were written from arrays, without an orientation; tensorflow-datasets decodes them in less time.
+    """
+    import tensorflow_datasets as tfds
+
+    image = builder.info.features["image"]
+    is_file = image.np_dtype == np.uint8 and image.shape[-1] in CHANNELS.values()
+    return {"image": tfds.decode.SkipDecoding()} if is_file and None in image.shape else None
 
 
 def _labels(builder: Any, split: str) -> Iterator[int]:
@@ -95,7 +110,8 @@ def _record_at(builder: Any, which: str) -> Callable:
         read = record_reader(parts)
         record = tf.numpy_function(lambda i: read(int(i)), [index], "string")
         record.set_shape(())
-        example = builder.info.features.deserialize_example(record)
+        features = builder.info.features
+        example = features.deserialize_example(record, decoders=_undecoded(builder))
         return example["image"], example["label"]
 
     return at
