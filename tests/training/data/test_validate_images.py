@@ -171,7 +171,8 @@ def test_a_run_over_damaged_images_prints_nothing_of_libjpeg(data: Path, tmp_pat
     done = train(data, tmp_path / "run", "--set", "data.bad_images=skip")
     assert done.returncode == 0, done.stderr
     remarks = [line for line in done.stderr.splitlines() if "extraneous" in line]
-    assert len(remarks) == 1 and "5 images have damaged data" in remarks[0]
+    # One line from training and one from the evaluation after it; each names the files.
+    assert len(remarks) == 2 and all("5 images have damaged data" in line for line in remarks)
     assert "damaged0.jpg (Corrupt JPEG data" in remarks[0] and "and 2 more" in remarks[0]
     assert "2 text files" in done.stderr and "1 .npy file" in done.stderr
     assert "the list of these 13 files" in done.stderr
@@ -205,3 +206,10 @@ def test_names_that_are_not_utf_8_are_read(tmp_path: Path) -> None:
     source = open_source(DataConfig(source=f"folder:{tmp_path}"), seed=0)
     assert source.train.count + source.test.count == 10
     assert all(bytes(image.numpy()).startswith(b"\xff\xd8") for image, _ in source.train.examples)
+
+
+def test_a_class_folder_whose_name_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    for label in ("cat", os.fsdecode(b"caf\xe9")):
+        write(tmp_path / label, {f"{i}.jpg": picture(i) for i in range(5)})
+    with pytest.raises(ValueError, match=r"caf\\xe9 is not UTF-8. Rename the folder"):
+        open_source(DataConfig(source=f"folder:{tmp_path}"), seed=0)
