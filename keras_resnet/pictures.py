@@ -48,6 +48,9 @@ HEAD = 64
 BMP_MARK = b"kr"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 EXIF_HEADER = b"Exif\0\0"
+# EXIF of a JPEG is looked for if its header is in so many bytes from the beginning, where the
+# standard wants it; a search of whole files would cost training some percent.
+EXIF_WITHIN = 2**14
 # Chunks of a PNG that define its pixels; no other chunk reaches the decoder.
 PNG_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 HEIC_BRANDS = frozenset((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs"))
@@ -345,6 +348,8 @@ def stored_orientation(data: bytes) -> int:
 
 def _jpeg_exif(data: bytes) -> bytes:
     """Its first EXIF block, among the application segments and comments at the beginning."""
+    if EXIF_HEADER not in data[:EXIF_WITHIN]:
+        return b""
     for marker, segment in _jpeg_segments(data):
         if not (0xE0 <= marker <= 0xEF or marker == 0xFE):
             return b""

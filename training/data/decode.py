@@ -17,6 +17,7 @@ from keras_resnet.contract import Contract, crop_box
 from training.data.orientation import (
     jpeg_orientation,
     png_orientation,
+    rarely,
     stored_box,
     turn,
     upright_shape,
@@ -70,7 +71,7 @@ def fit_image(image: tf.Tensor, contract: Contract, by_pillow: bool = True) -> t
         top, left, height, width = tf.unstack(stored_box(box, shape, stored))
         return turn(pixels[top : top + height, left : left + width], stored)
 
-    box = tf.cond(tf.equal(stored, 1), lambda: _crop(pixels, contract), turned)
+    box = tf.cond(tf.equal(stored, 1), lambda: _crop(pixels, contract), rarely(turned))
     return _resize(to_channels(box, contract.channels), contract)
 
 
@@ -104,7 +105,8 @@ def decode_stored(
         return tf.ensure_shape(pixels, (None, None, 3)), _upright()
 
     is_png = _starts(image, pictures.PNG_SIGNATURE)
-    pixels, stored = tf.cond(tf.io.is_jpeg(image), jpeg, lambda: tf.cond(is_png, png, other))
+    no_jpeg = rarely(lambda: tf.cond(is_png, png, rarely(other)))
+    pixels, stored = tf.cond(tf.io.is_jpeg(image), jpeg, no_jpeg)
     pixels.set_shape((None, None, 3))
     return pixels, stored
 
@@ -129,7 +131,7 @@ def readable_jpeg(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             )
 
     small = _pixels(shape) <= pictures.MAX_PIXELS
-    return tf.cond(small & tf.not_equal(shape[2], 4), lambda: image, unusual), shape
+    return tf.cond(small & tf.not_equal(shape[2], 4), lambda: image, rarely(unusual)), shape
 
 
 def count_pixels(image: tf.Tensor) -> tf.Tensor:
@@ -152,7 +154,7 @@ def to_channels(pixels: tf.Tensor, channels: int) -> tf.Tensor:
         return pixels
     return tf.cond(
         tf.size(pixels) > LARGE,
-        lambda: tf.map_fn(_luma, pixels, fn_output_signature="uint8"),
+        rarely(lambda: tf.map_fn(_luma, pixels, fn_output_signature="uint8")),
         lambda: _luma(pixels),
     )
 
@@ -170,7 +172,7 @@ def _decode_jpeg(image: tf.Tensor) -> tf.Tensor:
         scales = pictures.JPEG_SCALES[1:]
         return tf.switch_case(which, [partial(read_at, scale) for scale in scales])
 
-    return tf.cond(_pixels(shape) <= limits[0], lambda: read_at(1), smaller)
+    return tf.cond(_pixels(shape) <= limits[0], lambda: read_at(1), rarely(smaller))
 
 
 def _check_jpeg(image: tf.Tensor, shape: tf.Tensor) -> tf.Operation:

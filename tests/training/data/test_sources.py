@@ -144,7 +144,7 @@ BAD = {
     "text.jpg": b"no picture at all",
     "cut.jpg": picture_bytes()[:-200],
     "cut.png": picture_bytes("PNG")[:-200],
-    "webp.jpg": picture_bytes("WEBP"),
+    "ppm.jpg": picture_bytes("PPM"),
     "header.png": picture_bytes("PNG")[:20],
 }
 SAYS = {
@@ -152,8 +152,8 @@ SAYS = {
     "text.jpg": "is not a readable picture",
     "cut.jpg": "is cut off or broken inside",
     "cut.png": "is cut off or broken inside",
-    "webp.jpg": "is a WEBP; supported are JPEG, PNG, BMP, GIF",
-    "header.png": "has no readable header",
+    "ppm.jpg": "is a PPM; supported are JPEG, PNG, BMP, GIF",
+    "header.png": "is cut off or broken inside (PNG",
 }
 
 
@@ -178,7 +178,7 @@ def test_what_the_graph_decodes_is_a_good_file_and_nothing_else(mode: str, forma
         try:
             decode(tf.constant(part), 3)
             decodes = True
-        except tf.errors.OpError:
+        except (tf.errors.OpError, ValueError):  # of TensorFlow, of Pillow
             decodes = False
         assert (find_problem(part) is None) == decodes
 

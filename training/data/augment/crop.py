@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from training.config import AugmentConfig
 from training.data.decode import decode, readable_jpeg, to_channels
-from training.data.orientation import jpeg_orientation, stored_box, turn, upright_shape
+from training.data.orientation import jpeg_orientation, rarely, stored_box, turn, upright_shape
 
 # Aspect ratios of Szegedy et al. 2014, arXiv:1409.4842, section 6.
 ASPECT_RATIOS = (3 / 4, 4 / 3)
@@ -71,14 +71,13 @@ def random_resized_crop(
             return turn(crop_jpeg(file, box, size), stored)
 
         return tf.cond(
-            tf.equal(stored, 1), lambda: crop_jpeg(file, random_box(shape), size), turned
+            tf.equal(stored, 1), lambda: crop_jpeg(file, random_box(shape), size), rarely(turned)
         )
 
     if image.dtype != tf.string:
         return from_pixels(image)
-    cropped = tf.cond(
-        tf.io.is_jpeg(image), from_jpeg, lambda: from_pixels(decode(image, 3, orientation))
-    )
+    no_jpeg = rarely(lambda: from_pixels(decode(image, 3, orientation)))
+    cropped = tf.cond(tf.io.is_jpeg(image), from_jpeg, no_jpeg)
     return to_channels(tf.ensure_shape(cropped, (size, size, 3)), channels)
 
 
