@@ -27,7 +27,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +38,19 @@ from keras_resnet import console, pictures
 from keras_resnet.files import atomic_write
 from keras_resnet.native_stderr import captured_native_stderr
 from keras_resnet.subprocess_call import is_of_machine
-from keras_resnet.text import shorten
+from keras_resnet.text import printable, shorten
 from keras_resnet.weights.download import cache_folder
 from training.data.screening import FILE_BYTES, screen
 
 Say = Callable[[str], None]
 
+# Formats that TensorFlow decodes; Pillow decodes the others.
+DECODED = ("JPEG", "PNG")
 # Names that say that a file is a picture. What it is, its content tells.
 SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif",
     ".tiff", ".avif", ".heic", ".heif",
 )  # fmt: skip
-# Larger files are not read: no picture of at most MAX_PIXELS is as large.
-MAX_BYTES = 2**31
 # A progress bar appears after this time.
 QUIET_SECONDS = 2.0
 # Results are cached if they took at least this time.
@@ -72,8 +72,8 @@ class Checked:
         others: What a file is that is no picture, neither by content nor by name, such as
             ``"text file"``.
         remarks: What a decoder says of a picture that it reads all the same.
-        by_pillow: Readable pictures that TensorFlow does not decode, or not without printing; int64
-            ``(count,)``, ascending.
+        by_pillow: JPEGs and PNGs that TensorFlow does not decode, or not without printing, and
+            Pillow does; int64 ``(count,)``, ascending. Other formats are always decoded by Pillow.
     """
 
     problems: dict[int, str]
@@ -117,14 +117,16 @@ def check_files(files: Sequence[str]) -> Checked:
 
 
 def find_problem(image: bytes) -> str | None:
-    """Why an image cannot be read, such as ``"is empty"``; ``None`` if it can.
+    """Why an image cannot be read while training, such as ``"is empty"``; ``None`` if it can.
 
     Raises:
         OSError: The machine failed, which says nothing about the image.
     """
     if problem := pictures.find_problem(image):
         return problem
-    return None if _decodes(image) else pictures.broken(str(pictures.identify(image)))
+    if (kind := pictures.identify(image)) in DECODED:
+        return None if _decodes(image) else pictures.broken(str(kind))
+    return _problem_for_pillow(image)
 
 
 # --- Blocks of files --------------------------------------------------------------------------
@@ -147,9 +149,11 @@ def _check_block(files: Sequence[str], numbers: range) -> dict[int, Verdict]:
     if not printed:
         return verdicts
     if len(numbers) == 1:
-        verdict = _examine_quietly(files[numbers[0]])
-        remark = "" if verdict.problem or verdict.other else printed
-        return {numbers[0]: Verdict(verdict.problem, verdict.other, remark, not verdict.problem)}
+        with _captured():
+            verdict = examine(files[numbers[0]], by_pillow=True)
+        if not verdict.problem and not verdict.other:
+            verdict = replace(verdict, remark=printed)
+        return {numbers[0]: verdict}
     step = -(-len(numbers) // PARTS)
     for start in range(0, len(numbers), step):
         verdicts |= _check_block(files, numbers[start : start + step])
@@ -168,11 +172,6 @@ def _check_quietly(files: Sequence[str], numbers: range) -> tuple[dict[int, Verd
             verdicts = list(_in_order(pool, examine, (paths[i] for i in suspects)))
         found = {numbers[i]: verdict for i, verdict in zip(suspects, verdicts)}
         return {number: v for number, v in found.items() if v != Verdict()}, printed()
-
-
-def _examine_quietly(path: str) -> Verdict:
-    with _captured():
-        return examine(path)
 
 
 @contextlib.contextmanager
@@ -217,26 +216,50 @@ def _of_picture(line: str) -> str:
 # --- One file ---------------------------------------------------------------------------------
 
 
-def examine(path: str) -> Verdict:
+def examine(path: str, by_pillow: bool = False) -> Verdict:
     """Finds out what one file is.
+
+    Args:
+        path: The file.
+        by_pillow: Do not try TensorFlow.
 
     Raises:
         OSError: The machine failed.
     """
     try:
-        if _size(path) > MAX_BYTES:
-            return _named_as_picture(path, f"is larger than {MAX_BYTES / 2**30:.0f} GiB", b"")
-        image = Path(path).read_bytes()
-        problem = find_problem(image)
-        if problem and _only_pillow_decodes(image):
-            return Verdict(by_pillow=True)
+        image = _read(path)
+        kind, problem = pictures.identify(image), pictures.find_problem(image)
+        if kind is None:
+            return _named_as_picture(path, str(problem), image)
+        if problem:
+            return Verdict(problem=problem)
+        if kind in DECODED and not by_pillow and _decodes(image):
+            return Verdict()
+        problem = _problem_for_pillow(image)
     except (OSError, MemoryError) as error:
         if is_of_machine(error) and not isinstance(error, PermissionError):
-            raise OSError(f"{path} could not be checked: {_why(error)}") from error
+            raise OSError(f"{printable(path)} could not be checked: {_why(error)}") from error
         return Verdict(problem=f"cannot be read ({_why(error)})")
-    if problem in ("is empty", "is not a readable picture"):
-        return _named_as_picture(path, problem, image)
-    return Verdict(problem=problem) if problem else Verdict()
+    return Verdict(problem=problem) if problem else Verdict(by_pillow=kind in DECODED)
+
+
+def _read(path: str) -> bytes:
+    """A file's content; only its beginning if it is too large to be a picture."""
+    if _size(path) <= pictures.MAX_BYTES:
+        return Path(path).read_bytes()
+    with open(path, "rb") as file:
+        head = file.read(pictures.HEAD)
+    if pictures.identify(head):
+        raise OSError(errno.EFBIG, f"it has more than {pictures.MAX_BYTES:,} bytes")
+    return head
+
+
+def _problem_for_pillow(image: bytes) -> str | None:
+    try:
+        pictures.decode(image, name="")
+    except ValueError as error:
+        return str(error).strip()
+    return None
 
 
 def _named_as_picture(path: str, problem: str, content: bytes) -> Verdict:
@@ -275,30 +298,16 @@ def _why(error: Exception) -> str:
     return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
-def _only_pillow_decodes(image: bytes) -> bool:
-    """Whether Pillow reads a JPEG or PNG that TensorFlow refuses."""
-    if pictures.find_problem(image):
-        return False
-    try:
-        pictures.decode(image)
-    except ValueError:
-        return False
-    return True
-
-
 def _decodes(image: bytes) -> bool:
-    """Whether TensorFlow decodes it, or Pillow, in which case training uses Pillow."""
     try:
         if image.startswith(b"\xff\xd8\xff"):
             # Reads all of the file, but computes only an eighth of each dimension.
             tf.io.decode_jpeg(image, 3, ratio=8)
-        elif image.startswith(pictures.PNG_SIGNATURE):
-            tf.io.decode_png(image, 3)
         else:
-            pictures.decode(image)
+            tf.io.decode_png(image, 3)
     except tf.errors.ResourceExhaustedError as error:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
-    except (tf.errors.OpError, ValueError):
+    except tf.errors.OpError:
         return False
     return True
 
