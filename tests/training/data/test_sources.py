@@ -144,7 +144,7 @@ BAD = {
     "text.jpg": b"no picture at all",
     "cut.jpg": picture_bytes()[:-200],
     "cut.png": picture_bytes("PNG")[:-200],
-    "webp.jpg": picture_bytes("WEBP"),
+    "ppm.jpg": picture_bytes("PPM"),
     "header.png": picture_bytes("PNG")[:20],
 }
 SAYS = {
