@@ -2,7 +2,7 @@
 
 Each record is a ``tf.train.Example`` with these features:
 
-``image/encoded``      the bytes of a JPEG, PNG, BMP or GIF
+``image/encoded``      the bytes of a picture of a supported format
 ``image/class/label``  its class, an integer, counted from 0, or from 1 if no 0 occurs
 ``image/class/text``   name of the class; optional, the number by default
 
