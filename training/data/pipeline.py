@@ -162,7 +162,7 @@ def images(split: Split, contract: Contract, count: int | None = None) -> Iterat
         examples = examples.shard(split.count // count, 0).take(count)
     fitted = examples.map(_fitted(contract), num_parallel_calls=2).prefetch(8)
     for image, label in fitted.as_numpy_iterator():
-        yield np.asarray(image), int(label)
+        yield np.asarray(image), int(label) if np.ndim(label) == 0 else np.asarray(label)
 
 
 def _fitted(contract: Contract):  # type: ignore[no-untyped-def]  # a function for Dataset.map
