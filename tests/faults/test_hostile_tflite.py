@@ -194,11 +194,19 @@ def test_a_label_with_a_newline_shifts_no_other(sound, tmp_path):
 # --- Pictures ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + bytes(50)])
-def test_what_is_no_picture_is_refused(sound, tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"no picture", "is not a readable picture"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "is cut off or broken"),
+    ],
+    ids=["empty", "text", "PNG of zeros"],
+)
+def test_what_is_no_picture_is_refused(sound, tmp_path, content, reason):
     path = tmp_path / "picture.png"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"picture\.png is not a readable picture") as caught:
+    with pytest.raises(ValueError, match=rf"picture\.png {reason}") as caught:
         Classifier(sound).predict(path)
     assert len(str(caught.value).splitlines()) == 1
 
