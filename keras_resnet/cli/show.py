@@ -67,8 +67,9 @@ def _totals(evaluation: Evaluation) -> list[tuple[str, str]]:
     totals = [(name[evaluation.task], str(evaluation.top1))]
     if evaluation.top5:
         totals.append(("top-5", str(evaluation.top5)))
-    if evaluation.without_duplicates:
-        totals.append(("without near duplicates", str(evaluation.without_duplicates)))
+    apart = evaluation.without_duplicates
+    if apart and apart.images < evaluation.top1.images:
+        totals.append(("without near duplicates", str(apart)))
     if binary := evaluation.binary:
         totals += [
             ("ROC AUC", _figure(binary.roc_auc)),
