@@ -57,6 +57,10 @@ def _unwrapped(docstring: str) -> str:
     return re.sub(r"\n {8}(?=\S)", " ", inspect.cleandoc(docstring))
 
 
+# Options that take any number of values, and so may be repeated.
+LIST_OPTIONS = ("--set", "--kinds", "--threads", "--fail-on")
+
+
 class Failed(Exception):
     """A file exceeds a limit, or a training or search failed: exit code 1."""
 
@@ -91,9 +95,33 @@ def _parsed(arguments: Sequence[str]) -> Callable[[], None]:
         return app.cli(
             prog="keras-resnet",
             description=DESCRIPTION,
-            args=list(arguments),
+            args=_each_once(arguments),
             config=(tyro.conf.FlagCreatePairsOff,),
         )
+
+
+def _each_once(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the values of a repeated list option in one place.
+
+    The parser would keep those of the last one only.
+
+    Raises:
+        UsageError: An option of one value is given twice.
+    """
+    groups: dict[str, list[str]] = {"": []}  # the words of each option, itself included
+    current = groups[""]
+    for word in arguments:
+        option, _, value = word.partition("=")
+        if not word.startswith("--"):
+            current.append(word)
+        elif option not in groups:
+            current = groups[option] = [word]
+        elif option in LIST_OPTIONS:
+            current = groups[option]
+            current.extend([value] if value else [])
+        else:
+            raise UsageError(f"{option} is given twice")
+    return [word for group in groups.values() for word in group]
 
 
 def _flushed(code: Any) -> tuple[int, str]:

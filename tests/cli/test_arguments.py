@@ -52,6 +52,8 @@ WRONG: tuple[tuple[str, str], ...] = (
     ("train --batch-size -4", "--batch-size must be at least 1"),
     ("train --recipe digit-resnet8", "Did you mean digits-resnet8?"),
     ("train --set a=[", "--set takes KEY=VALUE"),
+    ("train --set optimizer.learning_rate=x --set schedule.epochs=3", "must be a number"),
+    ("train --epochs 1 --epochs 2", "--epochs is given twice"),
     ("train --coordinator here:1", "Give --backend jax to each of them"),
     ("train --machines 2 --out OUT", "Give --backend jax to each of them"),
     ("train --coordinator here:1 --backend jax", "need to agree on a run folder: --out FOLDER"),

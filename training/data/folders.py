@@ -62,7 +62,7 @@ def _layout(path: str, test: str, say: Say) -> Layout:
 def _listed(path: str) -> Folder:
     root = Path(path).expanduser()
     if not root.is_dir():
-        raise ValueError(f"There is no folder {root}")
+        raise ValueError(f"There is no folder {root}. Name yours: --data folder:DIR")
     return list_folder(str(root))
 
 

@@ -16,6 +16,7 @@ of tensorflow-datasets are trusted: it has decoded and checked them when it prep
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -51,9 +52,10 @@ def open_source(
     """
     kind, _, rest = data.source.partition(":")
     if kind not in (*SOURCES, "csv") or (kind != "digits" and not rest):
+        nearest = f". Did you mean folder:{data.source}?" if Path(data.source).is_dir() else ""
         raise ValueError(
             "A source is 'digits', 'tfds:<name>', 'folder:<path>', 'csv:<file>' or "
-            f"'tfrecord:<pattern>'. Received: {data.source!r}"
+            f"'tfrecord:<pattern>'. Received: {data.source!r}{nearest}"
         )
     if data.test and kind != "folder":
         raise ValueError(

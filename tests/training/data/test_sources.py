@@ -81,7 +81,8 @@ def test_classes_keep_their_numbers_where_the_test_split_lacks_one(tmp_path: Pat
     [
         ("photos", "A source is"),
         ("folder:", "A source is"),
-        ("folder:/nowhere/at/all", "There is no folder"),
+        ("folder:/nowhere/at/all", "Name yours: --data folder:DIR"),
+        ("/tmp", "Did you mean folder:/tmp?"),
         ("tfds:no_such_data_set_here", "cannot be opened"),
         ("tfds:cifar10", "There is no folder"),
     ],
