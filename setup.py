@@ -37,6 +37,7 @@ TRAINING = [
     "jinja2>=3.1.5",  # reports
     "markupsafe>=3.0",  # HTML inside reports
     "matplotlib>=3.10",  # charts of a report
+    "cleanlab>=2.9",  # doubtful labels of `audit`; brings pandas
 ]
 TFLITE = [
     "ai-edge-litert>=2.3",  # runs TFLite files
@@ -47,7 +48,7 @@ COMMAND = [
     "tyro>=1.0",  # the command line
     "rich>=14.0",  # tables and progress
 ]
-TEST = ["pytest>=8.3", "pytest-xdist>=3.8"]
+TEST = ["pytest>=8.3", "pytest-xdist>=3.8", "pillow-heif"]
 
 setup(
     name="keras-resnet",
@@ -76,7 +77,6 @@ setup(
         "heif": ["pillow-heif"],  # reads HEIC, the format of iPhones; imported as pillow_heif
         "mediapipe": ["mediapipe"],  # a client of TFLite files that `inspect` tries
         "micro": ["tflite-micro"],  # the runtime of microcontrollers, which `inspect` tries
-        "audit": ["cleanlab>=2.9"],  # doubtful labels; brings pandas
         "test": TEST,
         # keras-hub: the peer of detectors built on the feature pyramid. imagehash and cleanvision:
         # the peers of `audit`.
@@ -86,7 +86,6 @@ setup(
             "mypy",
             "types-PyYAML",
             "keras-hub",
-            "cleanlab>=2.9",
             "imagehash>=4.3.2",
             "cleanvision>=0.3.7",
         ],

@@ -122,7 +122,6 @@ def test_a_model_of_other_channels_is_refused(
 def test_labels_of_arrays_are_judged_by_a_run(
     digits_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("cleanlab")
     page = tmp_path / "page.html"
     assert run("audit", "digits", "--out", page, "--model", digits_run.folder, "--json") == 0
     found = json.loads(capsys.readouterr().out)

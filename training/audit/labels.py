@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,13 +161,14 @@ def doubtful_labels(
         groups: Duplicates, which are always predicted together.
 
     Raises:
-        ValueError: cleanlab is not installed, or fewer than two classes have enough pictures.
+        ValueError: Fewer than two classes have enough pictures.
     """
-    rank = _find_label_issues()
+    from cleanlab.filter import find_label_issues
+
     usable, classes = _usable(labels, groups)
     numbers = np.searchsorted(classes, labels[usable])
     probabilities = out_of_fold(features[usable], numbers, groups_of(len(labels), groups)[usable])
-    found = rank(
+    found = find_label_issues(
         numbers,
         probabilities,
         filter_by=RULE,
@@ -246,17 +247,6 @@ def why_not(labels: np.ndarray) -> str | None:
     if (classes := len(np.unique(labels))) > MOST_CLASSES:
         return f"labels are judged for up to {MOST_CLASSES:,} classes; here are {classes:,}"
     return None
-
-
-def _find_label_issues() -> Callable[..., np.ndarray]:
-    try:
-        from cleanlab.filter import find_label_issues
-    except ImportError:
-        raise ValueError(
-            "cleanlab is not installed, which finds doubtful labels: pip install "
-            "'keras-resnet[audit]'"
-        ) from None
-    return find_label_issues
 
 
 @contextlib.contextmanager

@@ -18,8 +18,6 @@ from training.config import DataConfig
 from training.data.pipeline import evaluation_batches
 from training.data.sources import labels_of, open_source
 
-pytest.importorskip("cleanlab")
-
 
 def clusters(count: int, classes: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Features of well-separated classes, and their true labels."""
