@@ -7,6 +7,7 @@ decodes every other format.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import numpy as np
@@ -26,6 +27,8 @@ from training.data.orientation import (
 # A JPEG segment that says: CMYK is stored inverted, as Adobe's programs do. Pillow assumes it of
 # every CMYK JPEG; an own segment of the file comes later and is used instead.
 ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
+# A picture with sides up to this is not above the limit.
+USUAL_SIDE = math.isqrt(pictures.MAX_PIXELS)
 # Pictures with more values become grayscale row by row: in 32-bit integers, they take gigabytes.
 LARGE = 2**24
 
@@ -130,8 +133,17 @@ def readable_jpeg(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
                 lambda: tf.identity(image),
             )
 
-    small = _pixels(shape) <= pictures.MAX_PIXELS
-    return tf.cond(small & tf.not_equal(shape[2], 4), lambda: image, rarely(unusual)), shape
+    return tf.cond(is_usual_jpeg(shape), lambda: image, rarely(unusual)), shape
+
+
+def is_usual_jpeg(shape: tf.Tensor) -> tf.Tensor:
+    """Whether a JPEG is surely not CMYK and not above the limit of pixels.
+
+    Args:
+        shape: int32 height, width and channels, from ``tf.io.extract_jpeg_shape``.
+    """
+    # Two operations: in an input pipeline the number of operations is what costs time.
+    return tf.reduce_all(shape <= (USUAL_SIDE, USUAL_SIDE, 3))
 
 
 def count_pixels(image: tf.Tensor) -> tf.Tensor:
