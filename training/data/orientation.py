@@ -19,7 +19,7 @@ def rarely(branch: Callable[[], Any]) -> Callable[[], Any]:
     """A branch of a condition that few images take, as a function that is not inlined.
 
     TensorFlow visits every operation of an inlined branch for each image, also if the branch is
-    not taken; the branches of this module together took 2 ms.
+    not taken.
     """
     return tf.function(branch, autograph=False, experimental_attributes={"_noinline": True})
 
