@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from keras_resnet.preprocessing import decide, decode_predictions, fit_image, lo
 from tflite.model.interpreter import open_classifier
 from tflite.model.metadata import read_contract
 
-Image = str | os.PathLike[str] | np.ndarray
+Image = str | os.PathLike[str] | bytes | np.ndarray
 
 
 class Classifier:
@@ -50,8 +50,8 @@ class Classifier:
         reach their thresholds: see ``labels``.
 
         Args:
-            images: Picture files or arrays ``(height, width, channels)`` 0–255 of any size,
-                one of them or a sequence.
+            images: Paths or contents of picture files, or arrays ``(height, width, channels)``
+                0–255 of any size, one of them or a sequence.
             top: How many classes for each image; all that the file gives if those are fewer.
 
         Returns:
@@ -150,14 +150,21 @@ class Classifier:
 
     def _fit_all(self, images: Image | Sequence[Image]) -> np.ndarray:
         """uint8 ``(images, height, width, channels)``; of one image too."""
-        single = isinstance(images, (str, os.PathLike)) or getattr(images, "ndim", None) == 3
+        single = not isinstance(images, Iterable) or isinstance(images, (str, os.PathLike, bytes))
+        single = single or getattr(images, "ndim", None) == 3
         several: Sequence[Image] = [images] if single else images  # type: ignore
         fitted = [self._fitted(image) for image in several]
         return np.stack(fitted) if fitted else np.empty((0,), "uint8")
 
     def _fitted(self, image: Image) -> np.ndarray:
-        if not isinstance(image, np.ndarray):
+        if isinstance(image, (str, os.PathLike, bytes)):
             return load_image(image, self.contract)
+        if not isinstance(image, np.ndarray):
+            raise ValueError(
+                "Expected the path or the content of a picture file, or an array (height, width, "
+                f"{self.contract.channels}). Received: {type(image).__name__}. Of a Pillow image "
+                "take numpy.asarray(image.convert('RGB')), or 'L' for grayscale"
+            )
         if image.ndim != 3 or image.shape[2] != self.contract.channels or not image.size:
             raise ValueError(
                 f"Expected an array (height, width, {self.contract.channels}). "

@@ -46,7 +46,18 @@ def test_predicts_files_and_arrays_of_any_size_alike(files, digits, tmp_path):
     assert from_file == from_array
     assert len(from_file) == 3
     assert classifier.predict(large, top=3) == classifier.predict(tmp_path / "digit.png", top=3)
+    content = (tmp_path / "digit.png").read_bytes()
+    assert classifier.predict(content, top=3) == classifier.predict([content], top=3) == [from_file]
     assert classifier.predict([]) == []
+
+
+def test_a_pillow_image_is_refused_with_what_to_pass_instead(files):
+    from PIL import Image
+
+    picture = Image.new("L", (32, 32))
+    for images in (picture, [picture]):
+        with pytest.raises(ValueError, match=r"Received: Image. Of a Pillow image take numpy"):
+            Classifier(files["int8"]).predict(images)
 
 
 def test_names_digits_that_it_has_not_seen(files, held_out):

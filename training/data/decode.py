@@ -223,6 +223,11 @@ def _refuse(image: tf.Tensor) -> tf.Tensor:
     """Fails with the words of ``keras_resnet.pictures`` for a file that the graph cannot read."""
     reason = tf.constant("is not a readable picture")
     start = tf.strings.substr(image, 0, 32)
+    for magic, words in pictures.FOREIGN:
+        begins = tf.equal(tf.strings.lower(tf.strings.substr(start, 0, len(magic))), magic.lower())
+        reason = tf.where(begins, f"is {words}; {SERVED}", reason)
+    video = tf.strings.regex_full_match(start, r"\C{4}ftyp\C*")
+    reason = tf.where(video, f"is a video (MP4, MOV or the like); {SERVED}", reason)
     for kind, beginning in REFUSED.items():
         reason = tf.where(
             tf.strings.regex_full_match(start, beginning + r"\C*"), f"is a {kind}; {SERVED}", reason
@@ -240,7 +245,6 @@ REFUSED = {
     "TIFF": r"(II[*+]\x00|MM\x00[*+])",
     "AVIF": r"\C{4}ftyp(avif|avis|mif1\C*avif)",
     "HEIC": r"\C{4}ftyp(hei|hev|mif1\C*hei)",
-    "PDF": "%PDF",
 }
 
 

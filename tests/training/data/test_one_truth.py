@@ -302,7 +302,15 @@ def test_serve_bytes_refuses_the_others_by_name(served: dict[str, Any]) -> None:
     for kind, file in kinds.items():
         with pytest.raises(tf.errors.InvalidArgumentError, match=f"is a {kind}; supported"):
             model.serve_bytes(tf.constant([file.data]))
-    for data, reason in {b"": "is empty", b"words": "is not a readable picture"}.items():
+    others = {
+        b"": "is empty",
+        b"words": "is not a readable picture",
+        b"\0\0\0\x18ftypmp42": r"is a video \(MP4",
+        b"<HTML><body>": r"is a web page \(HTML\); supported are JPEG, PNG",
+        b"\xff\x0a" + bytes(40): "is a JPEG XL; supported",
+        b"8BPS" + bytes(40): "is a Photoshop file; supported",
+    }
+    for data, reason in others.items():
         with pytest.raises(tf.errors.InvalidArgumentError, match=reason):
             model.serve_bytes(tf.constant([data]))
 
