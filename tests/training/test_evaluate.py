@@ -20,7 +20,7 @@ from sklearn.metrics import (
 import keras_resnet
 from keras_resnet.prediction import batch_size, in_top, predictor
 from training.evaluate import Estimate, ImageFacts, class_counts, evaluate, summarize
-from training.thresholds import best_threshold, choose_thresholds, cross_fitted
+from training.thresholds import best_threshold, choose_thresholds, cross_fitted, first_half
 from training.validation import validate
 
 LABELS = tuple("abcdefg")
@@ -176,14 +176,27 @@ def test_a_threshold_has_the_highest_f1_of_all() -> None:
 
 def test_no_image_is_decided_by_a_threshold_that_its_label_helped_to_choose() -> None:
     rng = np.random.default_rng(1)
-    scores, truth = rng.random((60, 3)), rng.random((60, 3)) < 0.4
+    scores, truth = rng.random((61, 3)), rng.random((61, 3)) < (0.4, 0.2, 0.05)
     decided = cross_fitted(scores, truth)
-    for half, other in ((0, 1), (1, 0)):
-        chosen = choose_thresholds(scores[other::2], truth[other::2])
-        np.testing.assert_array_equal(decided[half::2], scores[half::2] >= chosen)
-    flipped = truth.copy()
-    flipped[0::2] ^= True  # labels of one half do not change its own decisions
-    np.testing.assert_array_equal(cross_fitted(scores, flipped)[0::2], decided[0::2])
+    for label, (score, true) in enumerate(zip(scores.T, truth.T)):
+        first = first_half(true)
+        for has in (True, False):  # each half has its share of both
+            assert abs(first[true == has].sum() - (~first)[true == has].sum()) <= 1
+        for half in (first, ~first):
+            chosen = best_threshold(score[~half], true[~half])
+            np.testing.assert_array_equal(decided[half, label], score[half] >= chosen)
+
+
+@pytest.mark.parametrize("period", [2, 3, 4, 7])
+def test_pictures_that_alternate_in_a_folder_do_not_fall_into_different_halves(
+    period: int,
+) -> None:
+    # Two kinds of each class alternate; 0.3 separates the classes for all of them.
+    images = np.arange(600)
+    truth = images >= 300
+    kind = images % period == 0
+    scores = np.where(truth, np.where(kind, 0.35, 0.9), np.where(kind, 0.01, 0.25))
+    assert (cross_fitted(scores[:, np.newaxis], truth[:, np.newaxis])[:, 0] == truth).all()
 
 
 @pytest.fixture(scope="module")
