@@ -65,6 +65,8 @@ def show_evaluation(run: Run, evaluation: Evaluation, kept: bool = True) -> None
 def _totals(evaluation: Evaluation) -> list[tuple[str, str]]:
     name = {"single": "top-1", "binary": "accuracy", "multi": "all labels right"}
     totals = [(name[evaluation.task], str(evaluation.top1))]
+    if baseline := evaluation.baseline:
+        totals.append(("baseline", baseline))
     if evaluation.top5:
         totals.append(("top-5", str(evaluation.top5)))
     apart = evaluation.without_duplicates
