@@ -274,6 +274,7 @@ def evaluate(
     if contract.task == "single":
         return _of_classes(Outcomes.join(parts), labels, facts, HARDEST)
     outputs, truth = (np.concatenate(column) for column in zip(*parts))
+    parts.clear()  # of thousands of labels they are as large as all that follows
     return summarize(
         outputs,
         truth,
@@ -509,7 +510,8 @@ def _of_labels(
         dataclasses.replace(row, average_precision=precision, threshold=float(level))
         for row, precision, level in zip(_classes(labels, *counts, facts), precisions, levels)
     )
-    certainty = np.where(truth, scores, 1 - scores).min(axis=1)  # of the right answer
+    # Of the right answer; image by image, since there may be thousands of labels.
+    certainty = np.array([np.where(has, p, 1 - p).min() for has, p in zip(truth, scores)])
     return Evaluation(
         top1=Estimate.of(int(right.sum()), len(right)),
         top5=None,

@@ -48,7 +48,9 @@ def show_evaluation(run: Run, evaluation: Evaluation, kept: bool = True) -> None
         evaluation: Its evaluation.
         kept: Whether the run folder keeps it, in ``evaluation.json``.
     """
-    show_fields([*_totals(evaluation), ("run", str(run.folder))])
+    of_run = run == type(run)(run.folder)
+    named = ("run", str(run.folder)) if of_run else ("model", str(run.model_file))
+    show_fields([*_totals(evaluation), named])
     show("")
     worst = sorted(evaluation.classes, key=_recall_then_images)[:WORST]
     several = evaluation.task == "multi"
@@ -59,7 +61,7 @@ def show_evaluation(run: Run, evaluation: Evaluation, kept: bool = True) -> None
     )
     if rest := len(evaluation.classes) - len(worst):
         where = f"{run.folder}/evaluation.json, or --json" if kept else "--json"
-        show(f"{rest:,} classes of higher recall are not shown: {where}")
+        show(f"{rest:,} classes of no lower recall are not shown: {where}")
 
 
 def _totals(evaluation: Evaluation) -> list[tuple[str, str]]:
