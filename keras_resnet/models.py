@@ -78,7 +78,7 @@ class Constructor:
         outputs = classes if include_top else None
         activation = _activation_name(classifier_activation)
         if outputs == 1 and activation == "softmax":  # before a download
-            check_head(1, activation, "single")
+            check_head(1, activation, "single" if contract is None else contract.task)
         if contract is not None:
             contract = contract.of_network(size, outputs, include_preprocessing)
         # After all arguments have been checked: this may download a file.

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_resnet.classifier import ImageClassifier
 from keras_resnet.prediction import batch_size, in_top, predictor
+from training.data.balance import baseline
 from training.thresholds import DEFAULT, cross_fitted
 
 Z95 = NormalDist().inv_cdf(0.975)
@@ -168,8 +169,8 @@ class Evaluation:
             ``None`` above 100 classes and for ``multi``.
         mistakes: Number of images by true and predicted class, as ``(true, predicted, images)``,
             most images first.
-        hardest: Images whose true class has the lowest probability, worst first: the most
-            confident mistakes, and if there are few, correct but uncertain predictions.
+        hardest: Mistakes first, then correct predictions; of each, the images whose true class has
+            the lowest probability, and for ``multi`` whose labels have the largest error.
         task: ``"single"``, ``"binary"`` or ``"multi"``, as in the contract.
         cross_fitted: Whether each half of the images was decided by thresholds that were chosen on
             the other half, because the model's own were chosen on these images.
@@ -190,6 +191,18 @@ class Evaluation:
     without_duplicates: Estimate | None = None
     binary: BinaryEvaluation | None = None
     multi: MultiEvaluation | None = None
+
+    @property
+    def baseline(self) -> str | None:
+        """The accuracy of always the same answer, if the classes are unequal; not for ``multi``."""
+        if self.task == "multi":
+            return None
+        trained = [row.training_images for row in self.classes]
+        return baseline(
+            [row.label for row in self.classes],
+            None if None in trained else np.array(trained),
+            np.array([row.test_images for row in self.classes]),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
@@ -261,6 +274,7 @@ def evaluate(
     if contract.task == "single":
         return _of_classes(Outcomes.join(parts), labels, facts, HARDEST)
     outputs, truth = (np.concatenate(column) for column in zip(*parts))
+    parts.clear()  # of thousands of labels they are as large as all that follows
     return summarize(
         outputs,
         truth,
@@ -384,7 +398,7 @@ def _of_classes(
     _check_finite(outcomes.finite)
     truth, predicted, count = outcomes.truth, outcomes.predicted, len(labels)
     right = predicted == truth
-    worst = np.argsort(outcomes.true_probability, kind="stable")[:hardest]
+    worst = _worst(right, outcomes.true_probability, hardest)
     found = np.bincount(truth[right], minlength=count)
     of_class, predicted_as = (np.bincount(x, minlength=count) for x in (truth, predicted))
     return Evaluation(
@@ -448,12 +462,7 @@ def _classes(
 def _binary(
     scores: np.ndarray, truth: np.ndarray, decided: np.ndarray, positive: str, threshold: float
 ) -> BinaryEvaluation:
-    from sklearn.metrics import (
-        average_precision_score,
-        precision_recall_curve,
-        roc_auc_score,
-        roc_curve,
-    )
+    from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
     f1 = _f1(truth, decided)
     if truth.all() or not truth.any():
@@ -465,7 +474,7 @@ def _binary(
         threshold=threshold,
         f1=f1,
         roc_auc=float(roc_auc_score(truth, scores)),
-        average_precision=float(average_precision_score(truth, scores)),
+        average_precision=_average_precision(truth, scores),
         roc=_points(false_positives, true_positives),
         precision_recall=_points(recall[::-1], precision[::-1]),
     )
@@ -501,7 +510,8 @@ def _of_labels(
         dataclasses.replace(row, average_precision=precision, threshold=float(level))
         for row, precision, level in zip(_classes(labels, *counts, facts), precisions, levels)
     )
-    certainty = np.where(truth, scores, 1 - scores).min(axis=1)  # of the right answer
+    # Of the right answer; image by image, since there may be thousands of labels.
+    certainty = np.array([np.where(has, p, 1 - p).min() for has, p in zip(truth, scores)])
     return Evaluation(
         top1=Estimate.of(int(right.sum()), len(right)),
         top5=None,
@@ -516,7 +526,7 @@ def _of_labels(
                 float(certainty[i]),
                 _file(facts, int(i)),
             )
-            for i in np.argsort(certainty, kind="stable")[:hardest]
+            for i in _worst(right, certainty, hardest)
         ),
         task="multi",
         without_duplicates=_without_duplicates(right, facts),
@@ -536,7 +546,8 @@ def label_names(present: np.ndarray, labels: Sequence[str]) -> str:
 def _average_precision(truth: np.ndarray, scores: np.ndarray) -> float | None:
     from sklearn.metrics import average_precision_score
 
-    return float(average_precision_score(truth, scores)) if truth.any() else None
+    # Its sum may exceed 1 by rounding.
+    return min(1.0, float(average_precision_score(truth, scores))) if truth.any() else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -545,6 +556,11 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 # --- All tasks --------------------------------------------------------------------------------
+
+
+def _worst(right: np.ndarray, certainty: np.ndarray, images: int) -> np.ndarray:
+    # Mistakes first: at a threshold far from 0.5 the least probable truths may all be right.
+    return np.lexsort((certainty, right))[:images]
 
 
 def _check_finite(finite: np.ndarray) -> None:

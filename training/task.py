@@ -250,7 +250,7 @@ def _describe_images(
 ) -> None:
     say(
         f"{source.train.count:,} training images, {source.test.count:,} test images, "
-        f"{len(source.labels)} classes, {steps} steps per epoch"
+        f"{len(source.labels):,} classes, {steps:,} steps per epoch"
     )
     for line in describe_classes(source, _weights_classes(experiment)):
         say(line)

@@ -54,11 +54,26 @@ def choose_thresholds(scores: np.ndarray, truth: np.ndarray) -> tuple[float, ...
 def cross_fitted(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Decisions by thresholds that were chosen on other images: booleans ``(images, labels)``.
 
-    Images of even and of odd number are the two halves: in a split that is sorted by class, both
-    have all classes.
+    Each label has its own two halves, always the same ones for the same ``truth``.
     """
     decided = np.zeros(scores.shape, bool)
-    for half in (0, 1):
-        chosen = choose_thresholds(scores[1 - half :: 2], truth[1 - half :: 2])
-        decided[half::2] = scores[half::2] >= chosen
+    for label, (score, true) in enumerate(zip(scores.T, np.asarray(truth, bool).T)):
+        first = first_half(true)
+        for half in (first, ~first):
+            decided[half, label] = score[half] >= best_threshold(score[~half], true[~half])
     return decided
+
+
+def first_half(truth: np.ndarray) -> np.ndarray:
+    """Half of the images with a label and half of those without, drawn at random: booleans.
+
+    Not every second image: where two views of an object, or two cameras, alternate in a folder,
+    the halves would be of different kinds.
+
+    Args:
+        truth: Whether the images have the label, ``(images,)``.
+    """
+    order = np.lexsort((np.random.default_rng(0).permutation(len(truth)), truth))
+    first = np.zeros(len(truth), bool)
+    first[order[::2]] = True
+    return first

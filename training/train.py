@@ -283,6 +283,7 @@ def _run_epochs(session: Session, progress: Progress, epochs: int) -> Progress:
         if task.confusion is not None:  # the last one is that of the deployed weights
             classes = len(task.source.labels)
             task.confusion.assign(confusion_matrix(found.truth, found.predicted, classes))
+        del found  # of thousands of labels its outputs are large
         progress = _close_epoch(task, progress, figures, train_seconds, clock)
         _save(task, progress)
         write_epochs(task, progress)

@@ -48,7 +48,9 @@ def show_evaluation(run: Run, evaluation: Evaluation, kept: bool = True) -> None
         evaluation: Its evaluation.
         kept: Whether the run folder keeps it, in ``evaluation.json``.
     """
-    show_fields([*_totals(evaluation), ("run", str(run.folder))])
+    of_run = run == type(run)(run.folder)
+    named = ("run", str(run.folder)) if of_run else ("model", str(run.model_file))
+    show_fields([*_totals(evaluation), named])
     show("")
     worst = sorted(evaluation.classes, key=_recall_then_images)[:WORST]
     several = evaluation.task == "multi"
@@ -59,12 +61,14 @@ def show_evaluation(run: Run, evaluation: Evaluation, kept: bool = True) -> None
     )
     if rest := len(evaluation.classes) - len(worst):
         where = f"{run.folder}/evaluation.json, or --json" if kept else "--json"
-        show(f"{rest:,} classes of higher recall are not shown: {where}")
+        show(f"{rest:,} classes of no lower recall are not shown: {where}")
 
 
 def _totals(evaluation: Evaluation) -> list[tuple[str, str]]:
     name = {"single": "top-1", "binary": "accuracy", "multi": "all labels right"}
     totals = [(name[evaluation.task], str(evaluation.top1))]
+    if baseline := evaluation.baseline:
+        totals.append(("baseline", baseline))
     if evaluation.top5:
         totals.append(("top-5", str(evaluation.top5)))
     apart = evaluation.without_duplicates

@@ -60,7 +60,7 @@ def convert(
         max_latency: For mixed: milliseconds an image may take on one thread of this machine.
         io: Input type: float32 or uint8 pixels 0-255, or int8, which is pixels minus 128.
         batch: Fixed batch size of the files.
-        logits: Leave the softmax out.
+        logits: Leave the softmax or the sigmoid out.
         top_k: Output the K likeliest classes and their probabilities instead of all.
         out: Folder for the files; tflite in the run by default.
     """

@@ -33,6 +33,7 @@ def test_it_is_refused_before_weights_are_read(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"contract": MULTI, "classes": 3}, "needs a sigmoid for each output"),
+        ({"contract": BINARY, "classes": 1}, "task='binary' needs a sigmoid for each output"),
         ({"contract": BINARY, "classes": 2}, "task='binary' has one output"),
         ({"contract": BINARY.replace(labels=()), "classes": 10}, "task='binary' has one output"),
         ({"contract": MULTI, "classes": 2}, "names 3 labels for 2 classes"),

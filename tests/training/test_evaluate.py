@@ -20,7 +20,7 @@ from sklearn.metrics import (
 import keras_resnet
 from keras_resnet.prediction import batch_size, in_top, predictor
 from training.evaluate import Estimate, ImageFacts, class_counts, evaluate, summarize
-from training.thresholds import best_threshold, choose_thresholds, cross_fitted
+from training.thresholds import best_threshold, choose_thresholds, cross_fitted, first_half
 from training.validation import validate
 
 LABELS = tuple("abcdefg")
@@ -64,13 +64,44 @@ def test_the_hardest_images_got_the_least_probability_for_what_they_are(
     answers: tuple[np.ndarray, np.ndarray],
 ) -> None:
     probabilities, truth = answers
-    hardest = summarize(probabilities, truth, LABELS, hardest=5).hardest
-    of_truth = [probabilities[i, y] for i, y in enumerate(truth)]
-    assert [of_truth[a.index] for a in hardest] == sorted(of_truth)[:5]
+    hardest = summarize(probabilities, truth, LABELS, hardest=300).hardest
+    right = probabilities.argmax(1) == truth
+    of_truth = [(right[i], probabilities[i, y]) for i, y in enumerate(truth)]
+    assert [of_truth[a.index] for a in hardest] == sorted(of_truth)
+    assert 0 < right.sum() < 300
     for answer in hardest:
         row = probabilities[answer.index]
         assert answer.label == LABELS[truth[answer.index]]
         assert (answer.predicted, answer.probability) == (LABELS[row.argmax()], row.max())
+
+
+@pytest.mark.parametrize(
+    "train, test, expected",
+    [
+        ([90, 30], [45, 15], "always answering no: 75.0% of the test images"),
+        # That of the class that is largest in training.
+        ([30, 90], [45, 15], None),
+        ([30, 90], [15, 45], "always answering yes: 75.0% of the test images"),
+        (None, [94, 6], "always answering no: 94.0% of the test images"),
+        ([50, 50], [50, 50], None),
+    ],
+)
+def test_unequal_classes_have_a_baseline(
+    train: list[int] | None, test: list[int], expected: str | None
+) -> None:
+    truth = np.repeat([0, 1], test)
+    facts = ImageFacts(training_counts=None if train is None else np.array(train))
+    for scores, task in ((np.eye(2)[truth], "single"), (truth[:, np.newaxis] / 1, "binary")):
+        found = summarize(scores, truth, ("no", "yes"), task=task, facts=facts)
+        assert found.baseline == expected
+
+
+def test_many_equal_classes_and_several_labels_have_no_baseline() -> None:
+    truth = np.repeat(np.arange(200), 2)
+    labels = tuple(map(str, range(200)))
+    assert summarize(np.eye(200)[truth], truth, labels).baseline is None
+    several = np.array([[1, 0], [1, 0], [1, 1]])
+    assert summarize(several / 1, several, ("a", "b"), task="multi").baseline is None
 
 
 def test_a_class_without_images_has_no_figure() -> None:
@@ -176,14 +207,27 @@ def test_a_threshold_has_the_highest_f1_of_all() -> None:
 
 def test_no_image_is_decided_by_a_threshold_that_its_label_helped_to_choose() -> None:
     rng = np.random.default_rng(1)
-    scores, truth = rng.random((60, 3)), rng.random((60, 3)) < 0.4
+    scores, truth = rng.random((61, 3)), rng.random((61, 3)) < (0.4, 0.2, 0.05)
     decided = cross_fitted(scores, truth)
-    for half, other in ((0, 1), (1, 0)):
-        chosen = choose_thresholds(scores[other::2], truth[other::2])
-        np.testing.assert_array_equal(decided[half::2], scores[half::2] >= chosen)
-    flipped = truth.copy()
-    flipped[0::2] ^= True  # labels of one half do not change its own decisions
-    np.testing.assert_array_equal(cross_fitted(scores, flipped)[0::2], decided[0::2])
+    for label, (score, true) in enumerate(zip(scores.T, truth.T)):
+        first = first_half(true)
+        for has in (True, False):  # each half has its share of both
+            assert abs(first[true == has].sum() - (~first)[true == has].sum()) <= 1
+        for half in (first, ~first):
+            chosen = best_threshold(score[~half], true[~half])
+            np.testing.assert_array_equal(decided[half, label], score[half] >= chosen)
+
+
+@pytest.mark.parametrize("period", [2, 3, 4, 7])
+def test_pictures_that_alternate_in_a_folder_do_not_fall_into_different_halves(
+    period: int,
+) -> None:
+    # Two kinds of each class alternate; 0.3 separates the classes for all of them.
+    images = np.arange(600)
+    truth = images >= 300
+    kind = images % period == 0
+    scores = np.where(truth, np.where(kind, 0.35, 0.9), np.where(kind, 0.01, 0.25))
+    assert (cross_fitted(scores[:, np.newaxis], truth[:, np.newaxis])[:, 0] == truth).all()
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +256,17 @@ def test_a_binary_evaluation_agrees_with_scikit_learn(
     json.dumps(found.to_dict(), allow_nan=False)
 
 
+def test_average_precision_is_at_most_1() -> None:
+    for images in range(2, 60):  # scikit-learn's sum is 1.0000000000000002 for some of them
+        truth = (np.arange(2 * images) < images).astype("uint8")[:, np.newaxis]
+        scores = np.linspace(0.9, 0.1, 2 * images)[:, np.newaxis]
+        several = summarize(scores, truth, ("a",), task="multi").classes[0]
+        binary = summarize(scores, truth[:, 0], ("a", "b"), task="binary").binary
+        assert binary is not None
+        assert several.average_precision == pytest.approx(1) == binary.average_precision
+        assert several.average_precision <= 1 and (binary.average_precision or 0) <= 1
+
+
 def test_cross_fitted_accuracy_does_not_see_its_own_threshold(
     binary: tuple[np.ndarray, np.ndarray],
 ) -> None:
@@ -219,6 +274,26 @@ def test_cross_fitted_accuracy_does_not_see_its_own_threshold(
     decided = cross_fitted(scores, truth[:, np.newaxis] > 0)[:, 0]
     found = summarize(scores, truth, ("no", "yes"), task="binary", cross_fit=True)
     assert found.cross_fitted and found.top1.value == pytest.approx((decided == truth).mean())
+
+
+@pytest.mark.parametrize("task", ["binary", "multi"])
+@pytest.mark.parametrize("level", [0.05, 0.95])
+def test_mistakes_are_listed_first_at_a_threshold_far_from_a_half(task: str, level: float) -> None:
+    rng = np.random.default_rng(4)
+    truth = (rng.random((100, 1)) < 0.5).astype("uint8")
+    scores = np.clip(rng.normal(level, 0.03, (100, 1)) + 0.01 * truth, 0, 1)
+    wrong = int(((scores >= level) != truth).sum())
+    labels = ("no", "yes") if task == "binary" else ("yes",)
+    found = summarize(
+        scores,
+        truth[:, 0] if task == "binary" else truth,
+        labels,
+        hardest=100,
+        task=task,
+        thresholds=(level,),
+    )
+    mistaken = [row.label != row.predicted for row in found.hardest]
+    assert 0 < wrong < 100 and mistaken == [True] * wrong + [False] * (100 - wrong)
 
 
 def test_a_binary_evaluation_of_one_class_has_no_curves() -> None:

@@ -15,6 +15,9 @@ IMBALANCED = 5  # times as many images in the largest class as in the smallest
 FEW = 10  # training images of a class
 WIDE = 10  # points: the interval of the accuracy, above which a test split is called too small
 ACCURACY = 0.9  # for which that interval is given
+# Shares of the largest class from which on an accuracy needs it beside it: of the images, and as a
+# multiple of an equal share.
+TENTH, MORE_THAN_EQUAL = 0.1, 1.25
 
 Counts = np.ndarray  # images of each class, int64 ``(classes,)``
 
@@ -143,6 +146,24 @@ def always_largest(labels: Sequence[str], train: Counts, test: Counts) -> str:
     return (
         f"always answering {labels[largest]}: {test[largest] / test.sum():.1%} of the test images"
     )
+
+
+def baseline(labels: Sequence[str], train: Counts | None, test: Counts) -> str | None:
+    """``always_largest`` where it says more than the number of classes does, else ``None``.
+
+    Args:
+        labels: Names of the classes.
+        train: Training images of each class; if not known, the largest class is that of the test
+            images.
+        test: Test images of each class.
+    """
+    known = test if train is None or not train.any() else train
+    classes = int(np.count_nonzero(test))
+    if not classes:
+        return None
+    if test[int(np.argmax(known))] / test.sum() < max(TENTH, MORE_THAN_EQUAL / classes):
+        return None
+    return always_largest(labels, known, test)
 
 
 def small_test_split(images: int) -> list[str]:

@@ -20,6 +20,7 @@ from keras_resnet.console import file_size, say
 from keras_resnet.contract import Contract
 from keras_resnet.text import printable, shorten
 from training.config import Experiment, to_dict
+from training.data.balance import baseline
 from training.evaluate import label_names
 from training.report.charts import (
     BLUE,
@@ -206,6 +207,7 @@ def _evaluation(records: Records, experiment: Experiment | None) -> dict[str, An
         "task": task,
         "headline": HEADLINES[task],
         "top1": evaluation["top1"],
+        "baseline": None if task == "multi" else _baseline(classes),
         "top5": evaluation["top5"] if len(labels) > TOP else None,
         "without_duplicates": evaluation.get("without_duplicates"),
         "cross_fitted": evaluation.get("cross_fitted", False),
@@ -227,6 +229,15 @@ def _evaluation(records: Records, experiment: Experiment | None) -> dict[str, An
         ],
         "note": note,
     }
+
+
+def _baseline(classes: list[dict[str, Any]]) -> str | None:
+    trained = [row["training_images"] for row in classes]
+    return baseline(
+        [row["label"] for row in classes],
+        None if None in trained else np.array(trained),
+        np.array([row["recall"]["images"] for row in classes]),
+    )
 
 
 def _recall_then_images(row: dict[str, Any]) -> tuple[float, int]:
