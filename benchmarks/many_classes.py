@@ -10,7 +10,6 @@ memory the operating system reports. It exits with 1 if one of them exceeds ``--
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -55,19 +54,29 @@ def commands(pictures: Path, run: Path) -> dict[str, list[str]]:
     }
 
 
+# A small process between: the figure of a process begins with the peak of the one that started it.
+MEASURE = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[2:])
+with open(sys.argv[1], "w") as file:
+    file.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+sys.exit(code)
+"""
+
+
 def peak_memory(arguments: list[str], output: Path) -> tuple[int, int]:
     """Runs the command; returns its exit code and its peak resident memory in bytes."""
+    peak = output.with_suffix(".peak")
+    command = [sys.executable, "-m", "keras_resnet.cli", *arguments]
     with output.open("w") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "keras_resnet.cli", *arguments],
+        code = subprocess.call(
+            [sys.executable, "-c", MEASURE, str(peak), *command],
             stdout=file,
             stderr=subprocess.STDOUT,
         )
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
     # Linux reports KiB, macOS bytes.
     unit = 1 if sys.platform == "darwin" else 1024
-    return process.returncode, usage.ru_maxrss * unit
+    return code, int(peak.read_text()) * unit
 
 
 def main() -> int:

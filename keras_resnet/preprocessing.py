@@ -178,8 +178,10 @@ def fit_image(image: np.ndarray, contract: Contract) -> np.ndarray:
     top, left, height, width = crop_box(image.shape[0], image.shape[1], contract)
     box = image[top : top + height, left : left + width]
     if box.shape[:2] != (contract.height, contract.width):
+        # Cast by the backend: a large picture in float32 is then in memory once, and not twice.
+        pixels = keras.ops.convert_to_tensor(np.ascontiguousarray(box))
         box = keras.ops.image.resize(
-            box.astype("float32"),
+            keras.ops.cast(pixels, "float32"),
             (contract.height, contract.width),
             interpolation=contract.interpolation,
             antialias=True,

@@ -373,6 +373,7 @@ def run_conversion(run: Run, request: Conversion = Conversion()) -> dict[str, Pa
     io_spec = IOSpec(request.io, request.batch, request.logits, request.top_k)
     pictures = None
     model = load_model(run.model_file)
+    before = {kind: path.read_bytes() for kind, path in run.tflite_files().items()}
     if calibrated:
         _, source, _ = open_images(run, model, request.data, request.data_dir, labelled=False)
         pictures = (i for i, _ in images(source.train, model.contract, request.calibration))
@@ -381,7 +382,22 @@ def run_conversion(run: Run, request: Conversion = Conversion()) -> dict[str, Pa
         def report(kind: str, done: int, total: int) -> None:
             bar(100 * kinds.index(kind) + 100 * done // total, 100 * len(kinds))
 
-        return convert(model, request.out or run.tflite, kinds, pictures, report, budget, io_spec)
+        files = convert(model, request.out or run.tflite, kinds, pictures, report, budget, io_spec)
+    now = run.tflite_files()
+    if any(now[kind].read_bytes() != content for kind, content in before.items()):
+        _remove_measurements(run)
+    return files
+
+
+def _remove_measurements(run: Run) -> None:
+    """Removes what was measured of files that are replaced by others, or reports would show it."""
+    names = ("verify.json", "benchmark*.json", "layers_*.json")
+    measured = sorted(path for name in names for path in run.tflite.glob(name))
+    for path in measured:
+        path.unlink(missing_ok=True)
+    if measured:
+        removed = ", ".join(path.name for path in measured)
+        say(f"removed, as the files it was measured of are replaced: {removed}")
 
 
 def run_verification(

@@ -229,3 +229,16 @@ def test_quickstart_prints_one_object_and_leaves_the_whole_run(
     left = {path.name for path in (tmp_path / "q").iterdir()}
     assert left >= {"experiment.yaml", "log.csv", "tensorboard", "checkpoints", "model.keras"}
     assert left >= {"metrics.json", "saved_model", "tflite", "report.html"}
+
+
+def test_measurements_of_files_that_are_replaced_are_removed(
+    converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(converted, tmp_path / "run"))
+    verified = folder / "tflite" / "verify.json"
+    verified.write_text("{}")
+    assert run("convert", folder, "--kinds", "float32") == 0
+    assert verified.exists(), "the same file was written again"
+    assert run("convert", folder, "--kinds", "float32", "--io", "uint8") == 0
+    assert not verified.exists()
+    assert "replaced: " in capsys.readouterr().err

@@ -19,6 +19,7 @@ from sklearn.metrics import (
 
 import keras_resnet
 from keras_resnet.prediction import batch_size, in_top, predictor
+from tests.peak_memory import PEAK_KIB
 from training.evaluate import Estimate, ImageFacts, class_counts, evaluate, summarize
 from training.thresholds import best_threshold, choose_thresholds, cross_fitted, first_half
 from training.validation import validate
@@ -378,8 +379,9 @@ def test_large_activations_make_small_batches() -> None:
     assert sizes == [128, 40, 1]
 
 
-MEMORY = """
-import resource, sys
+MEMORY = f"""
+{PEAK_KIB}
+import sys
 import numpy as np, tensorflow as tf
 import keras_resnet
 from training.evaluate import evaluate
@@ -387,16 +389,16 @@ from training.evaluate import evaluate
 model = keras_resnet.ResNet18(classes=2, input_shape=(96, 96, 3), include_preprocessing=True)
 images = np.zeros((128, 96, 96, 3), "uint8")
 batches = tf.data.Dataset.from_tensors((images, np.arange(128) % 2))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_kib()
 if sys.argv[1] == "eager":
     model(images.astype("float32"))
 else:
     evaluate(model, batches, ("a", "b"))
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print((peak_kib() - before) // 1024)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_evaluation_does_not_keep_every_activation() -> None:
     """An eager call holds all activations of a batch; the evaluation those of one or two layers."""
 
@@ -406,4 +408,6 @@ def test_evaluation_does_not_keep_every_activation() -> None:
         )
         return int(done.stdout.split()[-1])
 
-    assert 3 * mebibytes("compiled") < mebibytes("eager")
+    eager = mebibytes("eager")
+    assert eager > 50  # the measurement sees it
+    assert 3 * mebibytes("compiled") < eager

@@ -1,7 +1,6 @@
 """Every command on thousands of classes, each in a process whose memory is measured."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ LIMIT = 1.5 * 2**30  # bytes; about two thirds are TensorFlow's and Keras's own
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "wait4"), reason="no wait4")
 def test_thousands_of_classes_go_through_in_bounded_memory_and_output(tmp_path: Path) -> None:
     pictures, run = make_pictures(tmp_path / "pictures", CLASSES), tmp_path / "run"
     for step, arguments in commands(pictures, run).items():
@@ -22,7 +20,7 @@ def test_thousands_of_classes_go_through_in_bounded_memory_and_output(tmp_path: 
         text = output.read_text()
         assert code == 0, text[-2000:]
         assert peak < LIMIT, step
-        assert text.count("\n") < 60, step
+        assert text.count("\n") < 80, step  # train prints two tables of twenty classes
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert len(evaluation["classes"]) == CLASSES and evaluation["confusion"] is None
     wrong = sum(images for *_, images in evaluation["mistakes"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -271,8 +272,24 @@ def _check_known(test: Folder, test_classes: Classes, train: Folder, classes: Cl
     if unknown := [name for name in test_classes if name not in classes]:
         raise ValueError(
             f"{test.path} has classes that {train.path} lacks: {some(unknown)}. It has: "
-            f"{some(list(classes))}"
+            f"{some(list(classes))}{_almost_equal(unknown, classes)}"
         )
+
+
+def _almost_equal(unknown: Iterable[str], known: Iterable[str]) -> str:
+    """Names that look alike, as of a folder from another system, with what tells them apart."""
+
+    def plain(name: str) -> str:
+        return " ".join(unicodedata.normalize("NFC", name).casefold().split())
+
+    by_plain = {plain(name): name for name in known}
+    for name in unknown:
+        if other := by_plain.get(plain(name)):
+            return (
+                f". {name!a} and {other!a} differ in case, spaces or Unicode form only: "
+                "rename one of them"
+            )
+    return ""
 
 
 def _check_name(folder: Folder) -> None:

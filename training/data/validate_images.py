@@ -50,6 +50,9 @@ DECODED = ("JPEG", "PNG")
 SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif",
     ".tiff", ".avif", ".heic", ".heif",
+    # Not supported, but pictures all the same: they are refused and not left out.
+    ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".svg", ".psd", ".jp2", ".jxl", ".tga", ".dng", ".cr2",
+    ".nef", ".arw",
 )  # fmt: skip
 # A progress bar appears after this time.
 QUIET_SECONDS = 2.0

@@ -413,3 +413,14 @@ def test_a_broken_link_is_an_unreadable_picture(target: str, tmp_path: Path) -> 
     (tmp_path / "a" / "gone.png").symlink_to(tmp_path / "a" / target)
     with pytest.raises(ValueError, match=r"1 of 16 images cannot be read: .*gone\.png"):
         open_folder(tmp_path)
+
+
+def test_classes_whose_names_only_look_alike_are_told_apart(tmp_path: Path) -> None:
+    """A folder from macOS, whose names are decomposed, beside one from elsewhere."""
+    for split, name in (("train", "caf\u00e9"), ("test", "cafe\u0301")):
+        for label in (name, "dog"):
+            (tmp_path / split / label).mkdir(parents=True)
+            for i in range(3):
+                Image.new("RGB", (8, 8)).save(tmp_path / split / label / f"{i}.png")
+    with pytest.raises(ValueError, match="Unicode form only: rename one of them"):
+        open_source(DataConfig(source=f"folder:{tmp_path}"), seed=0)

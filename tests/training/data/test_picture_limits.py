@@ -18,12 +18,15 @@ import pytest
 from PIL import Image
 
 from keras_resnet import pictures
+from tests.peak_memory import PEAK_KIB
 
 MIB = 2**20
 # Reads files in one of four ways; prints of each the outcome and the growth of the peak memory
 # since the small ones, in MiB.
-PROGRAM = """
-import resource, sys, warnings
+PROGRAM = (
+    PEAK_KIB
+    + """
+import sys, warnings
 warnings.simplefilter("error")  # a warning without the file's name would fail
 import numpy as np
 import tensorflow as tf
@@ -54,15 +57,16 @@ else:
 
 for small in {Path(name).suffix for name in names}:
     read(f"{folder}/small{small}")
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_kib()
 for name in names:
     try:
         outcome = f"read {read(folder + '/' + name)}"
     except Exception as error:
         outcome = "refused " + " ".join(str(error).split())
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+    grown = (peak_kib() - before) // 1024
     print("RESULT", name, grown, outcome)
 """
+)
 # Evaluation and training decode JPEG and PNG in the graph of serve_bytes.
 WAYS = (
     "load_image",

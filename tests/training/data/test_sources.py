@@ -146,6 +146,7 @@ BAD = {
     "cut.jpg": picture_bytes()[:-200],
     "cut.png": picture_bytes("PNG")[:-200],
     "ppm.jpg": picture_bytes("PPM"),
+    "sign.ppm": picture_bytes("PPM"),
     "header.png": picture_bytes("PNG")[:20],
 }
 SAYS = {
@@ -154,6 +155,7 @@ SAYS = {
     "cut.jpg": "is cut off or broken inside",
     "cut.png": "is cut off or broken inside",
     "ppm.jpg": "is a PPM; supported are JPEG, PNG, BMP, GIF",
+    "sign.ppm": "is a PPM; supported are JPEG, PNG, BMP, GIF",
     "header.png": "is cut off or broken inside (PNG",
 }
 
