@@ -265,11 +265,7 @@ def _changes(data_dir: Path | None, epochs: int | None, pairs: tuple[str, ...]) 
         "data.data_dir": None if data_dir is None else str(data_dir),
         "schedule.epochs": epochs,
     }
-    given = list(map(_key_value, pairs))
-    keys = [key for key, _ in given]
-    if twice := sorted({key for key in keys if keys.count(key) > 1}):
-        raise ValueError(f"--set gives {twice[0]} twice")
-    return _present(named) | dict(given)
+    return _present(named) | dict(map(_key_value, pairs))
 
 
 def _present(changes: dict[str, Any]) -> dict[str, Any]:

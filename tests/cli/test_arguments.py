@@ -53,7 +53,6 @@ WRONG: tuple[tuple[str, str], ...] = (
     ("train --recipe digit-resnet8", "Did you mean digits-resnet8?"),
     ("train --set a=[", "--set takes KEY=VALUE"),
     ("train --set optimizer.learning_rate=x --set schedule.epochs=3", "must be a number"),
-    ("train --set schedule.epochs=1 schedule.epochs=3", "--set gives schedule.epochs twice"),
     ("train --epochs 1 --epochs 2", "--epochs is given twice"),
     ("train --coordinator here:1", "Give --backend jax to each of them"),
     ("train --machines 2 --out OUT", "Give --backend jax to each of them"),

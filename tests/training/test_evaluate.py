@@ -16,10 +16,10 @@ from sklearn.metrics import (
     roc_auc_score,
     top_k_accuracy_score,
 )
-from tests.peak_memory import PEAK_KIB
 
 import keras_resnet
 from keras_resnet.prediction import batch_size, in_top, predictor
+from tests.peak_memory import PEAK_KIB
 from training.evaluate import Estimate, ImageFacts, class_counts, evaluate, summarize
 from training.thresholds import best_threshold, choose_thresholds, cross_fitted, first_half
 from training.validation import validate

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.peak_memory import PEAK_KIB
 
 from keras_resnet import pictures
+from tests.peak_memory import PEAK_KIB
 
 MIB = 2**20
 # Reads files in one of four ways; prints of each the outcome and the growth of the peak memory
