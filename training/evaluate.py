@@ -575,20 +575,6 @@ def _file(facts: ImageFacts, index: int) -> str | None:
     return os.path.abspath(facts.files[index]) if len(facts.files) else None
 
 
-def class_counts(labels: np.ndarray | None, classes: int) -> np.ndarray | None:
-    """Images of each class, ``(classes,)``, from the labels of a ``Split``; ``None`` without them.
-
-    Labels that only reading every image would tell (tensorflow-datasets) are not counted.
-    """
-    if labels is None:
-        return None
-    return (
-        labels.sum(axis=0, dtype="int64")
-        if labels.ndim == 2
-        else np.bincount(labels, minlength=classes)
-    )
-
-
 def _without_duplicates(right: np.ndarray, facts: ImageFacts) -> Estimate | None:
     if facts.duplicates is None:
         return None

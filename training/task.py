@@ -21,6 +21,7 @@ from training.config import Experiment
 from training.data.balance import describe_classes
 from training.data.pipeline import memory_note, steps_per_epoch
 from training.data.sources import Source, open_source
+from training.data.split import count_labels, labels_of
 from training.data.validate_images import Say
 from training.optim import learning_rate_note, make_accuracy, make_loss, make_optimizer
 from training.phases import first_trained_epochs, largest_size, phase_at, set_trainable
@@ -278,9 +279,7 @@ def _compile(model: ImageClassifier, experiment: Experiment, steps: int, jit_com
 
 def _class_weights(source: Source) -> tuple[float, ...]:
     """Inverse class frequencies, scaled so that their mean over all training images is 1."""
-    counts = np.zeros(len(source.labels), "int64")
-    for labels in source.train.examples.map(lambda _, label: label).batch(1024):
-        counts += np.bincount(labels, minlength=len(counts))
+    counts = count_labels(labels_of(source.train), len(source.labels))
     # A class without images has no share.
     return tuple(float(w) for w in counts.sum() / np.maximum(counts, 1) / np.count_nonzero(counts))
 

@@ -273,12 +273,15 @@ def run_evaluation(
     from keras_resnet.prediction import batch_size
     from training.audit.duplicates import seen_in_training
     from training.data.pipeline import evaluation_batches
-    from training.evaluate import ImageFacts, class_counts, evaluate
+    from training.data.split import count_labels
+    from training.evaluate import ImageFacts, evaluate
 
     model, split = deployable(opened), source.test
     batches = evaluation_batches(split, model.contract, batch_size(model))
     own = data is None
-    counts = class_counts(source.train.labels, len(source.labels)) if own else None
+    # Labels that only reading every image would tell (tensorflow-datasets) are not counted.
+    known = source.train.labels if own else None
+    counts = None if known is None else count_labels(known, len(source.labels))
     facts = ImageFacts(split.files, counts, seen_in_training(source) if own else None)
     with progress("evaluating") as bar:
         evaluation = evaluate(

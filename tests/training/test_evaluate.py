@@ -20,7 +20,8 @@ from sklearn.metrics import (
 import keras_resnet
 from keras_resnet.prediction import batch_size, in_top, predictor
 from tests.peak_memory import PEAK_KIB
-from training.evaluate import Estimate, ImageFacts, class_counts, evaluate, summarize
+from training.data.split import count_labels
+from training.evaluate import Estimate, ImageFacts, evaluate, summarize
 from training.thresholds import best_threshold, choose_thresholds, cross_fitted, first_half
 from training.validation import validate
 
@@ -177,7 +178,7 @@ def test_facts_of_the_images_are_kept() -> None:
     probabilities = np.array([(0.9, 0.1), (0.2, 0.8), (0.3, 0.7), (0.4, 0.6)])
     facts = ImageFacts(
         files=("/a/0.png", "/a/1.png", "/b/2.png", "/b/3.png"),
-        training_counts=class_counts(np.array([0, 0, 0, 1]), 2),
+        training_counts=count_labels(np.array([0, 0, 0, 1]), 2),
         duplicates=np.array([True, False, False, False]),
     )
     evaluation = summarize(probabilities, np.array([0, 0, 1, 1]), ("a", "b"), facts=facts)
@@ -186,7 +187,7 @@ def test_facts_of_the_images_are_kept() -> None:
     without = evaluation.without_duplicates
     assert without is not None and (without.value, without.images) == (pytest.approx(2 / 3), 3)
     assert evaluation.top1.value == 0.75
-    assert class_counts(np.array([[1, 1], [0, 1]], "uint8"), 2).tolist() == [1, 2]  # type: ignore
+    assert count_labels(np.array([[1, 1], [0, 1]], "uint8"), 2).tolist() == [1, 2]  # type: ignore
 
 
 # --- Thresholds -----------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from training.audit.labels import (
 from training.audit.quality import poor_pictures
 from training.audit.scan import Scan, scan
 from training.data.sources import Source
+from training.data.split import count_labels
 
 NEEDS_MODEL = (
     "not looked for: give a model whose features tell the classes apart, such as a file of "
@@ -73,14 +74,9 @@ class Audit:
 
     def class_counts(self) -> list[tuple[int, int]]:
         """Training and test pictures of each class, or of each label of several a picture."""
-        columns = []
-        for part in (slice(None, self.scan.training), slice(self.scan.training, None)):
-            labels = self.scan.labels[part]
-            if labels.ndim > 1:
-                columns.append(labels.sum(0, dtype="int64"))
-            else:
-                columns.append(np.bincount(labels, minlength=len(self.labels)))
-        return [(int(train), int(test)) for train, test in zip(*columns)]
+        parts = np.split(self.scan.labels, [self.scan.training])
+        train, test = (count_labels(labels, len(self.labels)).tolist() for labels in parts)
+        return list(zip(train, test))
 
     def split_name(self, index: int) -> str:
         """``"train"`` or ``"test"``."""

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from training.data.sample import read_labels
-from training.data.split import Source, Split, some
+from training.data.split import Source, Split, count_labels, labels_of, some
 
 SHOWN = 20  # classes in the table
 COUNTED = 10_000  # images at most, if their labels have to be read with them
@@ -29,12 +28,7 @@ def class_counts(split: Split, classes: int) -> Counts | None:
     """
     if split.labels is None and split.count > COUNTED:
         return None
-    labels = split.labels
-    if labels is None:
-        labels = read_labels(split, np.arange(split.count))
-    if labels.ndim == 2:
-        return labels.sum(axis=0, dtype="int64")
-    return np.bincount(labels, minlength=classes)
+    return count_labels(labels_of(split), classes)
 
 
 def describe_classes(source: Source, weighted: bool = False) -> list[str]:
@@ -46,7 +40,8 @@ def describe_classes(source: Source, weighted: bool = False) -> list[str]:
         weighted: Whether the training gives small classes more weight.
     """
     train = class_counts(source.train, len(source.labels))
-    test = class_counts(source.test, len(source.labels))
+    # Not read in vain, where only those of the training images would take long.
+    test = None if train is None else class_counts(source.test, len(source.labels))
     lines = []
     if train is not None and test is not None:
         several = source.train.labels is not None and source.train.labels.ndim == 2

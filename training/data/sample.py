@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import tensorflow as tf
 
 from training.data.shuffle import epoch_order
-from training.data.split import Split
+from training.data.split import Split, labels_of, read_labels
 
 # Labels that are read of a split whose labels have to be read with its images: for each image to
 # draw, and at least.
@@ -24,10 +23,8 @@ def sample(split: Split, count: int) -> np.ndarray:
     if count >= split.count:
         return np.arange(split.count)
     read = max(READ_AT_LEAST, READ_FOR_EACH * count)
-    if split.labels is not None:
-        return _evenly(split.labels, count)
-    if split.count <= read:
-        return _evenly(read_labels(split, np.arange(split.count)), count)
+    if split.labels is not None or split.count <= read:
+        return _evenly(labels_of(split), count)
     # Not at even distances, which would see one class only where the classes alternate.
     some = np.sort(epoch_order(split.count, seed=0, epoch=0)[:read])
     return some[_evenly(read_labels(split, some), count)]
@@ -62,15 +59,6 @@ def evenly_over_labels(labels: np.ndarray, count: int) -> np.ndarray:
     rest = np.setdiff1d(np.arange(len(labels)), chosen)
     more = rest[even_positions(len(rest), count - len(chosen))]
     return np.sort(np.concatenate([chosen, more]))
-
-
-def read_labels(split: Split, numbers: np.ndarray) -> np.ndarray:
-    """Labels of some images of a split, read with the images, which are not decoded."""
-    # AutoGraph would spend seconds on converting tensorflow-datasets.
-    label = tf.autograph.experimental.do_not_convert(lambda index: split.at(index)[1])
-    examples = tf.data.Dataset.from_tensor_slices(numbers)
-    labels = examples.map(label, num_parallel_calls=tf.data.AUTOTUNE)
-    return np.concatenate(list(labels.batch(1024).as_numpy_iterator()))
 
 
 def even_positions(length: int, count: int) -> np.ndarray:

@@ -68,9 +68,28 @@ def labels_of(split: Split) -> np.ndarray:
     """The label of each image by its number: int64 ``(count,)`` or uint8 ``(count, classes)``."""
     if split.labels is not None:
         return split.labels
-    numbers = tf.data.Dataset.range(split.count)
-    labels = numbers.map(lambda index: split.at(index)[1], num_parallel_calls=tf.data.AUTOTUNE)
+    return read_labels(split, np.arange(split.count))
+
+
+def read_labels(split: Split, numbers: np.ndarray) -> np.ndarray:
+    """Labels of some images of a split, read with the images, which are not decoded."""
+    # AutoGraph would spend seconds on converting tensorflow-datasets.
+    label = tf.autograph.experimental.do_not_convert(lambda index: split.at(index)[1])
+    examples = tf.data.Dataset.from_tensor_slices(numbers)
+    labels = examples.map(label, num_parallel_calls=tf.data.AUTOTUNE)
     return np.concatenate(list(labels.batch(1024).as_numpy_iterator()))
+
+
+def count_labels(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Images of each class, int64 ``(classes,)``; of several labels an image, each is counted.
+
+    Args:
+        labels: As ``labels_of`` returns them.
+        classes: Their number, of the task ``single`` or ``binary``.
+    """
+    if labels.ndim == 2:
+        return labels.sum(axis=0, dtype="int64")
+    return np.bincount(labels, minlength=classes)
 
 
 def array_split(images: np.ndarray, classes: np.ndarray) -> Split:
