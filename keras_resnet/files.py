@@ -17,6 +17,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+# The file in which TensorFlow writes the graph of a SavedModel: by it such a folder is known.
+SAVED_MODEL_FILE = "saved_model.pb"
 WRITING = ".writing."
 OLD = f"{WRITING}old"  # where a replaced folder is put; no target has this name
 

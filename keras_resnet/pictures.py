@@ -31,6 +31,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_resnet.text import path_text
+
 # Pictures with more pixels are refused, or decoded at a fraction of their size (JPEG).
 MAX_PIXELS = 100_000_000
 # Of a baseline JPEG, as a multiple of MAX_PIXELS; 200 megapixels are what cameras of phones give.
@@ -124,6 +126,16 @@ def identify(data: bytes) -> str | None:
 
 # Lengths of the second header of a BMP.
 _BITMAP_HEADERS = {struct.pack("<I", n) for n in (12, 16, 40, 52, 56, 64, 108, 124)}
+
+
+def is_picture(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as a picture of one of ``FORMATS``.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with open(path, "rb") as file:
+        return identify(file.read(HEAD)) is not None
 
 
 def _of_brands(data: bytes) -> str | None:
@@ -440,7 +452,7 @@ def _decode_stored(
 ) -> tuple[np.ndarray, int]:
     """The pixels as they are stored, and the orientation by which ``turn`` makes them upright."""
     if name is None:
-        name = "the given picture" if isinstance(source, bytes) else printable(os.fspath(source))
+        name = "the given picture" if isinstance(source, bytes) else path_text(source)
     data = source if isinstance(source, bytes) else _read(source, name)
     if problem := find_problem(data):
         raise ValueError(f"{name} {problem}")
@@ -451,12 +463,6 @@ def _decode_stored(
         raise
     except Exception as error:  # whatever a decoder raises on a broken file
         raise ValueError(f"{name} {broken(kind, error)}") from None
-
-
-def printable(path: str | bytes) -> str:
-    """A path for messages; bytes of a name that are not UTF-8 appear as ``\\xff``."""
-    raw = os.fsencode(path)
-    return raw.decode("utf-8", "backslashreplace")
 
 
 def as_bmp(source: str | os.PathLike[str] | bytes) -> bytes:

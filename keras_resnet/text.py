@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 
 # Join emoji and letters of several scripts; invisible by themselves, without side effects.
@@ -23,6 +24,11 @@ def shorten(text: str, most: int) -> str:
     """The text, ``printable`` and in at most that many characters; ``…`` stands for the rest."""
     text = printable(text)
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def path_text(path: str | bytes | os.PathLike[str]) -> str:
+    r"""A path for messages; bytes of a name that are not UTF-8 appear as ``\xff``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _shown(character: str) -> str:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_resnet.classifier import ImageClassifier, require_probabilities
 from keras_resnet.contract import Contract
 from keras_resnet.deployment import deployable
-from keras_resnet.files import atomic_write_folder, check_replaceable
+from keras_resnet.files import SAVED_MODEL_FILE, atomic_write_folder, check_replaceable
 from training.data.decode import count_pixels, fit_image
 from training.report.tensorboard import first_line
 from training.runtime import require_backend
@@ -18,7 +18,6 @@ from training.runtime import require_backend
 # Of a batch of files, so many are decoded at once; only one if any has more pixels than this.
 AT_ONCE, LARGE = 10, 2**24
 # TensorFlow's folder for additional files of a SavedModel, which it does not read.
-MODEL_FILE = "saved_model.pb"
 CONTRACT_FILE = Path("assets.extra") / "contract.json"
 TOP = 5
 
@@ -103,7 +102,7 @@ def export_saved_model(model: ImageClassifier, folder: Path) -> Path:
         OSError: The folder cannot be written; nothing of the new export is left.
     """
     require_backend("Exporting a SavedModel", "tensorflow")
-    check_replaceable(folder, MODEL_FILE, "a SavedModel")
+    check_replaceable(folder, SAVED_MODEL_FILE, "a SavedModel")
     require_probabilities(model)
     contract = model.contract
     if contract.height is None or contract.width is None or contract.color == "raw":

@@ -38,7 +38,7 @@ from keras_resnet.cli.prediction import (
     predict_all,
 )
 from keras_resnet.console import progress, say
-from keras_resnet.files import check_replaceable
+from keras_resnet.files import SAVED_MODEL_FILE, check_replaceable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -312,7 +312,7 @@ def run_export(run: Run, out: Path | None = None) -> Path:
     """Writes a SavedModel; returns its folder."""
     require_tensorflow("Exporting a SavedModel")
     folder = out or run.saved_model
-    check_replaceable(folder, "saved_model.pb", "a SavedModel")
+    check_replaceable(folder, SAVED_MODEL_FILE, "a SavedModel")
     start_keras()
     from keras_resnet.saving import load_model
     from training.export import export_saved_model

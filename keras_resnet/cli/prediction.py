@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from keras_resnet.cli.backend import start_keras
 from keras_resnet.cli.inputs import locate
 from keras_resnet.console import say
+from keras_resnet.files import SAVED_MODEL_FILE
+from keras_resnet.picture_names import has_picture_suffix, is_hidden
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,11 +34,6 @@ if TYPE_CHECKING:
 
 BATCH = 32
 QUIET_SECONDS = 2.0  # without progress
-# Names that claim to be pictures: in a folder such a file is an error if it is none.
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jfif", ".png", ".apng", ".bmp", ".gif", ".webp"),
-    *(".tif", ".tiff", ".avif", ".heic", ".heif"),
-)
 
 
 @dataclass(frozen=True)
@@ -118,9 +115,9 @@ def read_list(list_file: Path) -> list[Path]:
 
 def _files_in(folder: Path) -> Iterator[Named]:
     for parent, folders, files in os.walk(folder, onerror=_unreadable):
-        folders[:] = sorted(name for name in folders if name[0] != ".")
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         for name in sorted(files):
-            if name[0] != ".":
+            if not is_hidden(name):
                 yield Named(Path(parent, name), found=True)
 
 
@@ -139,8 +136,12 @@ def check_model(model: Path) -> None:
     if model.suffix == ".tflite":
         if not model.is_file():
             raise ValueError(f"There is no model file {model}")
-    elif not (model / "saved_model.pb").is_file():
+    elif not _is_saved_model(model):
         locate(model)
+
+
+def _is_saved_model(model: Path) -> bool:
+    return (model / SAVED_MODEL_FILE).is_file()
 
 
 def open_predictor(model: Path, top: int) -> tuple[Contract, Predictor]:
@@ -150,7 +151,7 @@ def open_predictor(model: Path, top: int) -> tuple[Contract, Predictor]:
         return _open_tflite(model, top)
     from training.predict import keras_predictor, saved_model_predictor
 
-    if (model / "saved_model.pb").is_file():
+    if _is_saved_model(model):
         contract, probabilities = saved_model_predictor(model)
     else:
         contract, probabilities = keras_predictor(locate(model).model_file)
@@ -265,26 +266,18 @@ def _loaded(files: Iterable[Named], contract: Contract) -> Iterator[Loaded]:
 
 
 def _load(file: Named, contract: Contract) -> np.ndarray | str:
+    from keras_resnet.pictures import is_picture
     from keras_resnet.preprocessing import load_image
 
     try:
-        if file.found and not _is_meant_as_picture(file.path):
+        # In a folder, a file whose name claims to be a picture is an error if it is none.
+        if file.found and not (has_picture_suffix(file.path.name) or is_picture(file.path)):
             return ""
         return load_image(file.path, contract)
     except ValueError as error:
         return " ".join(str(error).split())
     except OSError as error:
         return f"{file.path} cannot be read: {error.strerror}"
-
-
-def _is_meant_as_picture(path: Path) -> bool:
-    """Whether a file in a folder is a picture by its content, or claims to be one by its name."""
-    from keras_resnet.pictures import HEAD, identify
-
-    if path.suffix.lower() in SUFFIXES:
-        return True
-    with path.open("rb") as file:
-        return identify(file.read(HEAD)) is not None
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,21 @@ def test_every_format_writes_the_same_files(
     assert sorted(path.name for path in folder.parent.iterdir()) == ["out.csv", "out.jsonl", "p"]
 
 
+def test_files_that_claim_to_be_pictures_are_those_of_training(
+    converted: Path, digit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "Thumbs.db", "__MACOSX/b.png"):
+        (tmp_path / "p" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(digit, tmp_path / "p" / name)
+    (tmp_path / "p" / "cut.jpe").write_bytes(b"\xff\xd8\xff")
+    Image.new("RGB", (8, 8)).save(tmp_path / "p" / "sign.ppm")
+    assert run("predict", converted, tmp_path / "p") == 1
+    output = capsys.readouterr()
+    assert output.out.count("\n") == 1 and "a.png: " in output.out
+    assert "cut.jpe is cut off" in output.err and "sign.ppm is a PPM" in output.err
+    assert "2 of 3 pictures have no prediction" in output.err
+
+
 def test_lists_are_read_from_files_and_from_find(converted: Path, folder: Path) -> None:
     strange = folder / "line\nbreak \udcff.png"
     shutil.copy(folder / "a.png", strange)

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from keras_resnet.text import path_text
 from training.data.listing import Folder
 from training.data.split import some
 from training.data.split_names import HELD_OUT, TRAIN, split_words
@@ -296,9 +297,8 @@ def _check_name(folder: Folder) -> None:
     try:
         folder.name.encode()
     except UnicodeEncodeError:
-        shown = os.fsencode(folder.path).decode("utf-8", "backslashreplace")
         raise ValueError(
-            f"The name of the class folder {shown} is not UTF-8. Rename the folder"
+            f"The name of the class folder {path_text(folder.path)} is not UTF-8. Rename the folder"
         ) from None
 
 

@@ -10,12 +10,9 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from training.data.validate_images import SUFFIXES
+from keras_resnet.picture_names import has_picture_suffix, is_hidden
+from keras_resnet.pictures import is_picture
 
-# Left by Windows, macOS archives and network storage; names that begin with a dot are hidden, too.
-SYSTEM_NAMES = frozenset(
-    ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin")
-)
 # Files without a picture's suffix that are opened to find out whether a folder holds pictures.
 OPENED = 100
 DEEPEST = 100
@@ -108,29 +105,6 @@ def list_folder(path: str, above: frozenset[tuple[int, int]] = frozenset()) -> F
     )
 
 
-def has_picture_suffix(name: str) -> bool:
-    """Whether a file is meant to be a picture, by its name."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES
-
-
-def is_picture(path: str) -> bool:
-    """Whether a file is a picture by its first bytes, of any format that Pillow knows."""
-    from PIL import Image
-
-    try:
-        with Image.open(path):
-            return True
-    except Image.DecompressionBombError:
-        return True
-    except (OSError, SyntaxError, ValueError):
-        return False
-
-
-def _is_hidden(name: str) -> bool:
-    """Whether a file or folder is hidden, or left behind by a system."""
-    return name.startswith(".") or name.lower() in SYSTEM_NAMES
-
-
 def _sorted_out(entries: Iterator[os.DirEntry[str]]) -> tuple[list[tuple[str, bool]], list[str]]:
     """Visible names, sorted, each with whether it is a folder; and the paths of hidden files.
 
@@ -140,9 +114,9 @@ def _sorted_out(entries: Iterator[os.DirEntry[str]]) -> tuple[list[tuple[str, bo
     hidden: list[str] = []
     for entry in entries:
         kind = _kind(entry)
-        if _is_hidden(entry.name) and kind == "folder":
+        if is_hidden(entry.name) and kind == "folder":
             hidden += _files_below(entry.path)
-        elif _is_hidden(entry.name) or kind == "device":
+        elif is_hidden(entry.name) or kind == "device":
             hidden.append(entry.path)
         else:
             visible.append((entry.name, kind == "folder"))
@@ -167,4 +141,11 @@ def _pictures(path: str, files: list[str]) -> int:
     named = sum(map(has_picture_suffix, files))
     if named:
         return named
-    return sum(is_picture(os.path.join(path, name)) for name in files[:OPENED])
+    return sum(_is_readable_picture(os.path.join(path, name)) for name in files[:OPENED])
+
+
+def _is_readable_picture(path: str) -> bool:
+    try:
+        return is_picture(path)
+    except OSError:
+        return False

@@ -37,6 +37,7 @@ import tensorflow as tf
 from keras_resnet import console, pictures
 from keras_resnet.files import atomic_write
 from keras_resnet.native_stderr import captured_native_stderr
+from keras_resnet.picture_names import has_picture_suffix
 from keras_resnet.subprocess_call import is_of_machine
 from keras_resnet.text import printable, shorten
 from keras_resnet.weights.download import cache_folder
@@ -46,14 +47,6 @@ Say = Callable[[str], None]
 
 # Formats that TensorFlow decodes; Pillow decodes the others.
 DECODED = ("JPEG", "PNG")
-# Names that say that a file is a picture. What it is, its content tells.
-SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif",
-    ".tiff", ".avif", ".heic", ".heif",
-    # Not supported, but pictures all the same: they are refused and not left out.
-    ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".svg", ".psd", ".jp2", ".jxl", ".tga", ".dng", ".cr2",
-    ".nef", ".arw",
-)  # fmt: skip
 # A progress bar appears after this time.
 QUIET_SECONDS = 2.0
 # Results are cached if they took at least this time.
@@ -267,13 +260,13 @@ def _problem_for_pillow(image: bytes) -> str | None:
 
 def _named_as_picture(path: str, problem: str, content: bytes) -> Verdict:
     """The problem if the name says that the file is a picture; otherwise what else it may be."""
-    suffix = Path(path).suffix.lower()
-    if suffix in SUFFIXES:
+    if has_picture_suffix(path):
         return Verdict(problem=problem)
     if problem == "is empty":
         return Verdict(other="empty file")
     if content and _is_text(content[:1024]):
         return Verdict(other="text file")
+    suffix = Path(path).suffix.lower()
     return Verdict(other=f"{suffix} file" if suffix else "file of an unknown format")
 
 
