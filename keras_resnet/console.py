@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from keras_resnet.native_stderr import terminal_stderr
 from keras_resnet.table import Column, fields, layout, plain
 
 Progress = Callable[[int, int], None]
+# What takes less shows no progress.
+QUIET_SECONDS = 2.0
 
 # Name of the codec error handler that writes unencodable characters in ASCII.
 ASCII_FALLBACK = "keras-resnet-ascii"
@@ -133,6 +136,23 @@ def progress(task: str) -> Iterator[Progress]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         number = bar.add_task(plain(task), total=None)
         yield lambda done, total: bar.update(number, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def progress_after(task: str) -> Iterator[Progress]:
+    """``progress`` for what may be short: the bar appears after ``QUIET_SECONDS``."""
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        bar: Progress | None = None
+
+        def show(done: int, total: int) -> None:
+            nonlocal bar
+            if bar is None and time.monotonic() - began > QUIET_SECONDS and done < total:
+                bar = stack.enter_context(progress(task))
+            if bar is not None:
+                bar(done, total)
+
+        yield show
 
 
 def _shown(text: str) -> str:

@@ -21,6 +21,7 @@ ORDERS = ("rgb", "bgr")
 ORIENTATIONS = ("apply", "ignore")
 Task = Literal["single", "binary", "multi"]
 TASKS: tuple[Task, ...] = get_args(Task)
+DEFAULT_THRESHOLD = 0.5  # of a probability, where a contract has none
 MAX_SIZE = 16_384  # pixels of height and width
 MAX_CHANNELS = 1_024
 

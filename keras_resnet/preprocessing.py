@@ -12,7 +12,13 @@ import keras
 import numpy as np
 
 from keras_resnet import pictures
-from keras_resnet.contract import IMAGENET_MEAN, IMAGENET_STD, Contract, crop_box
+from keras_resnet.contract import (
+    DEFAULT_THRESHOLD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Contract,
+    crop_box,
+)
 
 # A probability may leave 0–1 by so much: half precision, or an average of rounded numbers.
 ROUNDING = 1e-2
@@ -113,7 +119,7 @@ def decisions(predictions: np.ndarray, contract: Contract) -> np.ndarray:
     """
     if contract.task == "single":
         return predictions.argmax(axis=1)
-    given = predictions >= np.array(contract.thresholds or 0.5, predictions.dtype)
+    given = predictions >= np.array(contract.thresholds or DEFAULT_THRESHOLD, predictions.dtype)
     return given if contract.task == "multi" else given[:, 0].astype("int64")
 
 

@@ -6,67 +6,23 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from keras_resnet.classifier import ImageClassifier
+from keras_resnet.contract import DEFAULT_THRESHOLD
 from keras_resnet.prediction import batch_size, in_top, predictor
 from training.data.balance import baseline
-from training.thresholds import DEFAULT, cross_fitted
+from training.estimate import Estimate, estimates
+from training.thresholds import cross_fitted
 
-Z95 = NormalDist().inv_cdf(0.975)
 TOP = 5
 MATRIX = 100  # classes: above, the confusion matrix is left out, which grows with their square
 HARDEST = 16
 CURVE = 200  # points of a curve, at most
 SEPARATOR = " | "  # between the labels of an image
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A proportion of images with its 95 % confidence interval.
-
-    The interval is Wilson's (1927, JASA 22:209), which stays within 0–1 and is valid for few
-    images too.
-
-    Attributes:
-        value: The proportion, 0–1; ``None`` without images.
-        images: Number of images.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-    """
-
-    value: float | None
-    images: int
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, successes: int, images: int) -> Estimate:
-        return _estimates(np.array([successes]), np.array([images]))[0]
-
-    def __str__(self) -> str:
-        if self.value is None:
-            return "no images"
-        return f"{self.value:.2%} ({self.low:.2%}–{self.high:.2%}, {self.images:,} images)"
-
-
-def _estimates(successes: np.ndarray, images: np.ndarray) -> list[Estimate]:
-    """An estimate for each pair of numbers; vectorized for thousands of classes."""
-    n = np.maximum(images, 1).astype("float64")
-    share = successes / n
-    centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-    reach = Z95 * np.sqrt(share * (1 - share) / n + (Z95 / (2 * n)) ** 2) / (1 + Z95**2 / n)
-    # Exactly 0 and 1 where the formula misses them by rounding.
-    low = np.where(successes == 0, 0.0, centre - reach)
-    high = np.where(successes == images, 1.0, centre + reach)
-    return [
-        Estimate(v, n, lo, hi) if n else Estimate(None, 0, 0.0, 1.0)
-        for v, n, lo, hi in zip(share.tolist(), images.tolist(), low.tolist(), high.tolist())
-    ]
 
 
 @dataclass(frozen=True)
@@ -323,7 +279,7 @@ def summarize(
     _check_finite(np.isfinite(outputs).all(axis=1))
     truth = truth.astype("int64") if task == "binary" else truth.astype(bool)
     positive = truth.reshape(outputs.shape) > 0
-    levels = np.array(thresholds or (DEFAULT,) * outputs.shape[1])
+    levels = np.array(thresholds or (DEFAULT_THRESHOLD,) * outputs.shape[1])
     decided = cross_fitted(outputs, positive) if cross_fit else outputs >= levels
     if task == "binary":
         outcomes = Outcomes.of_binary(outputs[:, 0], decided[:, 0], truth)
@@ -447,7 +403,7 @@ def _classes(
     predicted_as: np.ndarray,
     facts: ImageFacts,
 ) -> tuple[ClassEvaluation, ...]:
-    precisions, recalls = _estimates(found, predicted_as), _estimates(found, of_class)
+    precisions, recalls = estimates(found, predicted_as), estimates(found, of_class)
     trained = facts.training_counts
     known = [None] * len(labels) if trained is None else [int(number) for number in trained]
     total = of_class + predicted_as

@@ -8,7 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from keras_resnet.classifier import ImageClassifier, require_probabilities
-from keras_resnet.contract import Contract
+from keras_resnet.contract import DEFAULT_THRESHOLD, Contract
 from keras_resnet.deployment import deployable
 from keras_resnet.files import SAVED_MODEL_FILE, atomic_write_folder, check_replaceable
 from training.data.decode import count_pixels, fit_image
@@ -48,7 +48,7 @@ class Serving(tf.Module):
         self.variables_ = [variable.value for variable in model.variables]
         self.labels = tf.constant(contract.labels or _numbers(model))
         top = min(TOP, len(self.labels))
-        thresholds = tf.constant(contract.thresholds or (0.5,))
+        thresholds = tf.constant(contract.thresholds or (DEFAULT_THRESHOLD,))
 
         def predict(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
             probabilities = model(tf.cast(pixels, "float32"), training=False)

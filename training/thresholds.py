@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-DEFAULT = 0.5
+from keras_resnet.contract import DEFAULT_THRESHOLD
+
 MARGIN = 1e-6  # thresholds lie between 0 and 1, both excluded
 
 
@@ -30,14 +31,14 @@ def best_threshold(scores: np.ndarray, truth: np.ndarray) -> float:
 
     truth = np.asarray(truth, bool)
     if truth.all() or not truth.any():
-        return DEFAULT
+        return DEFAULT_THRESHOLD
     precision, recall, lowest = precision_recall_curve(truth, np.asarray(scores, "float64"))
     precision, recall = precision[:-1], recall[:-1]  # the last point has no threshold
     total = precision + recall
     f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
     middle = (lowest + np.concatenate([[0.0], lowest[:-1]])) / 2
     best = np.flatnonzero(np.isclose(f1, f1.max(), rtol=0, atol=1e-12))
-    chosen = middle[best[np.abs(middle[best] - DEFAULT).argmin()]]
+    chosen = middle[best[np.abs(middle[best] - DEFAULT_THRESHOLD).argmin()]]
     return float(np.clip(chosen, MARGIN, 1 - MARGIN))
 
 

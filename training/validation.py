@@ -9,7 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from training.thresholds import DEFAULT, choose_thresholds
+from keras_resnet.contract import DEFAULT_THRESHOLD
+from training.thresholds import choose_thresholds
 
 # Above, a run keeps no confusion matrix, which every checkpoint holds and TensorBoard shows.
 MOST_CLASSES = 1000
@@ -43,7 +44,7 @@ class Validation:
         """Predictions in the form of ``truth``, at a threshold of 0.5."""
         if self.task == "single":
             return self.outputs
-        decided = self.outputs >= DEFAULT
+        decided = self.outputs >= DEFAULT_THRESHOLD
         return decided[:, 0].astype("int64") if self.task == "binary" else decided
 
     def thresholds(self) -> tuple[float, ...]:

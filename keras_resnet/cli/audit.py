@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
 from keras_resnet.cli.app import Failed, command
 from keras_resnet.cli.arguments import SOURCES, DataFolderOption, JsonOption, check_output
 from keras_resnet.console import say, show_json, show_table
+from keras_resnet.contract import Task
 
 if TYPE_CHECKING:
     from training.audit.audit import Audit
@@ -21,7 +22,7 @@ def audit(
     /,
     model: Annotated[Path | None, arg(metavar="RUN|FILE")] = None,
     data_dir: DataFolderOption = None,
-    task: Literal["single", "binary", "multi"] = "single",
+    task: Task = "single",
     out: Annotated[Path, arg(metavar="FILE")] = Path("audit.html"),
     fail_on: Annotated[tuple[str, ...], arg(metavar="KIND ...")] = (),
     json: JsonOption = False,
@@ -94,7 +95,7 @@ def _checked_kinds(kinds: tuple[str, ...]) -> tuple[str, ...]:
 def _run(
     spec: str,
     data_dir: Path | None,
-    task: Literal["single", "binary", "multi"],
+    task: Task,
     model: Path | None,
     out: Path,
 ) -> Audit:

@@ -6,6 +6,7 @@ The two wings are imported inside functions, each after the checks that need no 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import signal
 import sys
@@ -376,7 +377,7 @@ def run_conversion(run: Run, request: Conversion = Conversion()) -> dict[str, Pa
     io_spec = IOSpec(request.io, request.batch, request.logits, request.top_k)
     pictures = None
     model = load_model(run.model_file)
-    before = {kind: path.read_bytes() for kind, path in run.tflite_files().items()}
+    before = _digests(run)
     if calibrated:
         _, source, _ = open_images(run, model, request.data, request.data_dir, labelled=False)
         pictures = (i for i, _ in images(source.train, model.contract, request.calibration))
@@ -386,10 +387,19 @@ def run_conversion(run: Run, request: Conversion = Conversion()) -> dict[str, Pa
             bar(100 * kinds.index(kind) + 100 * done // total, 100 * len(kinds))
 
         files = convert(model, request.out or run.tflite, kinds, pictures, report, budget, io_spec)
-    now = run.tflite_files()
-    if any(now[kind].read_bytes() != content for kind, content in before.items()):
+    now = _digests(run)
+    if any(now[kind] != digest for kind, digest in before.items()):
         _remove_measurements(run)
     return files
+
+
+def _digests(run: Run) -> dict[str, bytes]:
+    """Of the TFLite files by kind, to tell which are replaced by others."""
+    digests = {}
+    for kind, path in run.tflite_files().items():
+        with path.open("rb") as file:
+            digests[kind] = hashlib.file_digest(file, "sha256").digest()
+    return digests
 
 
 def _remove_measurements(run: Run) -> None:

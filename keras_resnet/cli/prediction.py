@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from keras_resnet.cli.backend import start_keras
 from keras_resnet.cli.inputs import locate
-from keras_resnet.console import say
+from keras_resnet.console import QUIET_SECONDS, say
 from keras_resnet.files import SAVED_MODEL_FILE
 from keras_resnet.picture_names import has_picture_suffix, is_hidden
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from keras_resnet.contract import Contract
 
 BATCH = 32
-QUIET_SECONDS = 2.0  # without progress
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def show_evaluation(run: Run, evaluation: Evaluation, kept: bool = True) -> None
         evaluation: Its evaluation.
         kept: Whether the run folder keeps it, in ``evaluation.json``.
     """
-    of_run = run == type(run)(run.folder)
+    of_run = run.model_name == type(run).model_name  # another one is a .keras file by itself
     named = ("run", str(run.folder)) if of_run else ("model", str(run.model_file))
     show_fields([*_totals(evaluation), named])
     show("")

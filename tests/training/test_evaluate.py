@@ -21,7 +21,8 @@ import keras_resnet
 from keras_resnet.prediction import batch_size, in_top, predictor
 from tests.peak_memory import PEAK_KIB
 from training.data.split import count_labels
-from training.evaluate import Estimate, ImageFacts, evaluate, summarize
+from training.estimate import Estimate
+from training.evaluate import ImageFacts, evaluate, summarize
 from training.thresholds import best_threshold, choose_thresholds, cross_fitted, first_half
 from training.validation import validate
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from keras_resnet.contract import Contract
+from keras_resnet.contract import DEFAULT_THRESHOLD, Contract
 from tflite.devices.benchmark import benchmark
 from tflite.model.flatbuffer import pack
 from tflite.model.graph import Graph, Operation
@@ -304,7 +304,7 @@ def _to_threshold(
     That of the least sure decision of each image unless it is given: a matrix ``(images, outputs)``
     of its sign, and 0 for all others. A distance below 0 is another decision.
     """
-    thresholds = np.array(contract.thresholds or 0.5)
+    thresholds = np.array(contract.thresholds or DEFAULT_THRESHOLD)
     # Closer to 0 and 1, float32 probabilities are too coarse to compare.
     p = np.clip(probabilities, 1e-7, 1 - 1e-7)
     odds = np.log(p / (1 - p)) - np.log(thresholds / (1 - thresholds))

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from keras_resnet.console import progress_after
 from training.audit.near import Pairs, near_pairs
 from training.audit.scan import Look, Scan, look_at, pictures
 from training.data.sources import Source
-from training.data.validate_images import Say, cached, in_threads, progress_after
+from training.data.validate_images import Say, cached, in_threads
 
 # Above, near duplicates are not looked for: all pairs are compared, which takes minutes.
 MOST_COMPARED = 100_000

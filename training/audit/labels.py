@@ -19,9 +19,11 @@ import numpy as np
 
 from keras_resnet.architectures import find
 from keras_resnet.classifier import ImageClassifier
+from keras_resnet.console import progress_after
 from keras_resnet.contract import Contract
 from keras_resnet.deployment import deployable
 from keras_resnet.models import create_model
+from keras_resnet.prediction import predictor
 from keras_resnet.preprocessing import preprocess_input
 from keras_resnet.saving import load_model
 from keras_resnet.weights.likely import likely
@@ -29,7 +31,6 @@ from keras_resnet.weights.load import SUFFIXES, locate
 from training.audit.duplicates import Group
 from training.data.pipeline import evaluation_batches
 from training.data.sources import Source
-from training.data.validate_images import progress_after
 
 BATCH = 32
 FOLDS = 5
@@ -132,12 +133,10 @@ def check_channels(model: FeatureModel, source: Source, spec: str) -> None:
 def embed(model: FeatureModel, source: Source) -> np.ndarray:
     """Pooled features of all pictures, training first: float32 ``(count, features)``."""
     total, blocks, done = source.train.count + source.test.count, [], 0
+    predict = predictor(model.network, BATCH)
     with progress_after("computing features") as show:
         for pixels in _batches(source, model.contract):
-            x = preprocess_input(pixels, model.contract)
-            # One size of batch: the network is compiled once.
-            x = np.concatenate([x, np.zeros((BATCH - len(x), *x.shape[1:]), x.dtype)])
-            features = np.asarray(model.network.predict_on_batch(x))[: len(pixels)]
+            features = predict(preprocess_input(pixels, model.contract))
             blocks.append(features.astype("float32"))
             done += len(pixels)
             show(done, total)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import datetime
 import io
-import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -114,16 +113,11 @@ def _figure(audit: Audit, source: Source, index: int) -> dict[str, Any]:
     return {
         "url": _data_uri(pixels) if pixels is not None else None,
         "tiny": max(pixels.shape[:2]) < PICTURE // 2 if pixels is not None else False,
-        "name": _short_name(audit.scan.names, index),
+        "name": audit.scan.names[index],
         "split": audit.split_name(index),
         "label": audit.scan.label_names(index, audit.labels),
         "size": f"{look.width} × {look.height}" if look else "",
     }
-
-
-def _short_name(names: tuple[str, ...], index: int) -> str:
-    """The last parts of a path: folder and file."""
-    return os.path.join(*Path(names[index]).parts[-2:])
 
 
 def _pixels(source: Source, index: int) -> np.ndarray | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from training.data.split import Source, Split, count_labels, labels_of, some
+from training.estimate import Estimate
 
 SHOWN = 20  # classes in the table
 COUNTED = 10_000  # images at most, if their labels have to be read with them
@@ -163,13 +164,11 @@ def baseline(labels: Sequence[str], train: Counts | None, test: Counts) -> str |
 
 def small_test_split(images: int) -> list[str]:
     """A warning if an accuracy of 90 % would have a 95 % interval of more than ten points."""
-    from scipy.stats import binomtest
-
     if not images:
         return ["warning: there are no test images"]
     right = round(ACCURACY * images)
-    interval = binomtest(right, images).proportion_ci(method="wilson")
-    low, high = 100 * interval.low, 100 * interval.high
+    estimate = Estimate.of(right, images)
+    low, high = 100 * estimate.low, 100 * estimate.high
     if high - low <= WIDE:
         return []
     return [

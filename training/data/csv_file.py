@@ -260,4 +260,4 @@ def _label_array(rows: list[Row], labels: Sequence[str], task: Task) -> np.ndarr
 
 
 def _shown(row: Row) -> str:
-    return repr("|".join(row.labels))
+    return repr(SEPARATOR.join(row.labels))

@@ -107,7 +107,7 @@ def decode_stored(
         pixels = tf.numpy_function(decode, [image], "uint8", stateful=False)
         return tf.ensure_shape(pixels, (None, None, 3)), _upright()
 
-    is_png = _starts(image, pictures.PNG_SIGNATURE)
+    is_png = starts(image, pictures.PNG_SIGNATURE)
     no_jpeg = rarely(lambda: tf.cond(is_png, png, rarely(other)))
     pixels, stored = tf.cond(tf.io.is_jpeg(image), jpeg, no_jpeg)
     pixels.set_shape((None, None, 3))
@@ -153,8 +153,8 @@ def count_pixels(image: tf.Tensor) -> tf.Tensor:
         return _pixels(tf.io.extract_jpeg_shape(image))
 
     def other() -> tf.Tensor:
-        is_png = _starts(image, pictures.PNG_SIGNATURE) & (tf.strings.length(image) >= 24)
-        return tf.cond(is_png, lambda: _png_pixels(image), lambda: tf.constant(0, "int64"))
+        is_png = starts(image, pictures.PNG_SIGNATURE) & (tf.strings.length(image) >= 24)
+        return tf.cond(is_png, lambda: png_pixels(image), lambda: tf.constant(0, "int64"))
 
     return tf.cond(tf.io.is_jpeg(image), jpeg, other)
 
@@ -202,12 +202,13 @@ def _check_jpeg(image: tf.Tensor, shape: tf.Tensor) -> tf.Operation:
 def _decode_png(image: tf.Tensor) -> tf.Tensor:
     whole = tf.debugging.Assert(tf.strings.length(image) >= 24, [pictures.broken("PNG")])
     with tf.control_dependencies([whole]):
-        small = _png_pixels(image) <= pictures.MAX_PIXELS
+        small = png_pixels(image) <= pictures.MAX_PIXELS
     with tf.control_dependencies([tf.debugging.Assert(small, [pictures.too_large()])]):
         return tf.io.decode_png(image, 3)
 
 
-def _png_pixels(image: tf.Tensor) -> tf.Tensor:
+def png_pixels(image: tf.Tensor) -> tf.Tensor:
+    """Width times height by the header of a PNG, an int64 scalar."""
     size = tf.cast(tf.io.decode_raw(tf.strings.substr(image, 16, 8), "uint8"), "int64")
     bytes_of = tf.reshape(size, (2, 4))
     return tf.reduce_prod(tf.reduce_sum(bytes_of * tf.constant([2**24, 2**16, 256, 1], "int64"), 1))
@@ -278,7 +279,8 @@ def _is_not(marker: tf.Tensor, *others: int) -> tf.Tensor:
     return tf.logical_not(tf.reduce_any(tf.equal(marker, others)))
 
 
-def _starts(image: tf.Tensor, magic: bytes) -> tf.Tensor:
+def starts(image: tf.Tensor, magic: bytes) -> tf.Tensor:
+    """Whether a file begins with these bytes, a bool scalar."""
     return tf.equal(tf.strings.substr(image, 0, len(magic)), magic)
 
 

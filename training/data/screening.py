@@ -13,6 +13,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet.pictures import PNG_SIGNATURE
+from training.data.decode import png_pixels, starts
+
 # Pictures with more pixels are left to the slower check, which limits the memory that they take.
 PIXELS = 32_000_000
 # The same for larger files.
@@ -87,11 +90,7 @@ def _jpeg(image: tf.Tensor) -> tf.Tensor:
 
 def _png(image: tf.Tensor) -> tf.Tensor:
     """The height of the picture. ``decode_png`` would also read a GIF."""
-    is_png = tf.equal(tf.strings.substr(image, 0, 8), b"\x89PNG\r\n\x1a\n")
-    # Width and height are at a fixed place, in network order.
-    size = tf.cast(tf.io.decode_raw(tf.strings.substr(image, 16, 8), "uint8"), "int64")
-    width, height = (tf.reduce_sum(part * [2**24, 2**16, 2**8, 1]) for part in (size[:4], size[4:]))
-    pixels = tf.where(is_png, width * height, PIXELS + 1)
+    pixels = tf.where(starts(image, PNG_SIGNATURE), png_pixels(image), PIXELS + 1)
     return tf.shape(tf.io.decode_png(_if_small(image, pixels), 3))[0]
 
 

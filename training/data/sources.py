@@ -16,6 +16,7 @@ of tensorflow-datasets are trusted: it has decoded and checked them when it prep
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,8 @@ def open_source(
             images cannot be read and ``bad_images`` is ``"error"``.
     """
     kind, _, rest = data.source.partition(":")
-    if kind not in (*SOURCES, "csv") or (kind != "digits" and not rest):
+    openers = SOURCES | {"csv": partial(open_csv, task=task)}
+    if kind not in openers or (kind != "digits" and not rest):
         nearest = f". Did you mean folder:{data.source}?" if Path(data.source).is_dir() else ""
         raise ValueError(
             "A source is 'digits', 'tfds:<name>', 'folder:<path>', 'csv:<file>' or "
@@ -67,10 +69,7 @@ def open_source(
             f"{data.source} gives each image one label. For task=multi give csv:FILE, with lines "
             "of path,label[,split] and labels separated by |"
         )
-    if kind == "csv":
-        source = open_csv(rest, data, seed, say, task)
-    else:
-        source = SOURCES[kind](rest, data, seed, say)
+    source = openers[kind](rest, data, seed, say)
     if task == "binary" and len(source.labels) != 2:
         raise ValueError(
             f"task=binary is for two classes. {data.source} has {len(source.labels)}: "
@@ -112,6 +111,7 @@ def _tfrecord(pattern: str, data: DataConfig, seed: int, say: Say) -> Source:
     return Source(labels, CHANNELS[data.color], split(records, train), split(held_out, test))
 
 
+# Those for which the task does not matter.
 SOURCES: dict[str, Callable[[str, DataConfig, int, Say], Source]] = {
     "digits": _digits,
     "tfds": open_tfds,

@@ -34,7 +34,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet import console, pictures
+from keras_resnet import pictures
+from keras_resnet.console import progress_after
 from keras_resnet.files import atomic_write
 from keras_resnet.native_stderr import captured_native_stderr
 from keras_resnet.picture_names import has_picture_suffix
@@ -47,8 +48,6 @@ Say = Callable[[str], None]
 
 # Formats that TensorFlow decodes; Pillow decodes the others.
 DECODED = ("JPEG", "PNG")
-# A progress bar appears after this time.
-QUIET_SECONDS = 2.0
 # Results are cached if they took at least this time.
 CACHE_FROM_SECONDS = 5.0
 # Images that are read ahead of the one that is awaited.
@@ -320,7 +319,7 @@ def in_threads(
         function: The function.
         items: Its arguments.
         total: Their number, if it is known.
-        task: Title of the progress bar that appears after ``QUIET_SECONDS``.
+        task: Title of the progress bar that appears after two seconds.
     """
     results: list[Any] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool, progress_after(task) as show:
@@ -329,23 +328,6 @@ def in_threads(
             if len(results) % 100 == 0:
                 show(len(results), total or len(results))
     return results
-
-
-@contextlib.contextmanager
-def progress_after(task: str) -> Iterator[console.Progress]:
-    """A progress bar that appears after ``QUIET_SECONDS``."""
-    began = time.monotonic()
-    with contextlib.ExitStack() as stack:
-        bar: console.Progress | None = None
-
-        def show(done: int, total: int) -> None:
-            nonlocal bar
-            if bar is None and time.monotonic() - began > QUIET_SECONDS and done < total:
-                bar = stack.enter_context(console.progress(task))
-            if bar is not None:
-                bar(done, total)
-
-        yield show
 
 
 def _in_order(
