@@ -163,6 +163,11 @@ def test_report_is_one_file_with_the_run_in_it(
         (("convert", "/nowhere/model.keras"), "There is no model"),
         (("predict", "/nowhere.tflite", "x.png"), "/nowhere.tflite"),
         (("predict", "/nowhere.tflite"), "There are no images"),
+        (("audit", "/nowhere"), "A source is 'digits'"),
+        (("audit", "folder:/nowhere"), "There is no folder /nowhere"),
+        (("audit", "digits", "--fail-on", "ugly"), "--fail-on must be of unreadable, leaks"),
+        (("audit", "digits", "--out", "page.pdf"), "--out must end in .html"),
+        (("audit", "digits", "--model", "/nowhere"), "There is no model /nowhere"),
     ],
 )
 def test_an_error_is_one_line_with_exit_code_2(

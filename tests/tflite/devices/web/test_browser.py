@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
-import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +15,7 @@ import pytest
 from PIL import Image
 
 from keras_resnet.preprocessing import load_image
+from tests.tflite.devices.web.chromium import drive, find_chromium
 from tests.tflite.devices.web.conftest import TASK_KINDS, TASKS
 from tflite.classifier import Classifier
 from tflite.devices import demo
@@ -27,7 +25,6 @@ from tflite.model.metadata import read_contract
 # In `make test-all`, as it needs npm and a browser.
 pytestmark = pytest.mark.slow
 
-HERE = Path(__file__).parent
 KINDS = ("float32", "float16", "dynamic", "int8")
 # Every resize rule of a contract; the first is the model's own.
 RULES: dict[str, dict[str, Any]] = {
@@ -81,11 +78,8 @@ def seen(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[dict[str, Any]]:
     """What the page showed, in one session for all tests: starting a browser takes time."""
-    chromium = shutil.which("chromium")
-    web = demo.PAGE.parent
-    if not chromium:
-        pytest.skip("there is no chromium (Debian: apt-get install chromium)")
-    if not (demo.PAGE / "index.html").is_file() or not (web / "node_modules").is_dir():
+    find_chromium()
+    if not (demo.PAGE / "index.html").is_file():
         pytest.skip("the page is not built: make web (needs npm)")
     folder = tmp_path_factory.mktemp("browser")
     unreadable = folder / "notes.jpg"
@@ -102,28 +96,19 @@ def seen(
             some = golden(paths, textures(read_contract(paths["float32"]), 4), of="textures")
             page = demo.server(demo.site(task, paths, some))
             tasks[task] = stack.enter_context(_running(page))
-        settings = {
-            "web": str(web),
-            "chromium": chromium,
-            "served": served,
-            "exported": exported,
-            "kinds": KINDS,
-            "photographs": list(map(str, photographs)),
-            "pictures": list(map(str, pictures)),
-            "tasks": tasks,
-            "unreadable": str(unreadable),
-            "rules": RULES,
-            "screenshots": str(folder),
-        }
-        (folder / "settings.json").write_text(json.dumps(settings))
-        done = subprocess.run(
-            ["node", str(HERE / "drive.mjs"), str(folder / "settings.json")],
-            capture_output=True,
-            text=True,
+        yield drive(
+            "drive.mjs",
+            folder,
+            served=served,
+            exported=exported,
+            kinds=KINDS,
+            photographs=list(map(str, photographs)),
+            pictures=list(map(str, pictures)),
+            tasks=tasks,
+            unreadable=str(unreadable),
+            rules=RULES,
+            screenshots=str(folder),
         )
-    assert done.returncode == 0, done.stderr
-    print(done.stderr)
-    yield json.loads(done.stdout)
 
 
 class _Quiet(SimpleHTTPRequestHandler):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
-import shutil
-import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import pytest
 from keras_resnet import pictures
 from keras_resnet.contract import Contract
 from keras_resnet.preprocessing import load_image
+from tests.tflite.devices.web.chromium import drive
 from tests.tflite.devices.web.pictures import (
     ORIENTATIONS,
     SIZE,
@@ -26,12 +24,10 @@ from tests.tflite.devices.web.pictures import (
     large_webp,
     table,
 )
-from tflite.devices import demo
 
 # In `make test-all`, as it needs npm and a browser.
 pytestmark = pytest.mark.slow
 
-HERE = Path(__file__).parent
 TABLE = table()
 
 
@@ -42,21 +38,7 @@ def whole(size: tuple[int, ...], **changes: Any) -> Contract:
 
 def in_chromium(folder: Path, pages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What the page makes of files: for each ``{pixels, size, error}``."""
-    chromium = shutil.which("chromium")
-    web = demo.PAGE.parent
-    if not chromium:
-        pytest.skip("there is no chromium (Debian: apt-get install chromium)")
-    if not (web / "node_modules").is_dir():
-        pytest.skip("the page's libraries are not installed: make web (needs npm)")
-    settings = {"web": str(web), "chromium": chromium, "pages": pages}
-    (folder / "settings.json").write_text(json.dumps(settings))
-    done = subprocess.run(
-        ["node", str(HERE / "drive_pixels.mjs"), str(folder / "settings.json")],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return drive("drive_pixels.mjs", folder, pages=pages)
 
 
 def pixels(shown: dict[str, Any], channels: int = 3) -> np.ndarray:
